@@ -1,0 +1,35 @@
+"""The errors that reach a user: one line each, naming the file, line and field at fault."""
+
+from __future__ import annotations
+
+
+class FastmaskError(Exception):
+    """Anything a user can cause or mend. ``str(error)`` is the one line that the command prints."""
+
+
+class InputError(FastmaskError):
+    """Bad input at a known place.
+
+    Args:
+        source: file name, or ``<stdin>``.
+        line: line number counted from 1, or row number for Parquet; None when the whole file is at fault.
+        field: the column or JSON key at fault; None when there is none.
+        reason: what is wrong, in a few words.
+    """
+
+    def __init__(self, source: str, line: int | None, field: str | None, reason: str):
+        self.source, self.line, self.field, self.reason = source, line, field, reason
+        where = source if line is None else f"{source}:{line}"
+        what = reason if field is None else f'field "{field}": {reason}'
+        super().__init__(" ".join(f"{where}: {what}".split()))
+
+    def __reduce__(self):
+        return type(self), (self.source, self.line, self.field, self.reason)
+
+
+class OutputError(FastmaskError):
+    """An output directory that cannot be written, is damaged, or belongs to another configuration."""
+
+
+class ModelError(FastmaskError):
+    """A model directory that cannot be loaded, or does not fit the task."""

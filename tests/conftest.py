@@ -1,0 +1,35 @@
+"""Shared fixtures and environment: the Triton interpreter must be chosen before triton is first imported."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def mr_tiny() -> str:
+    return str(DATA / "mr-tiny")
+
+
+@pytest.fixture(scope="session")
+def restaurant_tiny() -> str:
+    return str(DATA / "restaurant-tiny")
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    return DATA / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the shared data folder is not beside this checkout")
+    return SHARED
