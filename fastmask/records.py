@@ -102,3 +102,22 @@ class ScoredSentences:
     mask_offsets: np.ndarray
     mask_index: np.ndarray
     certificate: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """B variants laid end to end, T tokens, special tokens included: what an encoder is given.
+
+    Attributes:
+        input_ids, token_type_ids: int32 [T].
+        cu_seqlens: int32 [B + 1], start of each variant and the end of the last.
+        max_seqlen: length of the longest variant.
+    """
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    cu_seqlens: np.ndarray
+    max_seqlen: int
+
+    def __len__(self) -> int:
+        return len(self.cu_seqlens) - 1

@@ -1,0 +1,150 @@
+"""From a shard's sentences to blocks of equal work, and back: equal sentences are scored once, similar lengths together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from .records import EncodedSentences
+from .variants import Block, Template
+
+# Tokens of all units of a block. A greedy round then packs about half as many, enough for full matrix products on one
+# core, and a shard still makes enough blocks to keep every core busy to the end.
+BLOCK_TOKENS = 4096
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceBlock:
+    """S sentences with all their units, ready to be scored.
+
+    Attributes:
+        sentences: int64 [S], their numbers in the shard.
+        offsets: int64 [S + 1], input_ids: int32 [T], the sentences' own tokens.
+        unit_sentence: int32 [U], each unit's sentence in this block; unit_label: int32 [U], -1 where unknown.
+        key: uint64 [U], identity of the unit in the corpus, for the audit sample.
+        is_aspect: whether the units are (aspect, text) pairs.
+        block: the units' tokens and state.
+    """
+
+    sentences: np.ndarray
+    offsets: np.ndarray
+    input_ids: np.ndarray
+    unit_sentence: np.ndarray
+    unit_label: np.ndarray
+    key: np.ndarray
+    is_aspect: bool
+    block: Block
+
+
+def take_ragged(offsets: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``chosen`` int [R] of a ragged array: new offsets int64 [R + 1] and values, in that order."""
+    lengths = (offsets[1:] - offsets[:-1])[chosen]
+    new = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum(lengths, out=new[1:])
+    index = np.arange(new[-1]) - np.repeat(new[:-1] - offsets[:-1][chosen], lengths)
+    return new, values[index]
+
+
+@nb.njit(**_JIT)
+def _fold(state, values):
+    for value in values:
+        state = (state ^ np.uint64(np.int64(value) + 2)) * np.uint64(0x9E3779B97F4A7C15)
+        state ^= state >> np.uint64(29)
+    return (state ^ np.uint64(len(values))) * np.uint64(0xBF58476D1CE4E5B9)
+
+
+@nb.njit(**_JIT)
+def _sentence_hashes(offsets, input_ids, unit_start, unit_label, context_offsets, context_ids, out):
+    for s in range(len(offsets) - 1):
+        state = _fold(np.uint64(0x94D049BB133111EB), input_ids[offsets[s] : offsets[s + 1]])
+        state = _fold(state, unit_label[unit_start[s] : unit_start[s + 1]])
+        for u in range(unit_start[s], unit_start[s + 1]):
+            state = _fold(state, context_ids[context_offsets[u] : context_offsets[u + 1]])
+        out[s] = state
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A shard as work: which sentences are scored, and which repeat one of them.
+
+    Attributes:
+        blocks: the work, longest first, so that the last ones to run are the short ones.
+        original: int64 [N], for each sentence of the shard the equal one that is scored (itself, usually).
+    """
+
+    blocks: list[SentenceBlock]
+    original: np.ndarray
+
+
+def plan_blocks(
+    shard: EncodedSentences,
+    template: Template,
+    method: str,
+    max_length: int,
+    block_tokens: int = BLOCK_TOKENS,
+) -> Plan:
+    """Cut a shard into blocks of about ``block_tokens``; sentences without a unit are in none."""
+    n = len(shard)
+    unit_start = np.searchsorted(shard.unit_sentence, np.arange(n + 1)).astype(np.int64)
+    hashes = np.empty(n, np.uint64)
+    _sentence_hashes(
+        shard.offsets,
+        shard.input_ids,
+        unit_start,
+        shard.unit_label,
+        shard.context_offsets,
+        shard.context_ids,
+        hashes,
+    )
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    lengths, units = np.diff(shard.offsets), np.diff(unit_start)
+    unique = np.sort(first[units[first] > 0])
+    order = unique[np.argsort(-lengths[unique], kind="stable")]
+    groups = _cut(lengths[order] * units[order], block_tokens)
+    blocks = [_block(shard, order[a:b], unit_start, template, method, max_length) for a, b in groups]
+    return Plan(blocks, first[inverse])
+
+
+def _cut(work: np.ndarray, block_tokens: int) -> list[tuple[int, int]]:
+    """Half-open ranges of consecutive sentences with about ``block_tokens`` unit tokens: work int64 [S]."""
+    ranges, start, total = [], 0, 0
+    for at, tokens in enumerate(work.tolist()):
+        if total and total + tokens > block_tokens:
+            ranges.append((start, at))
+            start, total = at, 0
+        total += tokens
+    return [*ranges, (start, len(work))] if len(work) else ranges
+
+
+def _block(shard, chosen, unit_start, template, method, max_length) -> SentenceBlock:
+    offsets, input_ids = take_ragged(shard.offsets, shard.input_ids, chosen)
+    counts = (unit_start[1:] - unit_start[:-1])[chosen]
+    units = np.repeat(unit_start[:-1][chosen], counts) + _within(counts)
+    unit_sentence = np.repeat(np.arange(len(chosen), dtype=np.int32), counts)
+    context_offsets, context_ids = take_ragged(shard.context_offsets, shard.context_ids, units)
+    unit_offsets, unit_ids = take_ragged(offsets, input_ids, unit_sentence)
+    row, number = shard.row[chosen][unit_sentence], shard.sentence[chosen][unit_sentence]
+    key = (
+        (row.astype(np.uint64) << np.uint64(24))
+        ^ (number.astype(np.uint64) << np.uint64(8))
+        ^ _within(counts).astype(np.uint64)
+    )
+    room = template.room(np.diff(context_offsets), max_length)
+    state = (
+        np.zeros(len(unit_ids), np.int32),
+        np.zeros(len(units), np.int32),
+        np.zeros(len(units), np.int32),
+    )
+    block = Block(unit_offsets, unit_ids, context_offsets, context_ids, room, *state, template, method)
+    return SentenceBlock(
+        chosen, offsets, input_ids, unit_sentence, shard.unit_label[units], key, shard.is_aspect, block
+    )
+
+
+def _within(counts: np.ndarray) -> np.ndarray:
+    """0, 1, ... inside each group: counts int64 [S] -> int64 [sum]."""
+    starts = np.cumsum(counts) - counts
+    return np.arange(counts.sum()) - np.repeat(starts, counts)

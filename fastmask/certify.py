@@ -1,0 +1,211 @@
+"""Certified decisions: cheap precision first, a higher one wherever the cheap one could be wrong (DESIGN section 4).
+
+Decisions are taken in logit space. With z the log-odds of the target class on a variant and z* those of P(y|s) - d, a
+token is *above* when z > z*. A level's band eps bounds its error in z, so a decision with |z - z*| > eps is the exact one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# Differences in float64 log-odds below this are rounding: they count as equal.
+TIE = 1e-9
+# A band is this many times the largest error seen: about the spread of the maximum over a run's worth of variants.
+SAFETY = 1.5
+# float32 doubts cost next to nothing, so its band is generous; it may not shrink below what other batch shapes do.
+SAFETY_FLOAT32 = 16.0
+FLOOR_FLOAT32 = 2e-5
+
+Ask = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """eps of each level of the cascade, in log-odds; the last level's is TIE.
+
+    Attributes:
+        levels: precision names, cheapest first, "float64" last.
+        eps: one band a level; infinite while it is not calibrated.
+    """
+
+    levels: tuple[str, ...]
+    eps: tuple[float, ...]
+
+    @staticmethod
+    def uncalibrated(levels: tuple[str, ...]) -> Bands:
+        """Infinite bands: every decision is taken at the last level but one, and its error recorded."""
+        return Bands(levels, (float("inf"),) * (len(levels) - 1) + (TIE,))
+
+    @property
+    def float32(self) -> float:
+        """The float32 level's band."""
+        return self.eps[self.levels.index("float32")]
+
+    def widened(self, max_error: np.ndarray) -> Bands:
+        """The bands after errors float64 [L] were seen: each that was exceeded becomes SAFETY times the error."""
+        pairs = zip(self.eps, max_error, strict=True)
+        return Bands(self.levels, tuple(e if seen <= e else float(SAFETY * seen) for e, seen in pairs))
+
+
+def calibrated(levels: tuple[str, ...], max_error: np.ndarray) -> Bands:
+    """Bands from the largest error float64 [L] of each level against the next."""
+    eps = []
+    for level, error in zip(levels[:-1], max_error, strict=False):
+        is_float32 = level == "float32"
+        factor, floor = (SAFETY_FLOAT32, FLOOR_FLOAT32) if is_float32 else (SAFETY, FLOOR_FLOAT32)
+        eps.append(max(float(error) * factor, floor))
+    return Bands(levels, (*eps, TIE))
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What was seen while deciding; merged over blocks.
+
+    Attributes:
+        decisions: variants decided.
+        rechecked: int64 [L], variants that needed level l after a doubt (index 0 is unused).
+        audited, flips: accepted decisions recomputed one level up, and those that came out differently.
+        pairs: int64 [L], variants computed both at level l and l + 1.
+        max_error: float64 [L], the largest |difference| between level l and l + 1.
+    """
+
+    levels: int
+    decisions: int = 0
+    audited: int = 0
+    flips: int = 0
+    rechecked: np.ndarray = field(init=False)
+    pairs: np.ndarray = field(init=False)
+    max_error: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        self.rechecked, self.pairs = np.zeros(self.levels, np.int64), np.zeros(self.levels, np.int64)
+        self.max_error = np.zeros(self.levels)
+
+    def compare(self, level: int, low: np.ndarray, high: np.ndarray) -> None:
+        """Record the errors of ``level`` against the next one: float64 [V] each."""
+        if len(low):
+            self.pairs[level] += len(low)
+            self.max_error[level] = max(self.max_error[level], float(np.abs(low - high).max()))
+
+    def merge(self, other: Evidence) -> None:
+        """Add what another block saw."""
+        for name in ("decisions", "audited", "flips"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.rechecked += other.rechecked
+        self.pairs += other.pairs
+        np.maximum(self.max_error, other.max_error, out=self.max_error)
+
+    def refutes(self, bands: Bands) -> bool:
+        """Whether an error outside its band, or a flipped decision, was seen."""
+        return self.flips > 0 or bool(np.any(self.max_error > np.array(bands.eps)))
+
+
+@dataclass(slots=True)
+class Targets:
+    """What each unit's variants are compared with.
+
+    Attributes:
+        z_full: float64 [U], log-odds of y on the whole sentence; float32 accuracy or better.
+        z_star: float64 [U], log-odds of P(y|s) - d; -inf where that is not positive.
+        slack: float64 [U], how many times z_star's error is z_full's; inf where z_star is not known at all.
+        exact: float64 [U], z_star from float64, NaN until asked for.
+        threshold: d.
+    """
+
+    z_full: np.ndarray
+    z_star: np.ndarray
+    slack: np.ndarray
+    exact: np.ndarray
+    threshold: float
+
+    def exact_star(self, ask: Ask, level: int, units: np.ndarray) -> np.ndarray:
+        """z_star of units int32 [V] from the float64 ``level``, each sentence asked once."""
+        unknown = np.unique(units[np.isnan(self.exact[units])])
+        if len(unknown):
+            z = ask(level, unknown, np.full(len(unknown), -1, np.int32))
+            self.z_full[unknown] = z
+            self.exact[unknown] = star(z, self.threshold)
+        return self.exact[units]
+
+
+def probability(z: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-z)), float64."""
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-z))
+
+
+def star(z_full: np.ndarray, threshold: float) -> np.ndarray:
+    """Log-odds of P - d for P of log-odds z_full, float64 [U]; -inf where P <= d, inf where P - d >= 1."""
+    if threshold == 0:
+        return z_full.copy()
+    p, complement = probability(z_full) - threshold, probability(-z_full) + threshold
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.log(p) - np.log(complement)
+    return np.where(p <= 0, -np.inf, np.where(complement <= 0, np.inf, z))
+
+
+def targets(z_full: np.ndarray, threshold: float, eps_float32: float) -> Targets:
+    """The targets of units whose whole sentence has float32 log-odds z_full float64 [U]."""
+    p, complement = probability(z_full) - threshold, probability(-z_full) + threshold
+    spread = probability(z_full) * probability(-z_full)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slack = spread / np.abs(p * complement)
+    settled = (p <= 0) | (complement <= 0)
+    margin = np.minimum(np.abs(p), np.abs(complement))
+    unknown = margin <= 2 * eps_float32 * spread if np.isfinite(eps_float32) else np.zeros(len(p), bool)
+    slack = np.where(unknown, np.inf, np.where(settled, 0.0, slack))
+    if threshold == 0:
+        slack = np.ones(len(z_full))
+    return Targets(z_full.copy(), star(z_full, threshold), slack, np.full(len(z_full), np.nan), threshold)
+
+
+def resolve(ask: Ask, units, indices, goal: Targets, bands: Bands, audit, evidence: Evidence):
+    """Decide variants through the cascade.
+
+    Args:
+        ask: ``ask(level, units, indices) -> z`` float64, the log-odds of the unit's class on the variants.
+        units, indices: int32 [V].
+        goal: the units' targets.
+        bands: the cascade in force.
+        audit: bool [V], decisions to recompute one level up even when they are certain.
+        evidence: updated.
+
+    Returns:
+        z float64 [V], level uint8 [V] it was computed at, above bool [V].
+    """
+    z, level = ask(0, units, indices), np.zeros(len(units), np.uint8)
+    above = z > goal.z_star[units] + TIE
+    evidence.decisions += len(units)
+    open_ = np.arange(len(units))
+    last = len(bands.levels) - 1
+    for low in range(last):
+        doubt = _doubtful(z[open_], units[open_], goal, bands, low)
+        taken = doubt | audit[open_] if low == 0 else doubt
+        chosen = open_[taken]
+        if not len(chosen):
+            break
+        higher = ask(low + 1, units[chosen], indices[chosen])
+        exact = low + 1 == last
+        z_star = goal.exact_star(ask, last, units[chosen]) if exact else goal.z_star[units[chosen]]
+        now = higher > z_star + TIE
+        evidence.compare(low, z[chosen], higher)
+        evidence.rechecked[low + 1] += int(doubt.sum())
+        _count_audit(evidence, doubt[taken], above[chosen] != now)
+        z[chosen], level[chosen], above[chosen] = higher, low + 1, now
+        open_ = open_[doubt]
+    return z, level, above
+
+
+def _doubtful(z, units, goal: Targets, bands: Bands, level: int) -> np.ndarray:
+    """bool [V]: whether z float64 [V] of ``level`` is too near its target to decide."""
+    with np.errstate(invalid="ignore"):
+        width = bands.eps[level] + bands.float32 * goal.slack[units]
+        return ~(np.abs(z - goal.z_star[units]) > width)
+
+
+def _count_audit(evidence: Evidence, doubted: np.ndarray, differs: np.ndarray) -> None:
+    evidence.audited += int((~doubted).sum())
+    evidence.flips += int((differs & ~doubted).sum())

@@ -1,0 +1,121 @@
+"""From importances to mask positions: stop words, rate cap, ties by position; and the random control."""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+def cap_of(lengths: np.ndarray, mask_rate: float | None) -> np.ndarray:
+    """int64 [S]: at most this many masks in sentences of int [S] tokens: ``max(1, int(rate * n))`` (paper section 2.3)."""
+    if mask_rate is None:
+        return lengths.astype(np.int64)
+    # The tiny allowance keeps 0.15 * 20 at 3, not 2: the product is a hair below in binary.
+    return np.minimum(np.maximum(1, np.floor(mask_rate * lengths + 1e-9)), lengths).astype(np.int64)
+
+
+@nb.njit(**_JIT)
+def _select(offsets, low, high, candidate, cap, chosen, ambiguous):
+    for s in range(len(offsets) - 1):
+        start, end = offsets[s], offsets[s + 1]
+        where = start + np.flatnonzero(candidate[start:end])
+        chosen[where] = True
+        if len(where) <= cap[s]:
+            continue
+        middle = (low[where] + high[where]) / 2
+        order = where[np.argsort(np.round(middle * 1e9), kind="mergesort")]
+        inside, outside = order[: cap[s]], order[cap[s] :]
+        chosen[outside] = False
+        top, bottom = high[inside].max(), low[outside].min()
+        if top >= bottom:
+            for t in inside:
+                ambiguous[t] = high[t] >= bottom
+            for t in outside:
+                ambiguous[t] = low[t] <= top
+
+
+def select(offsets, low, high, candidate, cap) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens to mask: candidates with the smallest rank value, at most ``cap`` a sentence, ties by position.
+
+    Args:
+        offsets: int64 [S + 1] into the token arrays.
+        low, high: float64 [T], bounds of the rank value (smaller is more important).
+        candidate: bool [T]; cap: int64 [S].
+
+    Returns:
+        chosen bool [T], and ambiguous bool [T]: tokens whose bounds must be tightened before ``chosen`` is certain.
+    """
+    chosen, ambiguous = np.zeros(len(low), bool), np.zeros(len(low), bool)
+    _select(offsets, low, high, candidate, cap, chosen, ambiguous)
+    return chosen, ambiguous
+
+
+def ragged_positions(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """chosen bool [T] as mask_offsets int64 [S + 1] and positions int32 [M], ascending in each sentence."""
+    flat = np.flatnonzero(chosen)
+    mask_offsets = np.searchsorted(flat, offsets).astype(np.int64)
+    sentence = np.repeat(np.arange(len(offsets) - 1), np.diff(mask_offsets))
+    return mask_offsets, (flat - offsets[sentence]).astype(np.int32)
+
+
+@nb.njit(**_JIT)
+def _draw(seed, row, sentence, counter):
+    """splitmix64 of a key and a counter: the same number on any machine, in any order."""
+    z = np.uint64(seed)
+    for value in (np.uint64(row), np.uint64(sentence), np.uint64(counter)):
+        z = (z ^ value) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return z
+
+
+@nb.njit(**_JIT)
+def _random(seed, row, sentence, offsets, counts, chosen):
+    for s in range(len(row)):
+        start, n = offsets[s], offsets[s + 1] - offsets[s]
+        order = np.arange(n)
+        for k in range(min(counts[s], n)):
+            pick = k + np.int64(_draw(seed, row[s], sentence[s], k) % np.uint64(n - k))
+            order[k], order[pick] = order[pick], order[k]
+            chosen[start + order[k]] = True
+
+
+def random_positions(seed: int, row, sentence, offsets, counts) -> np.ndarray:
+    """The control: ``counts`` int64 [S] positions a sentence, uniformly without repetition -> chosen bool [T].
+
+    A pure function of (seed, row, sentence), so the order and grouping of sentences do not matter.
+    """
+    chosen = np.zeros(offsets[-1], bool)
+    _random(seed, row, sentence, offsets, counts, chosen)
+    return chosen
+
+
+def stop_token_table(vocabulary: dict[str, int], words: frozenset[str]) -> np.ndarray:
+    """bool [V]: the vocabulary entries that are stop words, looked up per wordpiece, lower-cased, as spaCy's ``is_stop``.
+
+    "##s" is no stop word; the word-boundary marks of byte-level and sentencepiece vocabularies are not part of a word.
+    """
+    table = np.zeros(max(vocabulary.values(), default=-1) + 1, bool)
+    for piece, index in vocabulary.items():
+        table[index] = piece.lstrip("Ġ▁").lower() in words
+    return table
+
+
+def stop_words(choice: str) -> frozenset[str]:
+    """The words of ``--stop-words``: "english" is spaCy's list, "none" is empty, else a file with one word a line."""
+    if choice == "none":
+        return frozenset()
+    if choice == "english":
+        from spacy.lang.en.stop_words import STOP_WORDS
+
+        return frozenset(STOP_WORDS)
+    from .errors import InputError
+
+    try:
+        with open(choice, encoding="utf-8") as file:
+            return frozenset(line.strip().lower() for line in file if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(choice, None, None, f"cannot read stop words: {error}") from error

@@ -1,0 +1,117 @@
+"""Files that survive a kill or a power cut: written whole or not at all. And one writer a directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import OutputError
+
+TEMPORARY = ".fastmask-tmp"
+"""How the names of half-written files end."""
+
+
+@contextmanager
+def os_errors_named(path: Path) -> Iterator[None]:
+    """Turn an OSError (disk full, no permission...) into one line that names its file, or else ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file to a temporary name, fsync, rename, fsync its directory; on an error nothing is left."""
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    try:
+        _write(temporary, data, os.O_CREAT | os.O_TRUNC)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append to a file and fsync it; on an error the file is cut back to what it was."""
+    size = path.stat().st_size
+    try:
+        _write(path, data, os.O_APPEND)
+    except BaseException:
+        with suppress(OSError):
+            os.truncate(path, size)
+        raise
+
+
+def _write(path: Path, data: bytes, flags: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | flags, 0o666)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(directory: Path, files: Iterable[Path]) -> None:
+    """Remove files of a directory, missing ones too, and make that durable."""
+    for file in files:
+        file.unlink(missing_ok=True)
+    sync_directory(directory)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what a killed ``write_atomically`` left."""
+    remove(directory, [path for path in directory.iterdir() if path.name.endswith(TEMPORARY)])
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and removals in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class FileLock:
+    """An exclusive lock, dropped by the system however its process ends. ``release`` removes the file.
+
+    Raises:
+        BlockingIOError: another process, or another FileLock of this one, holds it.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._descriptor: int | None = None
+        # whoever releases the lock removes its file: a lock on a file that is no longer there locks nothing
+        while self._descriptor is None:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_at_path(descriptor):
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
+
+    def _is_at_path(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._descriptor is not None:
+            try:
+                with suppress(OSError):
+                    self.path.unlink()
+            finally:
+                os.close(self._descriptor)
+                self._descriptor = None

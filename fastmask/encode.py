@@ -1,0 +1,317 @@
+"""Sentences to ragged wordpiece ids with character spans, and given labels to class indices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .errors import InputError, ModelError
+from .records import Document, EncodedSentences
+
+_BATCH_CHARS = 1 << 20  # bounds the memory of the lists in between
+_CACHE_BYTES = 1 << 24
+_MAX_INDEX = np.iinfo(np.int32).max
+_WORD_BYTES = 96  # what a short word costs as a dictionary key, with its row in the table
+
+
+class Tokens(NamedTuple):
+    """Ragged tokens of N texts: offsets int64 [N + 1]; ids, start, end int32 [T], spans in each text."""
+
+    offsets: np.ndarray
+    ids: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
+class TextEncoder:
+    """A model's tokenizer, without special tokens, truncation or padding. Pickled as its directory.
+
+    Args:
+        tokenizer_dir: directory (or hub id) with ``tokenizer.json`` or the files that transformers reads.
+
+    Raises:
+        ModelError: no tokenizer there, an empty one, or none of the fast kind.
+    """
+
+    def __init__(self, tokenizer_dir: str):
+        self.tokenizer_dir = tokenizer_dir
+        self._tokenizer = _load_tokenizer(tokenizer_dir)
+        self._words = _WordTable(self._tokenizer) if _splits_at_spaces(self._tokenizer) else None
+
+    def __reduce__(self):
+        return type(self), (self.tokenizer_dir,)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Tokens of the texts; no span begins or ends with whitespace."""
+        one_batch = self._words.tokenize if self._words else self._tokenize_batch
+        parts = [one_batch(batch) for batch in _batches(texts)]
+        counts = [np.diff(part.offsets) for part in parts]
+        columns = (np.concatenate([_EMPTY, *column]) for column in list(zip(*parts, strict=True))[1:])
+        if not parts:
+            columns = (_EMPTY, _EMPTY, _EMPTY)
+        return Tokens(_offsets(np.concatenate([_EMPTY, *counts])), *columns)
+
+    def _tokenize_batch(self, texts: list[str]) -> Tokens:
+        tokens = _collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
+        return _trim_spaces(tokens, texts)
+
+    def encode(
+        self,
+        documents: Sequence[Document],
+        spans: Sequence[Sequence[tuple[int, int]]],
+        *,
+        class_names: Mapping[str, int] | None = None,
+        num_labels: int | None = None,
+        label_field: str = "label",
+        first_row: int,
+        end_row: int,
+        skipped: Iterable[str] = (),
+        on_error: str = "fail",
+    ) -> EncodedSentences:
+        """Encode documents cut at ``spans``; an aspect document is one sentence whatever its spans.
+
+        Sentences without a token are left out, and the others keep their numbers.
+
+        Args:
+            class_names: index of each class name.
+            num_labels: number of classes; None keeps integer labels unchecked and drops names.
+            first_row, end_row, skipped: handed on; with ``on_error="skip"`` bad labels add to skipped.
+
+        Raises:
+            InputError: a label that is not one of the classes.
+        """
+        classes = _Classes(class_names or {}, num_labels, label_field)
+        messages = list(skipped)
+        rows = []
+        for document, document_spans in zip(documents, spans, strict=True):
+            try:
+                labels = classes.of_document(document)
+            except InputError as fault:
+                if on_error != "skip":
+                    raise
+                messages.append(str(fault))
+                continue
+            if document.aspects is not None:
+                document_spans = ((0, len(document.text)),)
+            rows += [(document, labels, n, start, end) for n, (start, end) in enumerate(document_spans)]
+        return self._encode_rows(rows, first_row, end_row, tuple(messages))
+
+    def _encode_rows(self, rows, first_row: int, end_row: int, skipped: tuple[str, ...]) -> EncodedSentences:
+        tokens = self.tokenize([row[0].text[row[3] : row[4]] for row in rows])
+        lengths = np.diff(tokens.offsets)
+        kept = [row for row, length in zip(rows, lengths.tolist(), strict=True) if length]
+        lengths = lengths[lengths > 0]
+        base = np.repeat(np.fromiter((row[3] for row in kept), np.int32, len(kept)), lengths)
+        has_aspects = any(row[0].aspects is not None for row in kept)
+        label = np.fromiter((-1 if has_aspects else row[1][0] for row in kept), np.int32, len(kept))
+        return EncodedSentences(
+            row=np.fromiter((row[0].row for row in kept), np.int64, len(kept)),
+            sentence=np.fromiter((row[2] for row in kept), np.int32, len(kept)),
+            offsets=_offsets(lengths),
+            input_ids=tokens.ids,
+            char_start=tokens.start + base,
+            char_end=tokens.end + base,
+            label=label,
+            **(self._aspect_units(kept) if has_aspects else _text_units(label)),
+            is_aspect=has_aspects,
+            first_row=first_row,
+            end_row=end_row,
+            skipped=skipped,
+        )
+
+    def _aspect_units(self, rows) -> dict[str, np.ndarray]:
+        units = [(n, label) for n, row in enumerate(rows) for label in row[1]]
+        terms = self.tokenize([aspect.term for row in rows for aspect in row[0].aspects])
+        return {
+            "unit_sentence": np.array([sentence for sentence, _ in units], np.int32),
+            "unit_label": np.array([label for _, label in units], np.int32),
+            "context_offsets": terms.offsets,
+            "context_ids": terms.ids,
+        }
+
+
+_EMPTY = np.empty(0, np.int32)
+_SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
+
+
+def _text_units(label: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "unit_sentence": np.arange(len(label), dtype=np.int32),
+        "unit_label": label.copy(),
+        "context_offsets": np.zeros(len(label) + 1, np.int64),
+        "context_ids": _EMPTY,
+    }
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def _batches(texts: Sequence[str]) -> Iterable[list[str]]:
+    bounds, chars = [0], 0
+    for number, text in enumerate(texts, 1):
+        chars += len(text)
+        if chars >= _BATCH_CHARS:
+            bounds.append(number)
+            chars = 0
+    bounds.append(len(texts))
+    return (texts[start:end] for start, end in pairwise(bounds) if start < end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Classes:
+    names: Mapping[str, int]
+    number: int | None
+    field: str
+
+    def of_document(self, document: Document) -> list[int]:
+        """One class for a text, or one for each of its aspects; -1 for no label."""
+        if document.aspects is None:
+            return [self._index(document.label, document)]
+        return [self._index(aspect.polarity, document) for aspect in document.aspects]
+
+    def _index(self, label: str | int | None, document: Document) -> int:
+        if label is None:
+            return -1
+        index = self._lookup(label)
+        if self.number is None:
+            return index if index is not None and 0 <= index <= _MAX_INDEX else -1
+        if index is None or not 0 <= index < self.number:
+            known = ", ".join(self.names) or f"0 to {self.number - 1}"
+            field = self.field if document.aspects is None else "aspects"
+            reason = f'label "{label}" is not one of the model\'s classes: {known}'
+            raise InputError(document.source, document.line, field, reason)
+        return index
+
+    def _lookup(self, label: str | int) -> int | None:
+        if isinstance(label, int):
+            return label
+        if label in self.names:
+            return self.names[label]
+        folded = [index for name, index in self.names.items() if name.casefold() == label.casefold()]
+        if len(folded) == 1:
+            return folded[0]
+        return int(label) if label.isascii() and label.isdigit() and len(label) < 10 else None
+
+
+def _load_tokenizer(tokenizer_dir: str):
+    from tokenizers import Tokenizer
+
+    path = Path(tokenizer_dir) / "tokenizer.json"
+    if path.is_file():
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust side raises plain Exception
+            raise ModelError(f"{path}: not a readable tokenizer: {error}") from None
+    else:
+        tokenizer = _convert_tokenizer(tokenizer_dir)
+    if tokenizer.get_vocab_size() <= len(tokenizer.get_added_tokens_decoder()):
+        raise ModelError(f"{tokenizer_dir}: the tokenizer's vocabulary is empty")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _convert_tokenizer(tokenizer_dir: str):
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    except Exception as error:  # transformers raises whatever the missing or broken file leads to
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{tokenizer_dir}: no tokenizer can be loaded: {reason}") from None
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError(f"{tokenizer_dir}: the tokenizer gives no character spans (it is not a fast one)")
+    return backend
+
+
+def _splits_at_spaces(tokenizer) -> bool:
+    """Whether the pieces of a text between spaces can be tokenized one by one: BERT's scheme."""
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    added = tokenizer.get_added_tokens_decoder().values()
+    return (
+        isinstance(tokenizer.model, models.WordPiece)
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and isinstance(tokenizer.normalizer, normalizers.BertNormalizer | None)
+        and not any(t.lstrip or t.rstrip or t.single_word or " " in t.content for t in added)
+    )
+
+
+def _collect(encodings) -> Tokens:
+    offsets = _offsets(np.fromiter(map(len, encodings), np.int64, len(encodings)))
+    total = int(offsets[-1])
+    ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int32, total)
+    spans = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
+    spans = np.fromiter(spans, np.int32, 2 * total).reshape(-1, 2)
+    return Tokens(offsets, ids, spans[:, 0].copy(), spans[:, 1].copy())
+
+
+def _trim_spaces(tokens: Tokens, texts: list[str]) -> Tokens:
+    """Byte-level and sentencepiece tokenizers count the space before a word to its first token."""
+    characters = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
+    is_space = np.isin(characters, _SPACES)
+    if not is_space.any():
+        return tokens
+    is_space = np.append(is_space, False)
+    base = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)))[:-1]
+    base = np.repeat(base, np.diff(tokens.offsets))
+    start, end = tokens.start.copy(), tokens.end.copy()
+    while (blank := (start < end) & is_space[start + base]).any():
+        start += blank
+    while (blank := (start < end) & is_space[end + base - 1]).any():
+        end -= blank
+    return Tokens(tokens.offsets, tokens.ids, start, end)
+
+
+class _WordTable:
+    """Tokens of every distinct piece between spaces, so that each is tokenized once.
+
+    Text repeats its words, and looking them up is several times faster than the tokenizer. The table holds
+    the ragged tokens of W words. It is emptied when it has grown past a fixed size; no answer depends on it.
+    """
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+        self._clear()
+
+    def _clear(self) -> None:
+        self._index: dict[str, int] = {}
+        self._table = Tokens(np.zeros(1, np.int64), _EMPTY, _EMPTY, _EMPTY)
+        self._bytes = 0
+
+    def tokenize(self, texts: list[str]) -> Tokens:
+        joined = " ".join(texts)
+        words = joined.split(" ")
+        word = self._numbers(words)
+        counts = self._table.offsets[word + 1] - self._table.offsets[word]
+        ends = np.cumsum(counts)
+        source = np.repeat(self._table.offsets[word] - ends + counts, counts) + np.arange(ends[-1])
+        word_start = _offsets(np.fromiter(map(len, words), np.int64, len(words)) + 1)
+        text_start = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
+        # Each text begins at a word; positions in ``joined`` become positions in the text.
+        first_word = np.searchsorted(word_start, text_start)
+        offsets = np.append(0, ends)[first_word]
+        shift = np.repeat(word_start[:-1], counts) - np.repeat(text_start[:-1], np.diff(offsets))
+        start, end = (spans[source] + shift for spans in (self._table.start, self._table.end))
+        return Tokens(offsets, self._table.ids[source], start.astype(np.int32), end.astype(np.int32))
+
+    def _numbers(self, words: list[str]) -> np.ndarray:
+        """Table row of each word, int64; unknown words are added."""
+        if self._bytes > _CACHE_BYTES:
+            self._clear()
+        if unknown := list(set(words).difference(self._index)):
+            new = _collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False))
+            self._index.update(zip(unknown, count(len(self._index)), strict=False))
+            self._bytes += sum(map(len, unknown)) + _WORD_BYTES * len(unknown)
+            old = self._table
+            offsets = np.append(old.offsets, new.offsets[1:] + old.offsets[-1])
+            columns = (np.append(a, b) for a, b in zip(old[1:], new[1:], strict=True))
+            self._table = Tokens(offsets, *columns)
+        return np.fromiter(map(self._index.__getitem__, words), np.int64, len(words))

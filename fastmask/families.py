@@ -1,0 +1,152 @@
+"""Where each encoder family keeps its weights: BERT, RoBERTa, DistilBERT and ELECTRA in one common shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One transformer block. Matrices are [out, in]; H hidden, F feed-forward size."""
+
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+    attention_output: nn.Linear
+    attention_norm: nn.LayerNorm
+    intermediate: nn.Linear
+    output: nn.Linear
+    output_norm: nn.LayerNorm
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyWeights:
+    """A post-norm encoder with a classification head on its first token.
+
+    Attributes:
+        word, position, token_type: float tables [*, E]; ``token_type`` is one zero row where the family has none.
+        position_offset: position id of the first token.
+        embedding_norm: layer norm after the sum of the three.
+        projection: E -> H, or None where E = H.
+        head: the dense layer before the classifier; head_activation: "tanh", "relu" or "gelu".
+        activation: one of ACTIVATIONS' values.
+    """
+
+    word: torch.Tensor
+    position: torch.Tensor
+    token_type: torch.Tensor
+    position_offset: int
+    embedding_norm: nn.LayerNorm
+    projection: nn.Linear | None
+    layers: tuple[LayerWeights, ...]
+    heads: int
+    activation: str
+    head: nn.Linear
+    head_activation: str
+    classifier: nn.Linear
+
+
+def _bert_layer(layer) -> LayerWeights:
+    attention = layer.attention
+    return LayerWeights(
+        attention.self.query,
+        attention.self.key,
+        attention.self.value,
+        attention.output.dense,
+        attention.output.LayerNorm,
+        layer.intermediate.dense,
+        layer.output.dense,
+        layer.output.LayerNorm,
+    )
+
+
+def _distilbert_layer(layer) -> LayerWeights:
+    attention, ffn = layer.attention, layer.ffn
+    return LayerWeights(
+        attention.q_lin,
+        attention.k_lin,
+        attention.v_lin,
+        attention.out_lin,
+        layer.sa_layer_norm,
+        ffn.lin1,
+        ffn.lin2,
+        layer.output_layer_norm,
+    )
+
+
+def _bert_like(model, base, head, head_activation, classifier, position_offset=0) -> FamilyWeights:
+    embeddings, config = base.embeddings, model.config
+    return FamilyWeights(
+        word=embeddings.word_embeddings.weight,
+        position=embeddings.position_embeddings.weight,
+        token_type=embeddings.token_type_embeddings.weight,
+        position_offset=position_offset,
+        embedding_norm=embeddings.LayerNorm,
+        projection=getattr(base, "embeddings_project", None),
+        layers=tuple(_bert_layer(layer) for layer in base.encoder.layer),
+        heads=config.num_attention_heads,
+        activation=ACTIVATIONS[config.hidden_act],
+        head=head,
+        head_activation=head_activation,
+        classifier=classifier,
+    )
+
+
+def _bert(model) -> FamilyWeights:
+    return _bert_like(model, model.bert, model.bert.pooler.dense, "tanh", model.classifier)
+
+
+def _roberta(model) -> FamilyWeights:
+    offset = model.config.pad_token_id + 1
+    return _bert_like(model, model.roberta, model.classifier.dense, "tanh", model.classifier.out_proj, offset)
+
+
+def _electra(model) -> FamilyWeights:
+    return _bert_like(model, model.electra, model.classifier.dense, "gelu", model.classifier.out_proj)
+
+
+def _distilbert(model) -> FamilyWeights:
+    base, config = model.distilbert, model.config
+    word = base.embeddings.word_embeddings.weight
+    return FamilyWeights(
+        word=word,
+        position=base.embeddings.position_embeddings.weight,
+        token_type=torch.zeros(1, word.shape[1], dtype=word.dtype),
+        position_offset=0,
+        embedding_norm=base.embeddings.LayerNorm,
+        projection=None,
+        layers=tuple(_distilbert_layer(layer) for layer in base.transformer.layer),
+        heads=config.n_heads,
+        activation=ACTIVATIONS[config.activation],
+        head=model.pre_classifier,
+        head_activation="relu",
+        classifier=model.classifier,
+    )
+
+
+FAMILIES = {
+    "bert": _bert,
+    "roberta": _roberta,
+    "xlm-roberta": _roberta,
+    "camembert": _roberta,
+    "distilbert": _distilbert,
+    "electra": _electra,
+}
+
+
+def family_weights(model: nn.Module) -> FamilyWeights | None:
+    """The common shape of an ``AutoModelForSequenceClassification`` model, or None where its family is not known here.
+
+    A known family with an activation that has no kernel, or relative positions, is None too.
+    """
+    config = model.config
+    activation = getattr(config, "activation", None) or getattr(config, "hidden_act", None)
+    absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
+    if config.model_type not in FAMILIES or activation not in ACTIVATIONS or not absolute:
+        return None
+    return FAMILIES[config.model_type](model)

@@ -1,0 +1,153 @@
+"""Inputs to encoded shards: read, segment and encode, ahead of the consumer.
+
+One thread is enough: spaCy and the tokenizer run only where their answer is not known already (``segment``,
+``encode``), which is faster than several processes that run them everywhere.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import count, islice
+
+from .config import ScoreConfig
+from .encode import TextEncoder
+from .read import check_text, read_rows
+from .records import Document, EncodedSentences
+from .segment import Segmenter
+
+_SHARDS_AHEAD = 2
+_POLL_SECONDS = 0.05
+_STOP_SECONDS = 2.0  # a thread that waits for standard input cannot be woken, and is left behind
+
+
+def encoded_shards(
+    paths: Sequence[str],
+    config: ScoreConfig,
+    encoder: TextEncoder,
+    class_names: Mapping[str, int] | None = None,
+    num_labels: int | None = None,
+    *,
+    first_shard: int = 0,
+    wanted: Container[int] | None = None,
+) -> Generator[tuple[int, EncodedSentences]]:
+    """(k, sentences of the rows [k * shard_rows, (k + 1) * shard_rows)) for each shard k, in order.
+
+    A shard without a sentence comes too; the last one ends with the last row. At most two shards are prepared
+    ahead, in a thread that ends when the generator is closed.
+
+    Args:
+        class_names, num_labels: as for ``TextEncoder.encode``.
+        first_shard: where to begin; earlier rows are passed over unparsed.
+        wanted: shards outside it are read but not prepared.
+
+    Raises:
+        InputError: as ``read_rows`` and ``TextEncoder.encode``, after the shards before the fault.
+    """
+    shards = _shards(paths, config, encoder, class_names, num_labels, first_shard, wanted)
+    return run_ahead(shards, _SHARDS_AHEAD)
+
+
+def encode_texts(
+    texts: Iterable[str | tuple[str, str | int | None]],
+    encoder: TextEncoder,
+    *,
+    segment: str = "sentence",
+    class_names: Mapping[str, int] | None = None,
+    num_labels: int | None = None,
+) -> EncodedSentences:
+    """Sentences of texts in memory, each a string or (string, label).
+
+    Raises:
+        InputError: a NUL, half of a surrogate pair, or a label that is not one of the classes; its line is
+            the number of the text, from 1.
+    """
+    documents = []
+    for row, item in enumerate(texts):
+        text, label = (item, None) if isinstance(item, str) else item
+        check_text(text, "<texts>", row + 1, "text")
+        documents.append(Document(row, text, label, None, "<texts>", row + 1))
+    segmenter = Segmenter(segment)
+    spans = [segmenter.split(document.text) for document in documents]
+    return encoder.encode(
+        documents, spans, class_names=class_names, num_labels=num_labels, first_row=0, end_row=len(documents)
+    )
+
+
+def run_ahead(items: Generator, depth: int) -> Generator:
+    """The same items, made in a background thread that is at most ``depth`` of them ahead.
+
+    An exception comes out where its item would have. Closing the generator ends the thread.
+    """
+    ready: queue.Queue = queue.Queue(depth)
+    stopped = threading.Event()
+    producer = threading.Thread(target=_produce, args=(items, ready, stopped), name="run-ahead", daemon=True)
+    producer.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stopped.set()
+        producer.join(_STOP_SECONDS)
+
+
+def _produce(items: Generator, ready: queue.Queue, stopped: threading.Event) -> None:
+    with closing(items):
+        while not stopped.is_set():
+            try:
+                entry = (next(items), None)
+            except BaseException as error:  # StopIteration included: the consumer raises or ends
+                entry = (None, error)
+            _offer(entry, ready, stopped)
+            if entry[1] is not None:
+                return
+
+
+def _offer(entry: tuple, ready: queue.Queue, stopped: threading.Event) -> None:
+    while not stopped.is_set():
+        try:
+            return ready.put(entry, timeout=_POLL_SECONDS)
+        except queue.Full:
+            continue
+
+
+def _shards(paths, config: ScoreConfig, encoder, class_names, num_labels, first_shard, wanted) -> Iterator:
+    skipped: list[str] = []
+    first_row = first_shard * config.shard_rows
+    rows = read_rows(
+        paths,
+        text_field=config.text_field,
+        label_field=config.label_field,
+        encoding=config.encoding,
+        on_error=config.on_error,
+        start_row=first_row,
+        skipped=skipped,
+    )
+    segmenter = Segmenter(config.segment)
+    for shard in count(first_shard):
+        batch = list(islice(rows, config.shard_rows))
+        if not batch:
+            return
+        end_row = first_row + len(batch)
+        if wanted is None or shard in wanted:
+            documents = [document for document in batch if document is not None]
+            yield shard, encoder.encode(
+                documents,
+                [segmenter.split(d.text) if d.aspects is None else () for d in documents],
+                class_names=class_names,
+                num_labels=num_labels,
+                label_field=config.label_field,
+                first_row=first_row,
+                end_row=end_row,
+                skipped=skipped,
+                on_error=config.on_error,
+            )
+        skipped.clear()
+        first_row = end_row

@@ -1,0 +1,71 @@
+"""The journal of an unfinished run: a line for its settings, then one for each shard. What may be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import OutputError
+from .schema import is_entry
+
+JOURNAL = "journal.jsonl"
+RESULT_NEUTRAL = ("threads",)
+"""Options that leave the result as it is, so that a resumed run may have others. ``batch_tokens`` is not one:
+it changes the last bits of an importance."""
+
+
+def journal_line(record: dict) -> bytes:
+    """A record as it is appended; ValueError or TypeError when it is not JSON."""
+    return json.dumps(record, allow_nan=False).encode() + b"\n"
+
+
+def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
+    """Header, entries by shard index (the last of each), number of good bytes: the last line may be torn.
+
+    Raises:
+        OutputError: the first line is not a header.
+    """
+    records, good_bytes = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        record = _parse(line)
+        if record is None or (records and not is_entry(record)):
+            break
+        records.append(record)
+        good_bytes += len(line)
+    if not records or not isinstance(records[0].get("config"), dict):
+        raise OutputError(f"{path}: damaged, its first line is not a journal's")
+    return records[0], {entry["index"]: entry for entry in records[1:]}, good_bytes
+
+
+def _parse(line: bytes) -> dict | None:
+    with suppress(ValueError):
+        record = json.loads(line)
+        return record if line.endswith(b"\n") and isinstance(record, dict) else None
+    return None
+
+
+def differences(there: dict, here: dict) -> list[str]:
+    """What keeps a run of header ``here`` from going on where one of ``there`` began, key by key."""
+    was, now = _settings(there), _settings(here)
+    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    return [f"{name} was {was.get(name, 'absent')}, is now {now.get(name, 'absent')}" for name in names]
+
+
+def _settings(header: dict) -> dict[str, str]:
+    """What must agree, as JSON, by option (``--stop-words``) or path in the identity (``model.sha256``)."""
+    config = {name: value for name, value in header["config"].items() if name not in RESULT_NEUTRAL}
+    options = {f"--{name.replace('_', '-')}": value for name, value in config.items()}
+    return dict(_leaves("", {**options, **{key: value for key, value in header.items() if key != "config"}}))
+
+
+def _leaves(path: str, value) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(f"{path}.{key}" if path else key, inner)
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _leaves(f"{path}[{index}]", inner)
+    else:
+        yield path, json.dumps(value)

@@ -1,0 +1,246 @@
+"""Which model directory is meant, what is in it, and loading it without surprises.
+
+Only safetensors weights and only code from transformers itself are ever loaded; whatever does not fit is
+refused with one line, because transformers would fill missing weights with random numbers and go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+ASSETS = Path(__file__).parent / "assets"
+WEIGHTS, WEIGHTS_INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+DOWNLOADS = ["*.json", "*.txt", "*.safetensors"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model directory that was looked through, before any weight is loaded.
+
+    Attributes:
+        dir: the directory.
+        name: what the user called it; "embedded" for the classifier in the package.
+        config: its config.json.
+        class_names: name of each class, "LABEL_<i>" where the config has none.
+        num_labels: number of classes.
+        weights_sha256, tokenizer_sha256: hashes that go into manifests.
+    """
+
+    dir: Path
+    name: str
+    config: dict
+    class_names: tuple[str, ...]
+    num_labels: int
+    weights_sha256: str
+    tokenizer_sha256: str
+
+
+def resolve_model(model: str | None) -> ModelFiles:
+    """Finds a model: None is the embedded classifier, else a directory, else a Hugging Face hub id.
+
+    Raises:
+        ModelError: no such directory or hub model, no config.json or one that cannot be read, no safetensors
+            weights, or no tokenizer.
+    """
+    path, name = (ASSETS, "embedded") if model is None else (Path(model), model)
+    if not path.is_dir():
+        path = _download(model)
+    config = _read_config(path, name)
+    class_names = _class_names(config, name)
+    hashes = weights_hash(path), tokenizer_hash(path)
+    return ModelFiles(path, name, config, class_names, len(class_names), *hashes)
+
+
+def _download(model: str) -> Path:
+    if model.count("/") > 1 or model.startswith((".", "/", "~")) or "\\" in model or not model:
+        raise ModelError(f"{model}: no such model directory")
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(model, allow_patterns=DOWNLOADS))
+    except Exception as error:  # the hub client raises OSError, ValueError and its HTTP library's own errors
+        reason = type(error).__name__
+        raise ModelError(
+            f"{model}: no such directory, and it could not be had from the Hugging Face hub ({reason})"
+        ) from error
+
+
+def _read_config(path: Path, name: str) -> dict:
+    file = path / CONFIG
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{name}: not a model directory, {CONFIG} is missing") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: {CONFIG} cannot be read: {_first_line(error)}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ModelError(f'{name}: {CONFIG} does not name a "model_type"')
+    return config
+
+
+def _class_names(config: dict, name: str) -> tuple[str, ...]:
+    try:
+        if config.get("id2label"):
+            by_index = {int(index): str(label) for index, label in config["id2label"].items()}
+            return tuple(by_index[index] for index in range(len(by_index)))
+        return tuple(f"LABEL_{index}" for index in range(int(config.get("num_labels", 2))))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f'{name}: "id2label" in {CONFIG} must map 0..n-1 to class names') from error
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The safetensors files of a model directory, the one file or the sorted parts that its index names.
+
+    Raises:
+        ModelError: there are none (and says so if there is a pickle instead), or a part is missing.
+    """
+    if (path / WEIGHTS).is_file():
+        return [path / WEIGHTS]
+    if not (path / WEIGHTS_INDEX).is_file():
+        if any((path / pickle).is_file() for pickle in PICKLES):
+            raise ModelError(f"{path}: has pickled weights only; fastmask loads safetensors only ({WEIGHTS})")
+        raise ModelError(f"{path}: {WEIGHTS} is missing")
+    try:
+        names = set(json.loads((path / WEIGHTS_INDEX).read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: {WEIGHTS_INDEX} cannot be read") from error
+    files = [path / name for name in sorted(names)]
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{path}: {file.name}, named by {WEIGHTS_INDEX}, is missing")
+    return files
+
+
+def weights_hash(path: str | Path) -> str:
+    """sha256 of ``model.safetensors``, or of all parts one after the other; raises as weight_files does."""
+    return _sha256(weight_files(Path(path)))
+
+
+def tokenizer_hash(path: str | Path) -> str:
+    """sha256 of tokenizer.json or, without one, of the vocabulary files; ModelError when there are none."""
+    path = Path(path)
+    whole = path / "tokenizer.json"
+    files = [whole] if whole.is_file() else [path / name for name in VOCABULARIES if (path / name).is_file()]
+    if not any(file.name in ("tokenizer.json", "vocab.txt", "vocab.json") for file in files):
+        raise ModelError(f"{path}: has no tokenizer.json, vocab.txt, or vocab.json with merges.txt")
+    return _sha256(files)
+
+
+def _sha256(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no warnings from transformers inside; its settings are put back afterwards."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
+    """The model's fast tokenizer.
+
+    Raises:
+        ModelError: it cannot be loaded, or it makes ids that the model has no embedding for.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(files.dir, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers raise bare Exception for damaged files
+        raise ModelError(f"{files.name}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{files.name}: has no fast tokenizer, so token positions in the text are unknown")
+    largest, rows = max(tokenizer.get_vocab().values(), default=0), files.config.get("vocab_size")
+    if isinstance(rows, int) and largest >= rows:
+        raise ModelError(f"{files.name}: the tokenizer's ids go up to {largest}, past the model's {rows}")
+    return tokenizer
+
+
+def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
+    """The sequence classifier in ``files``, on the CPU, in eval mode, with its weights in ``dtype``.
+
+    Raises:
+        ModelError: the weights are damaged or incomplete, the architecture is unknown, there are fewer than
+            two classes, or the tokenizer does not fit.
+    """
+    if files.num_labels < 2:
+        raise ModelError(f"{files.name}: is not a classifier, it has {files.num_labels} class")
+    model, missing = load_pretrained(files, dtype)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(f"{files.name}: is not a trained classifier, its weights lack {missing[0]}{more}")
+    load_tokenizer(files)
+    return model.eval()
+
+
+def load_pretrained(files: ModelFiles, dtype: torch.dtype, **overrides) -> tuple[torch.nn.Module, list[str]]:
+    """Loads a sequence classifier and the sorted names of parameters that the weights lack (random, then).
+
+    Args:
+        files: the model.
+        dtype: dtype of the weights; transformers would otherwise take the one in the config.
+        overrides: configuration values to replace.
+
+    Raises:
+        ModelError: the weights are damaged, do not fit the config, or the architecture is unknown.
+    """
+    _check_readable(files)
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        with quiet_transformers():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                files.dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                ignore_mismatched_sizes=True, output_loading_info=True, **overrides,
+            )  # fmt: skip
+    except Exception as error:  # unknown architecture, bad value in the config, ...: many unrelated types
+        raise ModelError(f"{files.name}: cannot be loaded: {_first_line(error)}") from error
+    mismatched = {entry[0] for entry in report["mismatched_keys"]}
+    return model, sorted(set(report["missing_keys"]) | mismatched)
+
+
+def _check_readable(files: ModelFiles) -> None:
+    import safetensors
+
+    for file in weight_files(files.dir):
+        try:
+            with safetensors.safe_open(file, framework="numpy") as weights:
+                weights.keys()
+        except (safetensors.SafetensorError, OSError) as error:
+            reason = _first_line(error)
+            raise ModelError(f"{files.name}: {file.name} is cut short or damaged: {reason}") from error
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return textwrap.shorten(line, 160, placeholder="...")

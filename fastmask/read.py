@@ -1,0 +1,191 @@
+"""Input files to documents, streamed; every fault names file, line and field."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+from .errors import FastmaskError, InputError
+from .formats import STDIN, Fields, Unreadable, check_path, open_records, source_name, type_name
+from .records import Aspect, Document
+
+ASPECTS_FIELD = "aspects"
+
+
+def read_documents(paths: Sequence[str], **options) -> Iterator[Document]:
+    """The documents of the inputs in reading order; options and errors are those of ``read_rows``."""
+    return (document for document in read_rows(paths, **options) if document is not None)
+
+
+def read_rows(
+    paths: Sequence[str],
+    *,
+    text_field: str = "text",
+    label_field: str = "label",
+    encoding: str = "utf-8",
+    on_error: str = "fail",
+    start_row: int = 0,
+    skipped: list[str] | None = None,
+) -> Iterator[Document | None]:
+    """One item for each input row, from row ``start_row`` on: its Document, or None where the row has none.
+
+    Rows are numbered over all inputs. A blank line or a bad row has a number too, so numbers never depend on
+    ``on_error``. "-" is standard input, a document a line.
+
+    Args:
+        text_field, label_field: column names of structured input.
+        encoding: of text, JSON and CSV inputs.
+        on_error: "fail" raises at the first bad row; "skip" appends its message to ``skipped`` and goes on.
+
+    Raises:
+        InputError: at once for a path that cannot be read; while iterating for bad rows and damaged files.
+        FastmaskError: for an unknown encoding.
+    """
+    try:
+        "\n".encode(encoding)
+    except LookupError:
+        raise FastmaskError(f"--encoding {encoding}: unknown encoding") from None
+    for path in paths:
+        check_path(path)
+    corpus = _Corpus(text_field, label_field, encoding)
+    if start_row and paths[0] != STDIN:
+        # Whether this is an aspect corpus was settled by its first document, which the caller jumps over.
+        any(_rows(paths[:1], corpus, True, 0, []))
+    return _rows(paths, corpus, on_error == "skip", start_row, [] if skipped is None else skipped)
+
+
+def describe_inputs(paths: Sequence[str]) -> list[dict]:
+    """``{"name", "bytes", "sha256"}`` of each input; null size and hash for standard input.
+
+    Raises:
+        InputError: for a path that cannot be read.
+    """
+    inputs = []
+    for path in paths:
+        size = digest = None
+        if path != STDIN:
+            check_path(path)
+            with open(path, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                size = stream.tell()
+        inputs.append({"name": path, "bytes": size, "sha256": digest})
+    return inputs
+
+
+def check_text(text: str, source: str, line: int, field: str) -> None:
+    """Raise InputError for characters that no tokenizer takes: NUL, and halves of surrogate pairs."""
+    if "\0" in text:
+        raise InputError(source, line, field, "NUL byte in the text")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            reason = f"half of a surrogate pair at character {error.start}"
+            raise InputError(source, line, field, reason) from None
+
+
+def _rows(paths, corpus: _Corpus, skip_faults: bool, start_row: int, skipped: list[str]):
+    row = 0
+    for path in paths:
+        with open_records(path, corpus.encoding, corpus.columns) as (records, fields_of):
+            row += _pass_over(records, start_row - row)
+            corpus.source = source_name(path)
+            documents = map(corpus.document, count(row), map(fields_of, records))
+            # A map goes on after its function has raised, so the loop is entered again after each bad row.
+            while True:
+                try:
+                    for document in documents:
+                        row += 1
+                        yield document
+                    break
+                except Unreadable:
+                    raise
+                except InputError as fault:
+                    if not skip_faults:
+                        raise
+                    skipped.append(str(fault))
+                row += 1
+                yield None
+
+
+def _pass_over(records: Iterator, rows: int) -> int:
+    """Take up to ``rows`` records without parsing them; how many there were."""
+    for passed in range(rows):
+        try:
+            next(records)
+        except StopIteration:
+            return passed
+        except Unreadable:
+            raise
+        except InputError:
+            continue  # a bad row, which the run that read it has reported
+    return max(rows, 0)
+
+
+class _Corpus:
+    """How fields become documents, and whether rows have aspects (None until the first document tells)."""
+
+    def __init__(self, text_field: str, label_field: str, encoding: str):
+        self.text_field, self.label_field, self.encoding = text_field, label_field, encoding
+        self.columns = (text_field, label_field, ASPECTS_FIELD)
+        self.has_aspects: bool | None = None
+        self.source = ""
+
+    def document(self, row: int, record: Fields) -> Document | None:
+        line, fields = record
+        if fields is None:
+            return None
+        text = fields.get(self.text_field)
+        if not isinstance(text, str):
+            missing = self.text_field not in fields
+            reason = "missing" if missing else f"expected a string, found {type_name(text)}"
+            raise InputError(self.source, line, self.text_field, reason)
+        check_text(text, self.source, line, self.text_field)
+        label = _label(fields.get(self.label_field), self.source, line, self.label_field)
+        aspects = fields.get(ASPECTS_FIELD)
+        if aspects is not None:
+            aspects = _aspects(aspects, self.source, line)
+            if label is not None:
+                reason = f'a row with "{ASPECTS_FIELD}" takes no label'
+                raise InputError(self.source, line, self.label_field, reason)
+        self._check_kind(aspects is not None, line)
+        return Document(row, text, label, aspects, self.source, line)
+
+    def _check_kind(self, has_aspects: bool, line: int) -> None:
+        if self.has_aspects is None:
+            self.has_aspects = has_aspects
+        if self.has_aspects != has_aspects:
+            found, first = ("with", "without") if has_aspects else ("without", "with")
+            reason = f"a row {found} aspects in a corpus that began {first} them"
+            raise InputError(self.source, line, ASPECTS_FIELD, reason)
+
+
+def _label(value, source: str, line: int, field: str) -> str | int | None:
+    if isinstance(value, float):  # pandas turns a column of integers with gaps into floats
+        if value != value:
+            return None
+        value = int(value) if value.is_integer() else value
+    if value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise InputError(source, line, field, f"expected a class index or name, found {type_name(value)}")
+
+
+def _aspects(values, source: str, line: int) -> tuple[Aspect, ...]:
+    if not isinstance(values, list):
+        raise InputError(source, line, ASPECTS_FIELD, f"expected a list, found {type_name(values)}")
+    aspects = (_aspect(value, source, line, f"{ASPECTS_FIELD}[{n}]") for n, value in enumerate(values))
+    return tuple(aspect for aspect in aspects if aspect.polarity != "conflict")
+
+
+def _aspect(value, source: str, line: int, place: str) -> Aspect:
+    if not isinstance(value, dict):
+        raise InputError(source, line, place, f"expected an object, found {type_name(value)}")
+    term = value.get("term")
+    if not isinstance(term, str):
+        raise InputError(source, line, f"{place}.term", f"expected a string, found {type_name(term)}")
+    check_text(term, source, line, f"{place}.term")
+    polarity = _label(value.get("polarity"), source, line, f"{place}.polarity")
+    if polarity is None:
+        raise InputError(source, line, f"{place}.polarity", "missing")
+    return Aspect(term, polarity)

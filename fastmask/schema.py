@@ -1,0 +1,335 @@
+"""The layout of a shard directory: Arrow schema, manifest, and the checks that both must pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import OutputError
+from .records import ScoredSentences
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")
+SKIPPED_SHOWN = 100
+"""How many of the messages about skipped documents the manifest keeps."""
+ROW_GROUP = 16384
+"""Sentences of a Parquet row group, the least that a reader holds in memory."""
+
+IDENTITY_KEYS = ("fastmask_version", "tokenizer", "model", "inputs")
+"""What besides the configuration decides the result; the caller may add more keys of its own."""
+HEADER_KEYS = ("format_version", "config", *IDENTITY_KEYS)
+RESULT_KEYS = ("shards", "totals", "certificate", "environment", "skipped")
+COUNTS = ("rows", "scored", "tokens", "masked", "bytes")
+"""What a shard's entry counts and the totals sum."""
+ENTRY_KEYS = ("index", "file", "first_row", "end_row", *COUNTS, "sha256", "certificate", "skipped")
+
+
+def shard_name(index: int) -> str:
+    """The file name of shard ``index``."""
+    return f"shard-{index:05d}.parquet"
+
+
+@cache
+def arrow_schema() -> pa.Schema:
+    """The columns of a shard. Nullable: ``label``, ``predicted``, ``prob`` and whole ``importance`` lists."""
+    import pyarrow as pa
+
+    def ragged(kind: pa.DataType) -> pa.DataType:
+        # "element" is the name that Parquet gives list items, so that a table read back has this very schema
+        return pa.list_(pa.field("element", kind, nullable=False))
+
+    fields = [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("sentence", pa.int32(), nullable=False),
+        pa.field("input_ids", ragged(pa.int32()), nullable=False),
+        pa.field("char_start", ragged(pa.int32()), nullable=False),
+        pa.field("char_end", ragged(pa.int32()), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("predicted", pa.int32()),
+        pa.field("prob", pa.float32()),
+        pa.field("importance", ragged(pa.float32())),
+        pa.field("mask_index", ragged(pa.int32()), nullable=False),
+    ]
+    return pa.schema(fields, metadata={"fastmask.format_version": str(FORMAT_VERSION)})
+
+
+def to_table(scored: ScoredSentences) -> pa.Table:
+    """The decisions for N sentences as an Arrow table of N rows with ``arrow_schema()``.
+
+    Raises:
+        ValueError: (pyarrow's ArrowInvalid is one) arrays do not fit each other, or a value its column.
+    """
+    import pyarrow as pa
+
+    sentences, counts = scored.sentences, np.diff(scored.sentences.offsets)
+    _check_offsets("importance", sentences.offsets, scored.importance)
+    # Arrow can hide values under a null list, Parquet cannot: those of sentences not scored are taken out
+    importance = scored.importance[np.repeat(scored.scored, counts)]
+    importance_offsets = np.concatenate([[0], np.cumsum(np.where(scored.scored, counts, 0))])
+    columns = {
+        "row": pa.array(sentences.row, type=pa.int64()),
+        "sentence": pa.array(sentences.sentence, type=pa.int32()),
+        "input_ids": _ragged("input_ids", sentences.offsets, sentences.input_ids),
+        "char_start": _ragged("char_start", sentences.offsets, sentences.char_start),
+        "char_end": _ragged("char_end", sentences.offsets, sentences.char_end),
+        "label": pa.array(sentences.label, type=pa.int32(), mask=sentences.label < 0),
+        "predicted": pa.array(scored.predicted, type=pa.int32(), mask=scored.predicted < 0),
+        "prob": pa.array(scored.prob, type=pa.float32(), mask=np.isnan(scored.prob)),
+        "importance": _ragged("importance", importance_offsets, importance, null=~scored.scored),
+        "mask_index": _ragged("mask_index", scored.mask_offsets, scored.mask_index),
+    }
+    return pa.Table.from_pydict(columns, schema=arrow_schema())
+
+
+def _ragged(name: str, offsets: np.ndarray, values: np.ndarray, null: np.ndarray | None = None) -> pa.Array:
+    import pyarrow as pa
+
+    _check_offsets(name, offsets, values)
+    kind = arrow_schema().field(name).type
+    starts, items = pa.array(offsets, type=pa.int32()), pa.array(values, type=kind.value_type)
+    return pa.ListArray.from_arrays(starts, items, type=kind, mask=None if null is None else pa.array(null))
+
+
+def _check_offsets(name: str, offsets: np.ndarray, values: np.ndarray) -> None:
+    if offsets[0] != 0 or offsets[-1] != len(values):
+        raise ValueError(f"{name}: offsets from {offsets[0]} to {offsets[-1]} for {len(values)} values")
+
+
+def shard_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file. The same table gives the same bytes: they hold no time and no name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    # ids and character positions have many values: a dictionary makes the file larger and the writer slower
+    options = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
+    pq.write_table(table, sink, row_group_size=ROW_GROUP, **options)
+    return sink.getvalue().to_pybytes()
+
+
+def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> dict:
+    """The journal's entry for a shard (ENTRY_KEYS): ``data`` is its file, ``skipped`` holds the messages."""
+    sentences = scored.sentences
+    return {
+        "index": index,
+        "file": shard_name(index),
+        "first_row": int(sentences.first_row),
+        "end_row": int(sentences.end_row),
+        "rows": len(sentences),
+        "scored": int(np.count_nonzero(scored.scored)),
+        "tokens": len(sentences.input_ids),
+        "masked": len(scored.mask_index),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "certificate": scored.certificate,
+        "skipped": list(sentences.skipped),
+    }
+
+
+def make_header(config: dict, identity: dict) -> dict:
+    """The part of the manifest known before the first shard: format version, configuration and identity.
+
+    Raises:
+        ValueError: a key of IDENTITY_KEYS is missing, or one has a meaning of its own in the manifest.
+    """
+    missing = [key for key in IDENTITY_KEYS if key not in identity]
+    taken = [key for key in identity if key in (*RESULT_KEYS, "format_version", "config")]
+    if missing or taken:
+        raise ValueError(f"identity: missing {missing}, reserved {taken}")
+    header = {"format_version": FORMAT_VERSION, "config": config, **identity}
+    # through JSON once, so that it equals what is read back (tuples become lists)
+    return json.loads(json.dumps(header, allow_nan=False))
+
+
+def header_of(manifest: dict) -> dict:
+    """The header that a manifest was built from."""
+    return {key: value for key, value in manifest.items() if key not in RESULT_KEYS}
+
+
+def totals(entries: list[dict]) -> dict:
+    """Sums over the shards' entries: shards, documents, and each of COUNTS."""
+    sums = {key: sum(entry[key] for entry in entries) for key in COUNTS}
+    documents = sum(entry["end_row"] - entry["first_row"] for entry in entries)
+    return {"shards": len(entries), "documents": documents, **sums}
+
+
+def build_manifest(header: dict, entries: list[dict], certificate: dict, environment: dict) -> dict:
+    """The manifest of a finished run.
+
+    Args:
+        header: of ``make_header``.
+        entries: of ``shard_entry``, in shard order, without a gap.
+        certificate: the shards' certificates merged.
+        environment: what it ran on (processor, device, precision, library versions); no times, no durations.
+
+    Raises:
+        ValueError: shards are missing, or their document ranges do not follow each other.
+    """
+    gap = [entry["index"] for entry in entries] != list(range(len(entries)))
+    if gap or any(left["end_row"] != right["first_row"] for left, right in pairwise(entries)):
+        raise ValueError(f"the shards do not follow each other: {[entry['file'] for entry in entries]}")
+    messages = [message for entry in entries for message in entry["skipped"]]
+    return {
+        **header,
+        "shards": [{**entry, "skipped": len(entry["skipped"])} for entry in entries],
+        "totals": totals(entries),
+        "certificate": certificate,
+        "environment": environment,
+        "skipped": {"count": len(messages), "messages": messages[:SKIPPED_SHOWN]},
+    }
+
+
+def check_manifest(manifest: object, where: str) -> None:
+    """Raise OutputError, naming ``where``, unless the manifest is whole, of this format, and adds up."""
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        raise OutputError(f"{where}: not a manifest of fastmask")
+    if manifest["format_version"] != FORMAT_VERSION:
+        found = manifest["format_version"]
+        raise OutputError(f"{where}: format version {found}; this fastmask reads version {FORMAT_VERSION}")
+    if missing := [key for key in (*HEADER_KEYS, *RESULT_KEYS) if key not in manifest]:
+        raise OutputError(f"{where}: lacks {', '.join(missing)}")
+    if not isinstance(manifest["shards"], list):
+        raise OutputError(f"{where}: the list of shards is damaged")
+    for index, entry in enumerate(manifest["shards"]):
+        if not is_entry(entry) or entry["index"] != index:
+            raise OutputError(f"{where}: the entry of {shard_name(index)} is damaged")
+    if totals(manifest["shards"]) != manifest["totals"]:
+        raise OutputError(f"{where}: the totals are not the sums over the shards")
+
+
+def is_entry(entry: object) -> bool:
+    """Whether ``entry`` has the keys of ENTRY_KEYS, integers where numbers belong, its shard's file name."""
+    if not isinstance(entry, dict) or not all(key in entry for key in ENTRY_KEYS):
+        return False
+    numbers = all(type(entry[key]) is int for key in ("index", "first_row", "end_row", *COUNTS))
+    return numbers and entry["file"] == shard_name(entry["index"])
+
+
+def parse_manifest(data: bytes, where: str) -> dict:
+    """The manifest in ``data``, checked; OutputError names ``where``."""
+    try:
+        manifest = json.loads(data)
+    except ValueError as error:
+        raise OutputError(f"{where}: cannot be read as JSON ({error})") from error
+    check_manifest(manifest, where)
+    return manifest
+
+
+def read_manifest(out: str | Path) -> dict:
+    """The manifest of the finished directory ``out``.
+
+    Raises:
+        OutputError: there is none (the run is not finished), or it is damaged or of another format version.
+    """
+    path = Path(out) / MANIFEST
+    try:
+        return parse_manifest(path.read_bytes(), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        unfinished = f"not finished (no {MANIFEST}); run the same command again to finish it"
+        raise OutputError(f"{out}: {unfinished if Path(out).is_dir() else 'no such directory'}") from None
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from error
+
+
+def file_fault(path: Path, entry: dict, hashes: bool) -> str | None:
+    """What is wrong with a shard's file: missing, wrong size, or (``hashes``) wrong SHA-256; else None."""
+    try:
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            return f"has {size} bytes instead of {entry['bytes']}"
+        if hashes:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                    return "its SHA-256 is not the recorded one"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None
+
+
+def content_fault(table: pa.Table, entry: dict) -> str | None:
+    """The first rule of the shard format that a table breaks, None when it is sound.
+
+    Rules: schema; counts as in ``entry``; (row, sentence) ascending, rows within the entry's range; as many
+    spans and importances as ids; mask_index ascending and within its sentence.
+    """
+    if not table.schema.equals(arrow_schema(), check_metadata=True):
+        return "its columns are not those of the shard format"
+    return next(_content_faults(table, entry), None)
+
+
+def _content_faults(table: pa.Table, entry: dict) -> Iterator[str]:
+    import pyarrow.compute as pc
+
+    lengths = list_lengths(table["input_ids"])
+    masks = list_lengths(table["mask_index"])
+    scored = pc.is_valid(table["importance"]).to_numpy()
+    counts = {"rows": len(lengths), "scored": scored.sum(), "tokens": lengths.sum(), "masked": masks.sum()}
+    yield from (f"has {n} {key} instead of {entry[key]}" for key, n in counts.items() if n != entry[key])
+
+    row, sentence = table["row"].to_numpy(), table["sentence"].to_numpy()
+    ahead = (row[1:] > row[:-1]) | ((row[1:] == row[:-1]) & (sentence[1:] > sentence[:-1]))
+    if not ahead.all():
+        yield f"row {row[1:][~ahead][0]}: rows are out of order"
+    if len(row) and not entry["first_row"] <= row[0] <= row[-1] < entry["end_row"]:
+        yield f"rows {row[0]} to {row[-1]} are outside {entry['first_row']} to {entry['end_row']}"
+    for name in ("char_start", "char_end", "importance"):
+        wrong = (list_lengths(table[name]) != lengths) & (scored | (name != "importance"))
+        if wrong.any():
+            yield f"row {row[wrong][0]}: {name} has another length than input_ids"
+
+    owner, position = np.repeat(np.arange(len(row)), masks), pc.list_flatten(table["mask_index"]).to_numpy()
+    good = (position >= 0) & (position < lengths[owner])
+    good[1:] &= (position[1:] > position[:-1]) | (owner[1:] != owner[:-1])
+    if not good.all():
+        yield f"row {row[owner[~good][0]]}: mask_index is not ascending or leaves its sentence"
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A shard's table, or some of its columns; OutputError names the file when it cannot be read."""
+    with open_parquet(path) as file:
+        return file.read(columns)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A shard opened with page checksums on; what pyarrow finds wrong is an OutputError with its name."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise OutputError(f"{path}: damaged ({' '.join(str(error).split())})") from error
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file is a shard of fastmask's, of whatever format version."""
+    try:
+        with open_parquet(path) as file:
+            return b"fastmask.format_version" in (file.schema_arrow.metadata or {})
+    except OutputError:
+        return False
+
+
+def list_lengths(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """int32 [N], the length of each list, 0 for null."""
+    import pyarrow.compute as pc
+
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)

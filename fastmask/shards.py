@@ -1,0 +1,324 @@
+"""The writer of a shard directory: journal, resume, repair, verify.
+
+A run killed at any moment leaves what the next one needs. A shard counts once its line is in the journal, and
+the run is finished once ``manifest.json`` is there. Not for use from several threads at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .durable import FileLock, append, os_errors_named, remove, remove_temporaries, write_atomically
+from .errors import OutputError
+from .journal import JOURNAL, differences, journal_line, read_journal
+from .records import ScoredSentences
+from .schema import (
+    MANIFEST,
+    SHARD_NAME,
+    build_manifest,
+    content_fault,
+    file_fault,
+    header_of,
+    is_shard,
+    make_header,
+    parse_manifest,
+    read_manifest,
+    read_parquet,
+    shard_bytes,
+    shard_entry,
+    to_table,
+    totals,
+)
+
+LOCK = ".fastmask.lock"
+
+
+class RunDirectory:
+    """An output directory as a run writes it, from ``open`` or ``open_for_repair``, given back by ``with``.
+
+    Attributes:
+        path: the directory.
+        header: format version, configuration and identity, as the run that began here had them.
+        entries: the good shards' entries (schema.ENTRY_KEYS) by index, while the run is not finished.
+        manifest: the manifest, None while the run is not finished.
+    """
+
+    def __init__(self, path: Path, header: dict):
+        self.path, self.header = path, header
+        self.entries: dict[int, dict] = {}
+        self.manifest: dict | None = None
+        self._lock: FileLock | None = None
+        self._recorded: set[str] = set()
+
+    @classmethod
+    def open(cls, out: str, config: dict, identity: dict, overwrite: bool = False) -> RunDirectory:
+        """The directory ``out`` to be written: new, resumed, or ``finished`` by a run of the same settings.
+
+        Args:
+            config: ``ScoreConfig.as_dict()``.
+            identity: what else decides the result, JSON-ready, with schema.IDENTITY_KEYS.
+            overwrite: replace a run of other settings, or a damaged one; one of the same still resumes.
+
+        Raises:
+            OutputError: it cannot be written, is in use, belongs to a run of other settings, or is damaged.
+        """
+        run = cls(Path(out), make_header(config, identity))
+        with os_errors_named(run.path):
+            if not run._is_finished(overwrite):
+                run._locked(lambda: run._prepare(overwrite))
+        return run
+
+    @classmethod
+    def open_for_repair(cls, out: str, identity: dict) -> RunDirectory:
+        """The finished directory ``out`` ready for ``replace_shard``; its shards may be missing or damaged.
+
+        Raises:
+            OutputError: not finished, damaged manifest, in use, or the run had another identity.
+        """
+        manifest = read_manifest(out)
+        run = cls(Path(out), make_header(manifest["config"], identity))
+        run._check_header(header_of(manifest))
+        with os_errors_named(run.path):
+            run._locked(lambda: remove_temporaries(run.path))
+        run.manifest = manifest
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether the manifest is written."""
+        return self.manifest is not None
+
+    @property
+    def next_index(self) -> int:
+        """The first shard that is still to be written."""
+        return next(index for index in range(len(self.entries) + 1) if index not in self.entries)
+
+    def missing(self, shards: int) -> list[int]:
+        """Which of the first ``shards`` shards are still to be written."""
+        return [index for index in range(shards) if index not in self.entries]
+
+    def write_shard(self, index: int, scored: ScoredSentences) -> dict:
+        """Write shard ``index``, then journal it; returns its entry.
+
+        Raises:
+            OutputError: it could not be written; nothing is left that looks finished.
+            ValueError: the arrays break the shard format, or the certificate is not JSON.
+        """
+        data, entry = _encode(index, scored)
+        with os_errors_named(self.path):
+            write_atomically(self.path / entry["file"], data)
+            append(self.path / JOURNAL, journal_line(entry))
+        self.entries[index] = entry
+        return entry
+
+    def finish(self, manifest_fields: dict) -> dict:
+        """Write the manifest, then remove the journal; returns the manifest.
+
+        Args:
+            manifest_fields: ``certificate`` (the shards' merged) and ``environment``, JSON-ready, no times.
+
+        Raises:
+            OutputError: it could not be written; the directory can still be resumed.
+            ValueError: a shard is missing.
+        """
+        entries = [self.entries[index] for index in sorted(self.entries)]
+        self._write_manifest(build_manifest(self.header, entries, **manifest_fields))
+        with os_errors_named(self.path):
+            remove(self.path, [self.path / JOURNAL])
+        return self.manifest
+
+    def replace_shard(self, index: int, scored: ScoredSentences) -> bool:
+        """Write shard ``index`` of a finished run again; returns whether its hash is the recorded one.
+
+        When it is not, the shard's entry and the totals in the manifest are made to fit.
+
+        Raises:
+            OutputError: it could not be written.
+            ValueError: as ``write_shard``.
+        """
+        data, entry = _encode(index, scored)
+        shards = list(self.manifest["shards"])
+        same = entry["sha256"] == shards[index]["sha256"]
+        with os_errors_named(self.path):
+            write_atomically(self.path / entry["file"], data)
+        if not same:
+            shards[index] = {**entry, "skipped": len(entry["skipped"])}
+            self._write_manifest({**self.manifest, "shards": shards, "totals": totals(shards)})
+        return same
+
+    def close(self) -> None:
+        """Let other runs write here; a second call does nothing."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _locked(self, then: Callable[[], None]) -> None:
+        """Lock the directory, made first if need be, and call ``then``; an error there unlocks it."""
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path} is a file, not a directory")
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = FileLock(self.path / LOCK)
+        except BlockingIOError:
+            raise OutputError(f"{self.path}: another fastmask run is writing here") from None
+        try:
+            then()
+        except BaseException:
+            self.close()
+            raise
+
+    def _is_finished(self, overwrite: bool) -> bool:
+        """Whether nothing is to be done. Takes no lock: the directory may be on a read-only file system."""
+        in_work = any((self.path / name).exists() for name in (JOURNAL, LOCK))
+        if in_work or not (self.path / MANIFEST).exists():
+            return False
+        try:
+            self._adopt_manifest(hashes=overwrite)
+        except OutputError:
+            if not overwrite:
+                raise
+        return self.finished
+
+    def _prepare(self, overwrite: bool) -> None:
+        remove_temporaries(self.path)
+        try:
+            self._adopt(overwrite)
+        except OutputError:
+            if not overwrite:
+                raise
+            self._start_over()
+
+    def _adopt(self, overwrite: bool) -> None:
+        if (self.path / MANIFEST).exists():
+            self._adopt_manifest(hashes=overwrite)
+            # left when the run that wrote the manifest was killed before it removed the journal
+            remove(self.path, [self.path / JOURNAL])
+        elif (self.path / JOURNAL).exists():
+            self._adopt_journal()
+        elif shards := self._shards():
+            raise OutputError(f"{shards[0]}: no journal or manifest says which run wrote it")
+        else:
+            self._start()
+
+    def _adopt_manifest(self, hashes: bool) -> None:
+        path = self.path / MANIFEST
+        manifest = parse_manifest(path.read_bytes(), str(path))
+        self._recorded = {entry["file"] for entry in manifest["shards"]}
+        self._check_header(header_of(manifest))
+        for entry in manifest["shards"]:
+            if fault := file_fault(self.path / entry["file"], entry, hashes):
+                raise OutputError(f"{self.path / entry['file']}: {fault} (verify --repair makes it again)")
+        self.manifest = manifest
+
+    def _adopt_journal(self) -> None:
+        path = self.path / JOURNAL
+        header, entries, good_bytes = read_journal(path)
+        self._recorded = {entry["file"] for entry in entries.values()}
+        self._check_header(header)
+        good = {index: entry for index, entry in entries.items() if self._is_good(entry)}
+        stale = self._own_shards(keep={entry["file"] for entry in good.values()})
+        if path.stat().st_size > good_bytes:
+            with path.open("r+b") as file:
+                file.truncate(good_bytes)
+        remove(self.path, stale)
+        self.header, self.entries = header, good
+
+    def _is_good(self, entry: dict) -> bool:
+        return file_fault(self.path / entry["file"], entry, hashes=True) is None
+
+    def _start(self) -> None:
+        write_atomically(self.path / JOURNAL, journal_line(self.header))
+
+    def _start_over(self) -> None:
+        stale = self._own_shards()
+        # first of all it must not look finished; then the journal, which says whose the shards are
+        remove(self.path, [self.path / MANIFEST])
+        self._start()
+        remove(self.path, stale)
+
+    def _shards(self) -> list[Path]:
+        return sorted(path for path in self.path.iterdir() if SHARD_NAME.fullmatch(path.name))
+
+    def _own_shards(self, keep: set[str] = frozenset()) -> list[Path]:
+        """The shards but ``keep``; OutputError if one is not fastmask's and so must be left as it is."""
+        shards = [path for path in self._shards() if path.name not in keep]
+        for path in shards:
+            if path.name not in self._recorded and not is_shard(path):
+                raise OutputError(f"{path}: not written by fastmask; move it or choose another directory")
+        return shards
+
+    def _check_header(self, there: dict) -> None:
+        if found := differences(there, self.header):
+            # a corpus of a thousand files can differ in a thousand places
+            listed = [*found[:20], f"and {len(found) - 20} more"] if len(found) > 20 else found
+            reason = f"written with other settings: {'; '.join(listed)}"
+            raise OutputError(f"{self.path}: {reason} (--overwrite replaces it)")
+
+    def _write_manifest(self, manifest: dict) -> None:
+        data = json.dumps(manifest, indent=2, allow_nan=False).encode() + b"\n"
+        with os_errors_named(self.path):
+            write_atomically(self.path / MANIFEST, data)
+        self.manifest = json.loads(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One damaged file of a finished directory; ``index`` is the shard's number, None for any other file."""
+
+    file: str
+    reason: str
+    index: int | None = None
+
+
+def verify(out: str | Path) -> list[Damage]:
+    """What is damaged in the finished directory ``out``: manifest, hashes, counts, schema, content; else [].
+
+    Raises:
+        OutputError: the directory is not there, or not finished.
+    """
+    path = Path(out)
+    try:
+        manifest = read_manifest(path)
+    except OutputError as error:
+        if not (path / MANIFEST).is_file():
+            raise
+        return [Damage(MANIFEST, str(error).removeprefix(f"{path / MANIFEST}: "))]
+    return [*_damaged_shards(path, manifest), *_extra_shards(path, manifest)]
+
+
+def _damaged_shards(path: Path, manifest: dict) -> Iterator[Damage]:
+    for entry in manifest["shards"]:
+        file = path / entry["file"]
+        fault = file_fault(file, entry, hashes=True)
+        if fault is None:
+            try:
+                fault = content_fault(read_parquet(file), entry)
+            except OutputError as error:
+                fault = str(error).removeprefix(f"{file}: ")
+        if fault is not None:
+            yield Damage(entry["file"], fault, entry["index"])
+
+
+def _extra_shards(path: Path, manifest: dict) -> Iterator[Damage]:
+    known = {entry["file"] for entry in manifest["shards"]}
+    for name in sorted(file.name for file in path.iterdir()):
+        if SHARD_NAME.fullmatch(name) and name not in known:
+            yield Damage(name, "is not in the manifest, but a reader of *.parquet would take it in")
+
+
+def _encode(index: int, scored: ScoredSentences) -> tuple[bytes, dict]:
+    table = to_table(scored)
+    data = shard_bytes(table)
+    # through JSON, so that it equals the entry that a resumed run reads back
+    entry = json.loads(journal_line(shard_entry(index, scored, data)))
+    if fault := content_fault(table, entry):
+        raise ValueError(f"{entry['file']}: {fault}")
+    return data, entry

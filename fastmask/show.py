@@ -1,0 +1,143 @@
+"""Shards and records as rich renderables. Readable at 80 columns, when piped, and without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+FAINTEST = 0.15
+"""Strength (0 to 1) below which a token gets no colour."""
+MESSAGES_SHOWN = 5
+
+
+def summary(manifest: dict) -> Group:
+    """What is in a finished shard directory, told from its manifest (of ``schema.build_manifest``)."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    facts = [*_counts(manifest["totals"]), *_settings(manifest), *_certificate(manifest["certificate"])]
+    for name, value in facts:
+        table.add_row(name, Text(_printable(value)))
+    skipped = manifest["skipped"]
+    table.add_row("skipped", f"{skipped['count']:,} documents")
+    shown = skipped["messages"][:MESSAGES_SHOWN]
+    more = ["..."] if skipped["count"] > len(shown) > 0 else []
+    return Group(table, *(Text(f"  {_printable(message)}") for message in [*shown, *more]))
+
+
+def _counts(totals: dict) -> Iterator[tuple[str, str]]:
+    yield "documents", f"{totals['documents']:,}"
+    yield "sentences", f"{totals['rows']:,} ({totals['scored']:,} scored)"
+    yield "tokens", f"{totals['tokens']:,}"
+    yield "masked", f"{totals['masked']:,} ({_share(totals['masked'], totals['tokens'])} of the tokens)"
+    yield "shards", f"{totals['shards']:,} ({totals['bytes']:,} bytes)"
+
+
+def _settings(manifest: dict) -> Iterator[tuple[str, str]]:
+    config, model = manifest["config"], manifest["model"] or {}
+    for name in ("method", "threshold", "mask_rate", "stop_words"):
+        value = config.get(name)
+        yield name.replace("_", " "), "none" if value is None else str(value)
+    yield "model", str(model.get("name", "none"))
+    # the configuration tells what was asked for, "auto" perhaps; the environment what it came to
+    for name in ("device", "precision"):
+        yield name, str(manifest["environment"].get(name, config.get(name)))
+
+
+def _certificate(certificate: dict, path: str = "") -> Iterator[tuple[str, str]]:
+    """One line per entry, whatever the cascade recorded; keys that end in "share" are fractions."""
+    for key, value in certificate.items():
+        name = f"{path} {key}".strip().replace("_", " ")
+        if isinstance(value, dict):
+            yield from _certificate(value, name)
+        elif key.endswith("share") and isinstance(value, float):
+            yield name, f"{value:.2%}"
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        else:
+            yield name, str(value)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "0.0%"
+
+
+def sentence_text(
+    tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int], *, method: str
+) -> Text:
+    """One sentence: tokens coloured by importance (stronger is more important), masked ones in [brackets].
+
+    Args:
+        tokens: [n] strings; one that begins with "##" is joined to the token before it.
+        importance: [n] S(w), or None where the sentence was not scored: no colour then.
+        mask_index: masked positions.
+        method: with ``leave-one-out`` a large S(w) is important, with every other method a small one.
+    """
+    from rich.text import Text
+
+    text, masked = Text(), set(mask_index)
+    strengths = _strength(tokens, importance, method)
+    for position, (token, strength) in enumerate(zip(tokens, strengths, strict=True)):
+        joined = token.startswith("##") and len(token) > 2
+        shown = _printable(token[2:] if joined else token)
+        if position and not joined:
+            text.append(" ")
+        style = _style(strength, position in masked)
+        text.append(f"[{shown}]" if position in masked else shown, style=style)
+    return text
+
+
+def _strength(tokens: Sequence[str], importance: Sequence[float] | None, method: str) -> np.ndarray:
+    """float [n], 0 for a sentence's least important token to 1 for its most important one."""
+    if importance is None or len(tokens) == 0:
+        return np.zeros(len(tokens))
+    score = np.asarray(importance, dtype=np.float64)
+    score = np.nan_to_num(score if method == "leave-one-out" else -score)
+    span = score.max() - score.min()
+    return (score - score.min()) / span if span > 0 else np.zeros(len(tokens))
+
+
+def _style(strength: float, masked: bool) -> str:
+    weight = "bold " if masked else ""
+    if strength < FAINTEST:
+        return weight.strip()
+    # black on white to red: readable whether the terminal is dark or light
+    pale = round(225 * (1 - strength)) + 30
+    return f"{weight}black on #ff{pale:02x}{pale:02x}"
+
+
+def sentence_table(
+    tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]
+) -> Table:
+    """A line per token: position, token, S(w) ("-" where the sentence was not scored), "masked" or nothing.
+
+    Args: as ``sentence_text``; tokens are shown as they are.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table, masked = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0)), set(mask_index)
+    table.add_column("", justify="right", style="dim")
+    table.add_column("token", overflow="fold")
+    table.add_column("S(w)", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, style="bold")
+    scores = ["-"] * len(tokens) if importance is None else [f"{value:+.4f}" for value in importance]
+    for position, (token, score) in enumerate(zip(tokens, scores, strict=True)):
+        table.add_row(str(position), Text(_printable(token)), score, "masked" if position in masked else "")
+    return table
+
+
+def _printable(text: str) -> str:
+    """The text without control characters: a corpus must not be able to steer the terminal."""
+    return "".join(char if char.isprintable() else "�" for char in text)

@@ -1,0 +1,230 @@
+"""``fastmask finetune``: trains a sequence classifier, from a model or from scratch, on unpadded batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import FastmaskError
+from ..models import quiet_transformers
+from .checkpoint import check_free, save_model
+from .loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
+from .packed import class_logits
+from .predict import accuracy, macro_f1, pack_rows, predict
+from .prepare import CONFIGS, Task, build_task
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from .examples import Examples
+
+DTYPES = ("float32", "float16")
+LEAST = {"epochs": 1, "batch_size": 1, "max_length": 8, "vocab_size": 100, "seed": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneConfig:
+    """Everything that ``fastmask finetune`` can be told; the defaults are the paper's (DESIGN section 2).
+
+    Attributes:
+        train: labelled files; one that is named k times counts k times.
+        out: directory to write the model to.
+        dev: labelled files that choose the best epoch, by the mean of their accuracies; none: the last epoch.
+        test: labelled files that are only measured, once, at the end.
+        init: model to start from, a classifier or a bare encoder; or else
+        config: name of a configuration to train from scratch, one of CONFIGS, with a vocabulary learned from
+            ``train``.
+        classes: class names in index order; () takes those of ``init`` if they fit, else those in ``train``.
+        vocab_size: wordpieces to learn, with ``config``.
+        epochs, batch_size, lr, warmup, weight_decay: AdamW; linear warm-up over a share of all steps, then
+            linear decay.
+        max_length: longest input in tokens, special tokens included.
+        token_dropout: probability that a token is read as [MASK] in training.
+        dtype: dtype of the saved weights; training itself is in float32.
+        text_field, label_field, encoding, on_error: how files are read, as for ``fastmask score``.
+        device: "auto", "cpu" or "cuda".
+        seed: of initial weights, order, dropout and token dropout.
+        overwrite: replace ``out``.
+    """
+
+    train: tuple[str, ...]
+    out: str
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    init: str | None = None
+    config: str | None = None
+    classes: tuple[str, ...] = ()
+    vocab_size: int = 8192
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float = 2e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    max_length: int = 256
+    token_dropout: float = 0.0
+    dtype: str = "float32"
+    text_field: str = "text"
+    label_field: str = "label"
+    encoding: str = "utf-8"
+    on_error: str = "fail"
+    device: str = "auto"
+    seed: int = 13
+    overwrite: bool = False
+
+    def __post_init__(self):
+        _require(bool(self.train), "TRAIN", "name at least one training file")
+        _require((self.init is None) != (self.config is None), "--init, --config", "give one of the two")
+        _require(self.config is None or self.config in CONFIGS, "--config", f"choose {' or '.join(CONFIGS)}")
+        _require(self.dtype in DTYPES, "--dtype", f"choose {' or '.join(DTYPES)}")
+        _require(self.on_error in ("fail", "skip"), "--on-error", "choose fail or skip")
+        _require(self.device in ("auto", "cpu", "cuda"), "--device", "choose auto, cpu or cuda")
+        _require(len(self.classes) != 1 and len(set(self.classes)) == len(self.classes), "--classes",
+                 "at least two names, all different")  # fmt: skip
+        for option, least in LEAST.items():
+            _require(getattr(self, option) >= least, f"--{option.replace('_', '-')}", f"at least {least}")
+        _require(self.lr > 0, "--lr", "above 0")
+        _require(self.weight_decay >= 0, "--weight-decay", "at least 0")
+        _require(0 <= self.warmup <= 1, "--warmup", "a share, 0 to 1")
+        _require(0 <= self.token_dropout < 1, "--token-dropout", "a probability below 1")
+
+
+def _require(ok: bool, option: str, reason: str) -> None:
+    if not ok:
+        raise FastmaskError(f"{option}: {reason}")
+
+
+def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
+    """Trains, saves the best epoch in ``config.out`` with ``metrics.json``, and returns those metrics.
+
+    Two runs with one config and one thread count on one CPU give the same bytes.
+
+    Args:
+        config: what to train.
+        report: receives one progress line at a time.
+
+    Raises:
+        InputError: a row without a usable label, or a file that cannot be read.
+        ModelError: ``init`` cannot be loaded or does not fit.
+        OutputError: ``out`` is taken or cannot be written.
+        FastmaskError: anything else in the options, or a loss that is not finite.
+    """
+    check_free(config.out, config.overwrite)
+    started = time.perf_counter()
+    with quiet_transformers():
+        rng = seed_everything(config.seed)
+        task = build_task(config, report)
+        epochs, best = _train_epochs(config, task, rng, report)
+        metrics = {
+            "config": asdict(config),
+            "classes": list(task.class_names),
+            "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
+            "train_rows": len(task.train),
+            "train_tokens": int(task.train.lengths.sum()),
+            "epochs": epochs,
+            "best_epoch": best,
+            "dev": _measure(task, task.dev),
+            "test": _measure(task, task.test),
+        }
+        save_model(task.model, task.tokenizer, config.out, _dtype(config.dtype), {"metrics.json": metrics},
+                   config.overwrite)  # fmt: skip
+    for path, figures in {**metrics["dev"], **metrics["test"]}.items():
+        report(f"{path}: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
+    report(f"{config.out}: epoch {best} of {config.epochs}, {time.perf_counter() - started:.0f} s in all")
+    return metrics
+
+
+def _measure(task: Task, files: dict[str, Examples]) -> dict[str, dict]:
+    """Accuracy and macro F1 of the model as it stands, file by file."""
+    figures = {}
+    for path, examples in files.items():
+        predicted = predict(task.model, examples, task.device)
+        figures[path] = {
+            "rows": len(examples),
+            "accuracy": accuracy(predicted, examples.labels),
+            "macro_f1": macro_f1(predicted, examples.labels, len(task.class_names)),
+        }
+    return figures
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    return getattr(torch, name)
+
+
+def _train_epochs(
+    config: FinetuneConfig, task: Task, rng: np.random.Generator, report: Callable[[str], None]
+) -> tuple[list[dict], int]:
+    """Trains every epoch and leaves the best one's weights, rounded to ``config.dtype``, in the model."""
+    steps = -(-len(task.train) // config.batch_size)
+    schedule = linear_schedule(steps * config.epochs, config.warmup)
+    optimizer = make_optimizer(task.model, config.lr, config.weight_decay)
+    records: list[dict] = []
+    best, best_score, weights = 0, -1.0, {}
+    for epoch in range(1, config.epochs + 1):
+        loss = _train_epoch(config, task, rng, optimizer, schedule, (epoch - 1) * steps)
+        dev = {path: figures["accuracy"] for path, figures in _measure(task, task.dev).items()}
+        records.append({"epoch": epoch, "train_loss": loss, "dev_accuracy": dev})
+        report(f"epoch {epoch} of {config.epochs}: loss {loss:.4f}" + "".join(
+            f", {path} {value:.4f}" for path, value in dev.items()))  # fmt: skip
+        score = sum(dev.values())
+        if score > best_score or not dev:
+            best, best_score, weights = epoch, score, _rounded(task.model, _dtype(config.dtype))
+    task.model.load_state_dict(weights)
+    return records, best
+
+
+def _train_epoch(config, task: Task, rng, optimizer, schedule, first_step: int) -> float:
+    """One pass over the training rows; the mean loss of its rows."""
+    batches = shuffled_batches(task.train.lengths, config.batch_size, rng)
+    step = _model_step(config, task)
+    task.model.train()
+    total = 0.0
+    losses = train(step, batches, optimizer, schedule, first_step)
+    for rows, (_, loss) in zip(batches, losses, strict=True):
+        total += loss * len(rows)
+    return total / len(task.train)
+
+
+def _model_step(config: FinetuneConfig, task: Task) -> Callable[[np.ndarray], torch.Tensor]:
+    import torch
+
+    examples = task.train
+    labels = torch.from_numpy(examples.labels).to(task.device)
+    drop = _token_dropout(task.tokenizer, config.token_dropout)
+
+    def step(rows: np.ndarray) -> torch.Tensor:
+        batch = pack_rows(examples, rows, task.device)
+        batch = replace(batch, input_ids=drop(batch.input_ids))
+        return torch.nn.functional.cross_entropy(class_logits(task.model, batch).float(), labels[rows])
+
+    return step
+
+
+def _token_dropout(tokenizer: PreTrainedTokenizerBase, probability: float):
+    """int64 [T] -> int64 [T], each ordinary token replaced by [MASK] with ``probability``."""
+    import torch
+
+    if not probability:
+        return lambda input_ids: input_ids
+    if tokenizer.mask_token_id is None:
+        raise FastmaskError("--token-dropout: the model's tokenizer has no mask token")
+    special = torch.tensor(tokenizer.all_special_ids)
+
+    def drop(input_ids: torch.Tensor) -> torch.Tensor:
+        chosen = torch.rand(input_ids.shape).to(input_ids.device) < probability
+        chosen &= ~torch.isin(input_ids, special.to(input_ids.device))
+        return input_ids.masked_fill(chosen, tokenizer.mask_token_id)
+
+    return drop
+
+
+def _rounded(model: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """A copy of the weights after a round trip through ``dtype``: the model that the saved file holds."""
+    return {name: tensor.detach().to(dtype, copy=True).to(tensor.dtype) if tensor.is_floating_point()
+            else tensor.clone() for name, tensor in model.state_dict().items()}  # fmt: skip

@@ -1,0 +1,125 @@
+"""The training loop in nanoGPT's order, as functions: set the rate, forward, backward, clip, step, clear.
+
+Nothing here knows what is trained: a *model step* is any callable from a batch to a scalar loss tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ..errors import FastmaskError
+
+if TYPE_CHECKING:
+    import torch
+
+Batch = TypeVar("Batch")
+
+CLIP_NORM = 1.0
+SORT_WINDOW = 50
+
+
+def seed_everything(seed: int) -> np.random.Generator:
+    """Seeds torch (initial weights, dropout) and returns the generator that orders the data."""
+    import torch
+
+    torch.manual_seed(seed)
+    return np.random.default_rng(seed)
+
+
+def linear_schedule(total_steps: int, warmup: float) -> Callable[[int], float]:
+    """Factor of the peak learning rate at step 0..total_steps-1: linearly up, then down (BERT, appendix A.2).
+
+    Args:
+        total_steps: optimizer steps of the whole run.
+        warmup: share of them, 0 to 1, in which the rate rises.
+    """
+    rising = int(warmup * total_steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return (total_steps - step) / max(1, total_steps - rising)
+
+    return factor
+
+
+def make_optimizer(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Fused AdamW; biases and layer norms (one-dimensional parameters) are not decayed."""
+    import torch
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+
+
+def shuffled_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """One epoch of batches: rows shuffled, sorted by length in windows of 50 batches, batches shuffled again.
+
+    Sorting inside a window keeps attention's padding small; the windows keep the order random enough.
+
+    Args:
+        lengths: int [N], tokens of each row.
+        batch_size: rows of a batch; an epoch's last batch may be smaller.
+        rng: the only source of randomness.
+
+    Returns:
+        int64 index arrays, together a permutation of 0..N-1.
+    """
+    order = rng.permutation(len(lengths))
+    window = batch_size * SORT_WINDOW
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), window):
+        rows = order[start : start + window]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def train(
+    model_step: Callable[[Batch], torch.Tensor],
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    schedule: Callable[[int], float],
+    first_step: int = 0,
+) -> Iterator[tuple[int, float]]:
+    """Trains on every batch and yields ``(step, loss)`` after each; the caller decides what happens between.
+
+    Args:
+        model_step: batch -> scalar loss with a graph.
+        batches: consumed lazily, one a step.
+        optimizer: its groups' ``lr`` at the call is the peak rate that the schedule scales.
+        schedule: step -> factor of the peak rate.
+        first_step: number of the first batch's step, for later epochs and resumed runs.
+
+    Raises:
+        FastmaskError: the loss is not finite; the weights are those before the step.
+    """
+    peaks = [group.setdefault("peak_lr", group["lr"]) for group in optimizer.param_groups]
+    for step, batch in enumerate(batches, first_step):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * schedule(step)
+        yield step, train_step(model_step, batch, optimizer, step)
+
+
+def train_step(
+    model_step: Callable[[Batch], torch.Tensor], batch: Batch, optimizer: torch.optim.Optimizer, step: int
+) -> float:
+    """Forward, backward, clip to norm 1, step, clear: one update, returning the loss before it."""
+    import torch
+
+    loss = model_step(batch)
+    value = float(loss.detach())
+    if not np.isfinite(value):
+        raise FastmaskError(f"training diverged: the loss is {value} at step {step}; try a lower --lr")
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return value

@@ -1,0 +1,151 @@
+"""Unpadded, differentiable forward pass: a batch is one row of T real tokens, and only attention ever pads.
+
+transformers lets a program register its own attention function. The one here gets the sequence boundaries
+through the model's keyword arguments, so the model's own modules, dropout and parameters do all the rest on
+``[1, T, hidden]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+ATTENTION = "fastmask_packed"
+PACKED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTensors:
+    """B sequences with T tokens in all, the longest of L tokens, end to end. All tensors int64.
+
+    Attributes:
+        input_ids, token_type_ids, position_ids: [T]; positions count from 0 in each sequence.
+        cu_seqlens: [B + 1], where each sequence starts; the last is T.
+        padded_index: [B, L], token of each padded place; past a sequence's end, its first token.
+        real: bool [B, L], the places that hold a token.
+    """
+
+    input_ids: torch.Tensor
+    token_type_ids: torch.Tensor
+    position_ids: torch.Tensor
+    cu_seqlens: torch.Tensor
+    padded_index: torch.Tensor
+    real: torch.Tensor
+
+
+def pack(
+    sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], device: str = "cpu"
+) -> PackedTensors:
+    """Packs B sequences of ids (int [n_i], special tokens included, n_i >= 1) and their token types."""
+    import torch
+
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    column = np.arange(lengths.max(), dtype=np.int64)
+    real = column[None, :] < lengths[:, None]
+    index = starts[:-1, None] + np.where(real, column[None, :], 0)
+
+    def tensor(array):
+        return torch.from_numpy(array).to(device)
+
+    return PackedTensors(
+        input_ids=tensor(np.concatenate(sequences).astype(np.int64)),
+        token_type_ids=tensor(np.concatenate(token_types).astype(np.int64)),
+        position_ids=tensor(np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)),
+        cu_seqlens=tensor(starts),
+        padded_index=tensor(index),
+        real=tensor(real),
+    )
+
+
+def packed_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, *, packing, **_):
+    """Attention inside each sequence of a packed batch, as transformers calls attention functions.
+
+    Args:
+        module: the attention module that calls; unused.
+        query, key, value: [1, heads, T, D].
+        attention_mask: None; the packing alone says what sees what.
+        scaling: factor of the scores.
+        dropout: probability, 0 outside training.
+        packing: the PackedTensors.
+
+    Returns:
+        ([1, T, heads, D], None).
+    """
+    import torch
+
+    index = packing.padded_index
+    padded = [states[0].transpose(0, 1)[index].transpose(1, 2) for states in (query, key, value)]
+    mask = None if bool(packing.real.all()) else packing.real[:, None, None, :]
+    context = torch.nn.functional.scaled_dot_product_attention(
+        *padded, attn_mask=mask, dropout_p=dropout, scale=scaling
+    )
+    return context.transpose(1, 2)[packing.real].unsqueeze(0), None
+
+
+def runs_packed(model: torch.nn.Module) -> bool:
+    """Whether the model is of a family whose forward pass is known to be exact on packed input."""
+    config = model.config
+    chunked = getattr(config, "chunk_size_feed_forward", 0)
+    return config.model_type in PACKED_FAMILIES and not getattr(config, "is_decoder", False) and not chunked
+
+
+def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
+    """Gives a model of a packed family the packed attention; other models come back unchanged."""
+    if runs_packed(model):
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(ATTENTION, packed_attention)
+        model.set_attn_implementation(ATTENTION)
+    return model
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """Position id of a sequence's first token: RoBERTa's padding index + 1, 0 elsewhere."""
+    return config.pad_token_id + 1 if config.model_type == "roberta" else 0
+
+
+def hidden_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
+    """Last layer of a packed-family encoder (``model.base_model``) after ``enable_packing``: [T, hidden]."""
+    positions = batch.position_ids + first_position(encoder.config)
+    arguments = {"input_ids": batch.input_ids[None], "position_ids": positions[None]}
+    if encoder.config.model_type != "distilbert":
+        arguments["token_type_ids"] = batch.token_type_ids[None]
+    return encoder(**arguments, packing=batch).last_hidden_state[0]
+
+
+def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
+    """Logits [B, classes] of a sequence classifier, with a graph when gradients are on.
+
+    Families outside PACKED_FAMILIES go through their own padded forward pass.
+    """
+    if not runs_packed(model):
+        return _padded_logits(model, batch)
+    first = hidden_states(model.base_model, batch)[batch.cu_seqlens[:-1]]
+    family = model.config.model_type
+    if family == "bert":
+        return model.classifier(model.dropout(model.bert.pooler(first[:, None])))
+    if family == "distilbert":
+        return model.classifier(model.dropout(model.pre_classifier(first).relu()))
+    return model.classifier(first[:, None])
+
+
+def _padded_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
+    """The model's own forward pass on [B, L]."""
+    import inspect
+
+    padding = model.config.pad_token_id or 0
+    arguments = {
+        "input_ids": batch.input_ids[batch.padded_index].masked_fill(~batch.real, padding),
+        "attention_mask": batch.real.long(),
+    }
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
+        arguments["token_type_ids"] = batch.token_type_ids[batch.padded_index].masked_fill(~batch.real, 0)
+    return model(**arguments).logits

@@ -1,0 +1,56 @@
+"""A classifier's answers on labelled rows, and how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .packed import class_logits, pack
+
+if TYPE_CHECKING:
+    import torch
+
+    from .examples import Examples
+    from .packed import PackedTensors
+
+EVALUATION_TOKENS = 8192
+
+
+def pack_rows(examples: Examples, rows: np.ndarray, device: str) -> PackedTensors:
+    """Packs the examples that ``rows`` (int [B]) names."""
+    return pack([examples.input_ids[i] for i in rows], [examples.token_types[i] for i in rows], device)
+
+
+def predict(model: torch.nn.Module, examples: Examples, device: str = "cpu") -> np.ndarray:
+    """Argmax classes, int64 [N], in evaluation mode; the model must have gone through ``enable_packing``."""
+    import torch
+
+    model.eval()
+    predicted = np.empty(len(examples), np.int64)
+    with torch.inference_mode():
+        for rows in _evaluation_batches(examples.lengths):
+            logits = class_logits(model, pack_rows(examples, rows, device))
+            predicted[rows] = logits.argmax(-1).cpu().numpy()
+    return predicted
+
+
+def _evaluation_batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows by length, about EVALUATION_TOKENS tokens a batch."""
+    order = np.argsort(lengths, kind="stable")
+    ends = np.flatnonzero(np.diff(np.cumsum(lengths[order]) // EVALUATION_TOKENS)) + 1
+    yield from (order[start:end] for start, end in pairwise([0, *ends, len(order)]))
+
+
+def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Share of equal entries of two int64 [N] arrays."""
+    return float((predicted == labels).mean())
+
+
+def macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
+    """Mean over classes of F1; a class that is neither given nor predicted counts 0."""
+    table = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    hits, marked = np.diag(table), table.sum(0) + table.sum(1)
+    return float(np.mean(2 * hits / np.maximum(marked, 1)))

@@ -1,0 +1,222 @@
+"""The encoder's element-wise stages and attention on the CPU, one core a call and without the GIL.
+
+Activations are packed rows ``[T, H]`` of float32, or of bfloat16 as uint16 bits; arithmetic is float32. H and the head
+size are multiples of 16. Callers run one batch per core, so nothing here is parallel inside.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+from . import simd
+from .simd import LANES
+
+_JIT = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
+_LOWEST = np.float32(-1e30)
+
+
+@nb.njit(**_JIT)
+def _normalise(row, base, hidden, weight, bias, eps, out):
+    """Layer norm of the float32 scratch ``row`` [hidden] into ``out`` at element ``base``."""
+    total = simd.splat(np.float32(0.0))
+    for c in range(0, hidden, LANES):
+        total = simd.add(total, simd.load(row, c))
+    mean = simd.splat(np.float32(simd.sum_lanes(total) / np.float32(hidden)))
+    square = simd.splat(np.float32(0.0))
+    for c in range(0, hidden, LANES):
+        centred = simd.sub(simd.load(row, c), mean)
+        square = simd.fma(centred, centred, square)
+    variance = simd.sum_lanes(square) / np.float32(hidden)
+    scale = simd.splat(np.float32(1.0) / np.float32(math.sqrt(variance + eps)))
+    for c in range(0, hidden, LANES):
+        centred = simd.mul(simd.sub(simd.load(row, c), mean), scale)
+        simd.store(out, base + c, simd.fma(centred, simd.load(weight, c), simd.load(bias, c)))
+
+
+@nb.njit(**_JIT)
+def residual_layernorm(x, residual, weight, bias, eps, out):
+    """``out = LayerNorm(x + residual)``; x, residual, out [T, H], weight and bias float32 [H]. out may be x or residual."""
+    tokens, hidden = x.shape
+    x_flat, residual_flat, out_flat = x.reshape(-1), residual.reshape(-1), out.reshape(-1)
+    row = np.empty(hidden, np.float32)
+    for t in range(tokens):
+        base = t * hidden
+        for c in range(0, hidden, LANES):
+            simd.store(row, c, simd.add(simd.load(x_flat, base + c), simd.load(residual_flat, base + c)))
+        _normalise(row, base, hidden, weight, bias, np.float32(eps), out_flat)
+
+
+@nb.njit(**_JIT)
+def embed(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps, out):
+    """``out = LayerNorm(word[id] + position[p] + token_type[t])``.
+
+    input_ids, position_ids, token_type_ids int32 [T]; tables float32 [*, H]; out [T, H].
+    """
+    hidden = word.shape[1]
+    word_flat, position_flat, type_flat = word.reshape(-1), position.reshape(-1), token_type.reshape(-1)
+    out_flat = out.reshape(-1)
+    row = np.empty(hidden, np.float32)
+    for t in range(len(input_ids)):
+        w, p, k = input_ids[t] * hidden, position_ids[t] * hidden, token_type_ids[t] * hidden
+        for c in range(0, hidden, LANES):
+            both = simd.add(simd.load(word_flat, w + c), simd.load(type_flat, k + c))
+            simd.store(row, c, simd.add(both, simd.load(position_flat, p + c)))
+        _normalise(row, t * hidden, hidden, weight, bias, np.float32(eps), out_flat)
+
+
+@nb.njit(**_JIT)
+def _gather_head(qkv, row_stride, q_base, k_base, v_base, length, head_dim, scale, q, keys, values, row):
+    """One head of one sequence to float32 scratch: q and values row by row, keys in transposed blocks of 16."""
+    for t in range(length):
+        block = (t // LANES) * LANES * head_dim + t % LANES
+        for c in range(0, head_dim, LANES):
+            simd.store(q, t * head_dim + c, simd.mul(simd.load(qkv, q_base + t * row_stride + c), scale))
+            simd.store(values, t * head_dim + c, simd.load(qkv, v_base + t * row_stride + c))
+        for c in range(0, head_dim, LANES):
+            simd.store(row, 0, simd.load(qkv, k_base + t * row_stride + c))
+            for lane in range(LANES):
+                keys[block + (c + lane) * LANES] = row[lane]
+
+
+@nb.njit(**_JIT)
+def _scores4(q, first, keys, blocks, head_dim, scores, stride):
+    """q . k for four queries against all key blocks: one load of keys serves four products."""
+    for block in range(blocks):
+        s0 = simd.splat(np.float32(0.0))
+        s1 = s0
+        s2 = s0
+        s3 = s0
+        base = block * LANES * head_dim
+        for d in range(head_dim):
+            k = simd.load(keys, base + d * LANES)
+            s0 = simd.fma(simd.splat(q[first + d]), k, s0)
+            s1 = simd.fma(simd.splat(q[first + head_dim + d]), k, s1)
+            s2 = simd.fma(simd.splat(q[first + 2 * head_dim + d]), k, s2)
+            s3 = simd.fma(simd.splat(q[first + 3 * head_dim + d]), k, s3)
+        at = block * LANES
+        simd.store(scores, at, s0)
+        simd.store(scores, stride + at, s1)
+        simd.store(scores, 2 * stride + at, s2)
+        simd.store(scores, 3 * stride + at, s3)
+
+
+@nb.njit(**_JIT)
+def _softmax(scores, base, length, blocks):
+    """Unnormalised softmax of one score row in place, zero beyond ``length``; returns 1 / sum."""
+    last = (blocks - 1) * LANES
+    tail = simd.first_lanes(simd.load(scores, base + last), length - last, _LOWEST)
+    simd.store(scores, base + last, tail)
+    top = tail
+    for at in range(0, last, LANES):
+        top = simd.maximum(top, simd.load(scores, base + at))
+    peak = simd.splat(simd.max_lanes(top))
+    total = simd.splat(np.float32(0.0))
+    for at in range(0, blocks * LANES, LANES):
+        e = simd.exp(simd.sub(simd.load(scores, base + at), peak))
+        simd.store(scores, base + at, e)
+        total = simd.add(total, e)
+    return np.float32(1.0) / simd.sum_lanes(total)
+
+
+@nb.njit(**_JIT)
+def _weighted4(scores, stride, scale, values, length, head_dim, c, result):
+    """Columns c..c+16 of p @ values for four queries, to ``result`` [4 * 16]."""
+    o0 = simd.splat(np.float32(0.0))
+    o1 = o0
+    o2 = o0
+    o3 = o0
+    for j in range(length):
+        v = simd.load(values, j * head_dim + c)
+        o0 = simd.fma(simd.splat(scores[j]), v, o0)
+        o1 = simd.fma(simd.splat(scores[stride + j]), v, o1)
+        o2 = simd.fma(simd.splat(scores[2 * stride + j]), v, o2)
+        o3 = simd.fma(simd.splat(scores[3 * stride + j]), v, o3)
+    simd.store(result, 0, simd.mul(o0, simd.splat(scale[0])))
+    simd.store(result, LANES, simd.mul(o1, simd.splat(scale[1])))
+    simd.store(result, 2 * LANES, simd.mul(o2, simd.splat(scale[2])))
+    simd.store(result, 3 * LANES, simd.mul(o3, simd.splat(scale[3])))
+
+
+@nb.njit(**_JIT)
+def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, out):
+    """Bidirectional softmax attention over packed sequences.
+
+    qkv [T, 3 * H] rows of query, key, value; cu_seqlens int32 [B + 1]; out [T, H]; scale 1 / sqrt(H / heads).
+    """
+    hidden = out.shape[1]
+    head_dim = hidden // heads
+    stride = (max_seqlen + LANES - 1) // LANES * LANES
+    scale = simd.splat(np.float32(1.0 / math.sqrt(head_dim)))
+    q = np.zeros((stride + 4) * head_dim, np.float32)
+    keys, values = np.zeros(stride * head_dim, np.float32), np.empty(stride * head_dim, np.float32)
+    scores, inverse = np.zeros(4 * stride, np.float32), np.zeros(4, np.float32)
+    result = np.empty(4 * LANES, np.float32)
+    qkv_flat, out_flat = qkv.reshape(-1), out.reshape(-1)
+    for b in range(len(cu_seqlens) - 1):
+        start = cu_seqlens[b]
+        length = cu_seqlens[b + 1] - start
+        blocks = (length + LANES - 1) // LANES
+        for h in range(heads):
+            base = start * 3 * hidden + h * head_dim
+            _gather_head(
+                qkv_flat,
+                3 * hidden,
+                base,
+                base + hidden,
+                base + 2 * hidden,
+                length,
+                head_dim,
+                scale,
+                q,
+                keys,
+                values,
+                result,
+            )
+            for i in range(0, length, 4):
+                _scores4(q, i * head_dim, keys, blocks, head_dim, scores, stride)
+                for r in range(4):
+                    inverse[r] = _softmax(scores, r * stride, length, blocks)
+                for c in range(0, head_dim, LANES):
+                    _weighted4(scores, stride, inverse, values, length, head_dim, c, result)
+                    for r in range(min(4, length - i)):
+                        at = (start + i + r) * hidden + h * head_dim + c
+                        simd.store(out_flat, at, simd.load(result, r * LANES))
+
+
+@nb.njit(**_JIT)
+def _cls_scores(query, q_base, x, x_base, length, hidden, scores):
+    """Dot products of one query [hidden] with ``length`` rows of x."""
+    for j in range(length):
+        total = simd.splat(np.float32(0.0))
+        row = x_base + j * hidden
+        for c in range(0, hidden, LANES):
+            total = simd.fma(simd.load(query, q_base + c), simd.load(x, row + c), total)
+        scores[j] = simd.sum_lanes(total)
+
+
+@nb.njit(**_JIT)
+def cls_attention(query, x, cu_seqlens, max_seqlen, heads, out):
+    """Attention of one query per sequence and head over the sequence's own rows (see ``reference.cls_attention``).
+
+    query, out float32 [B, heads * H]; x [T, H]; cu_seqlens int32 [B + 1].
+    """
+    hidden = x.shape[1]
+    stride = (max_seqlen + LANES - 1) // LANES * LANES
+    scores = np.zeros(stride, np.float32)
+    query_flat, x_flat, out_flat = query.reshape(-1), x.reshape(-1), out.reshape(-1)
+    for b in range(len(cu_seqlens) - 1):
+        start = cu_seqlens[b] * hidden
+        length = cu_seqlens[b + 1] - cu_seqlens[b]
+        blocks = (length + LANES - 1) // LANES
+        for h in range(heads):
+            base = (b * heads + h) * hidden
+            _cls_scores(query_flat, base, x_flat, start, length, hidden, scores)
+            inverse = simd.splat(_softmax(scores, 0, length, blocks))
+            for c in range(0, hidden, LANES):
+                total = simd.splat(np.float32(0.0))
+                for j in range(length):
+                    total = simd.fma(simd.splat(scores[j]), simd.load(x_flat, start + j * hidden + c), total)
+                simd.store(out_flat, base + c, simd.mul(total, inverse))

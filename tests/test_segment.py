@@ -1,0 +1,94 @@
+"""Sentences are spaCy's, to the character, whether or not spaCy was asked."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmask.segment import Segmenter
+
+PIECES = [
+    *"abA1 .?!\"'()-:;,…。！\n\t\u00a0", "Mr.", "U.S.", "e.g.", "a.m.", "  ", ":)", ";-)", "...", "..", "3.5",
+    "can't", "http://x.com.", "\u2028", "።", "\x1c", "\x85", "'S", "10a.m.", "co.", "“", "”", "’s",
+    "𝪈", "\u0300", "\u3000",
+]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=16).map("".join) | st.text(max_size=30)
+ENDINGS = st.tuples(st.text(max_size=20), st.text("!.?。！ \n።…\"", max_size=6)).map("".join)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter("sentence")
+
+
+@pytest.fixture(scope="module")
+def spacy_split():
+    from spacy.lang.en import English
+
+    nlp = English()
+    nlp.add_pipe("sentencizer")
+
+    def split(text: str) -> list[tuple[int, int]]:
+        pieces = [(s.start_char, text[s.start_char : s.end_char]) for s in nlp(text).sents]
+        spans = [(start + len(p) - len(p.lstrip()), start + len(p.rstrip())) for start, p in pieces]
+        return [span for span in spans if span[0] < span[1]]
+
+    return split
+
+
+@settings(max_examples=800, deadline=None)
+@given(text=TEXTS | ENDINGS)
+def test_sentences_are_spacys(segmenter, spacy_split, text):
+    assert segmenter.split(text) == spacy_split(text)
+
+
+@pytest.mark.parametrize("name", ["mr_tiny_0.05", "mr_minilm_0.05"])
+def test_sentences_are_those_of_the_released_scripts(segmenter, golden_dir, name):
+    for line in (golden_dir / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        spans = segmenter.split(row["text"])
+        assert [row["text"][a:b] for a, b in spans] == [s["text"] for s in row["sentences"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Good. Bad!", ["Good.", "Bad!"]),
+        ('He said "no." Then left.', ['He said "no."', "Then left."]),
+        ("It took 3.5 hours ... and Mr. Smith left", ["It took 3.5 hours ... and Mr. Smith left"]),
+        ("  padded .  \n", ["padded ."]),
+        ("...", ["..."]),
+        ("one.\n\ntwo", ["one.", "two"]),
+        ("好。 坏。", ["好。", "坏。"]),
+    ],
+)
+def test_known_texts(segmenter, text, sentences):
+    assert [text[a:b] for a, b in segmenter.split(text)] == sentences
+
+
+@pytest.mark.parametrize("mode", ["sentence", "line"])
+@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
+def test_blank_text_has_no_sentence(mode, text):
+    assert Segmenter(mode).split(text) == []
+
+
+def test_line_mode_takes_the_whole_text():
+    assert Segmenter("line").split(" One. Two. ") == [(0, 11)]
+
+
+def test_text_beyond_spacys_own_limit(segmenter):
+    text = "word. " + "word " * 250_000
+    assert segmenter.split(text) == [(0, 5), (6, len(text) - 1)]
+
+
+def test_memory_of_words_is_renewed(monkeypatch, spacy_split):
+    monkeypatch.setattr("fastmask.segment._MAX_STRINGS", 3)
+    small = Segmenter("sentence")
+    for text in ("a b c. d e f.", "Mr. g h. i j? k", "l. m"):
+        assert small.split(text) == spacy_split(text)
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match="choose sentence or line"):
+        Segmenter("paragraph")

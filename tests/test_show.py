@@ -1,0 +1,98 @@
+"""What the renderables look like at 80 columns, piped and on a terminal."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from shard_samples import FIELDS, IDENTITY, config, sample
+
+from fastmask.schema import build_manifest, make_header, shard_bytes, shard_entry, to_table
+from fastmask.show import sentence_table, sentence_text, summary
+
+TOKENS = ["a", "great", "mov", "##ie", "[UNK]"]
+IMPORTANCE = [0.3, -0.4, 0.1, 0.2, 0.3]
+
+
+def rendered(renderable, **options) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=80, **options).print(renderable)
+    return stream.getvalue()
+
+
+def manifest(skipped=(), **options) -> dict:
+    entry = shard_entry(0, sample(0), shard_bytes(to_table(sample(0)))) | {"skipped": list(skipped)}
+    return build_manifest(make_header(config(**options), IDENTITY), [entry], **FIELDS)
+
+
+def test_masked_tokens_are_marked_without_colour():
+    assert rendered(sentence_text(TOKENS, IMPORTANCE, [1, 3], method="greedy")) == "a [great] mov[ie] [UNK]\n"
+
+
+def colours(text) -> dict[str, str]:
+    return {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
+
+
+@pytest.mark.parametrize("method", ["greedy", "prefix", "leave-one-out"])
+def test_the_most_important_token_has_the_strongest_colour(method):
+    found = colours(sentence_text(["low", "middle", "high"], [-0.4, 0.0, 0.3], [], method=method))
+    most, least = ("high", "low") if method == "leave-one-out" else ("low", "high")
+    assert found[most] == "black on #ff1e1e"
+    assert found["middle"].startswith("black on #ff") and found["middle"] != found[most]
+    assert least not in found
+
+
+def test_colour_reaches_a_terminal_and_nothing_else():
+    text = sentence_text(TOKENS, IMPORTANCE, [1], method="greedy")
+    assert "\x1b[" in rendered(text, force_terminal=True, color_system="truecolor")
+    assert "\x1b[" not in rendered(text)
+
+
+@pytest.mark.parametrize("importance", [None, [0.5] * 5, [float("nan")] * 5])
+def test_no_colour_where_nothing_stands_out(importance):
+    text = sentence_text(TOKENS, importance, [4], method="greedy")
+    assert "on #" not in str(text.spans) and text.plain.endswith("[[UNK]]")
+
+
+def test_empty_sentence():
+    assert sentence_text([], [], [], method="greedy").plain == ""
+    assert "token" in rendered(sentence_table([], [], []))
+
+
+def test_long_sentences_wrap_at_80_columns():
+    text = sentence_text(["wonderful"] * 60, [0.1] * 60, range(0, 60, 2), method="greedy")
+    lines = rendered(text).splitlines()
+    assert len(lines) > 5 and max(map(len, lines)) <= 80
+
+
+def test_tokens_are_never_markup_or_control_codes():
+    tokens = ["[red]", "\x1b[31m", "\n"]
+    assert rendered(sentence_text(tokens, None, [], method="greedy")) == "[red] �[31m �\n"
+    table = rendered(sentence_table(tokens, None, []))
+    assert "\x1b" not in table and "[red]" in table
+
+
+def test_table_of_a_sentence():
+    lines = [line.split() for line in rendered(sentence_table(TOKENS, IMPORTANCE, [1])).splitlines()]
+    assert lines[0] == ["token", "S(w)"]
+    assert lines[2] == ["1", "great", "-0.4000", "masked"]
+    assert lines[4] == ["3", "##ie", "+0.2000"]
+    assert rendered(sentence_table(TOKENS, None, [])).splitlines()[1].split() == ["0", "a", "-"]
+
+
+def test_summary_tells_what_is_there():
+    text = rendered(summary(manifest()))
+    found = dict(re.split("  +", line.rstrip()) for line in text.splitlines())
+    assert found["documents"] == "20" and found["method"] == "greedy" and found["threshold"] == "0.05"
+    assert found["model"] == "mr-tiny" and found["precision"] == "bfloat16" and found["device"] == "auto"
+    assert found["eps bfloat16"] == "0.125" and found["rechecked share"] == "6.25%"
+    assert found["audited"] == "1,200" and found["flips"] == "0"
+    assert found["sentences"].startswith("20 (") and "of the tokens" in found["masked"]
+    assert found["skipped"] == "0 documents"
+
+
+def test_summary_shows_the_first_skipped_messages_in_80_columns():
+    messages = [f"corpus-with-a-long-name.jsonl:{i}: [bold]no text[/bold] " + "x" * 80 for i in range(9)]
+    text = rendered(summary(manifest(messages, stop_words="/very/long" * 20)))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "9 documents" in text and "jsonl:4: [bold]" in text and "jsonl:5" not in text and "  ..." in text

@@ -1,0 +1,327 @@
+"""Training: packed forward passes, the loop, vocabularies, checkpoints, and ``finetune`` from end to end."""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AlbertConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    RobertaConfig,
+)
+
+from fastmask.errors import FastmaskError, InputError, OutputError
+from fastmask.models import load_classifier, load_tokenizer, resolve_model
+from fastmask.read import read_documents
+from fastmask.records import Aspect, Document
+from fastmask.train import checkpoint
+from fastmask.train.classify import FinetuneConfig, finetune
+from fastmask.train.examples import Row, class_index, encode_rows, find_classes, labelled_rows
+from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
+from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
+from fastmask.train.predict import accuracy, macro_f1, predict
+
+SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
+         "max_position_embeddings": 64, "vocab_size": 97, "num_labels": 3}  # fmt: skip
+FAMILIES = {
+    "bert": BertConfig(**SHAPE),
+    "roberta": RobertaConfig(**SHAPE, type_vocab_size=1),
+    "electra": ElectraConfig(**SHAPE, embedding_size=16),
+    "distilbert": DistilBertConfig(vocab_size=97, num_labels=3, dim=24, n_layers=2, n_heads=3, hidden_dim=40,
+                                   max_position_embeddings=64),
+    "albert": AlbertConfig(**SHAPE, embedding_size=16),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def padded_forward(model, sequences, types):
+    """transformers' own answer, one padded batch with an attention mask."""
+    longest = max(map(len, sequences))
+    padding = model.config.pad_token_id
+    rows = [np.pad(row, (0, longest - len(row)), constant_values=padding) for row in sequences]
+    masks = [np.arange(longest) < len(row) for row in sequences]
+    extra = {}
+    if model.config.model_type != "distilbert":
+        extra["token_type_ids"] = torch.tensor(np.array([np.pad(t, (0, longest - len(t))) for t in types]))
+    mask = torch.tensor(np.array(masks)).long()
+    return model(torch.tensor(np.array(rows)), attention_mask=mask, **extra).logits
+
+
+def gradients(model, logits):
+    model.zero_grad()
+    logits.square().sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("lengths", [(1, 7, 3, 33, 17, 5), (9, 9, 9), (1,)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_logits_and_gradients_are_those_of_transformers(family, dtype, lengths):
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = AutoModelForSequenceClassification.from_config(copy.deepcopy(FAMILIES[family])).to(dtype).eval()
+    sequences = [rng.integers(5, 97, length) for length in lengths]
+    two_types = FAMILIES[family].model_type in ("bert", "electra", "albert")
+    types = [(np.arange(length) > length // 2).astype(np.int64) * two_types for length in lengths]
+    expected = padded_forward(model, sequences, types)
+    expected_gradients = gradients(model, expected)
+
+    enable_packing(model)
+    assert runs_packed(model) == (family != "albert")
+    got = class_logits(model, pack(sequences, types))
+    got_gradients = gradients(model, got)
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-6
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+    assert got_gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(got_gradients[name], gradient, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def test_schedule_rises_and_falls():
+    factor = linear_schedule(10, 0.2)
+    assert [factor(step) for step in range(10)] == [0.5, 1, 1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert linear_schedule(4, 0.0)(0) == 1.0
+    assert linear_schedule(4, 1.0)(3) == 1.0
+
+
+def test_batches_are_a_seeded_permutation_sorted_inside_windows():
+    lengths = np.random.default_rng(3).integers(1, 60, 1003)
+    batches = shuffled_batches(lengths, 8, np.random.default_rng(5))
+    again = shuffled_batches(lengths, 8, np.random.default_rng(5))
+    assert sorted(np.concatenate(batches)) == list(range(1003))
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+    spread = np.mean([np.ptp(lengths[rows]) for rows in batches])
+    assert spread < 3
+
+
+def one_weight(value=1.0):
+    return torch.nn.Parameter(torch.tensor([value]))
+
+
+def test_training_scales_the_rate_and_clips_the_gradient():
+    weight = one_weight(0.0)
+    optimizer = torch.optim.SGD([weight], lr=2.0)
+    steps = train(lambda slope: (weight * slope).sum(), [1000.0, -0.5], optimizer, [0.5, 0.25].__getitem__)
+    assert list(steps) == [(0, 0.0), (1, pytest.approx(0.5, abs=1e-5))]
+    assert weight.item() == pytest.approx(-1.0 + 0.5 * 0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_training_before_the_weights_change(bad):
+    weight = one_weight()
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    steps = train(lambda x: (weight * x).sum(), [1.0, bad], optimizer, lambda step: 1.0, first_step=7)
+    assert next(steps)[0] == 7
+    before = weight.item()
+    with pytest.raises(FastmaskError, match=r"diverged.* at step 8"):
+        next(steps)
+    assert weight.item() == before
+
+
+def test_norms_and_biases_are_not_decayed():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    decayed, plain = make_optimizer(model, 1e-3, 0.1).param_groups
+    assert [p.dim() for p in decayed["params"]] == [2] and decayed["weight_decay"] == 0.1
+    assert [p.dim() for p in plain["params"]] == [1, 1, 1] and plain["weight_decay"] == 0.0
+
+
+def test_seed_sets_torch_and_the_order():
+    draws = [(seed_everything(4).integers(1 << 40), torch.rand(1).item()) for _ in range(2)]
+    assert draws[0] == draws[1]
+
+
+VOCABULARY_PROGRAM = """
+import sys
+from fastmask.train.vocabulary import learn_wordpieces
+texts = ["Unlikeable films, unlikely likes", "a filmy éclair \u6620\u753b", "likeable likenesses filming"] * 3
+tokenizer = learn_wordpieces(texts, 90, 64)
+print(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]), tokenizer("Filmed likes!", "a b"))
+"""
+
+
+def test_a_vocabulary_is_the_same_in_every_process():
+    command, root = [sys.executable, "-c", VOCABULARY_PROGRAM], Path(__file__).parents[1]
+    runs = {subprocess.run(command, capture_output=True, check=True, cwd=root).stdout for _ in range(3)}
+    assert len(runs) == 1
+    assert b"[('[PAD]', 0), ('[UNK]', 1), ('[CLS]', 2), ('[SEP]', 3), ('[MASK]', 4)" in runs.pop()
+
+
+def document(label=None, aspects=None, line=1):
+    return Document(0, "some text", label, aspects, "data.jsonl", line)
+
+
+def test_aspect_rows_lose_conflict_and_become_pairs(restaurant_tiny):
+    aspects = (Aspect("food", "positive"), Aspect("staff", "conflict"), Aspect("decor", "negative"))
+    rows = list(labelled_rows([document(aspects=aspects)]))
+    assert [(row.aspect, row.label) for row in rows] == [("food", "positive"), ("decor", "negative")]
+    tokenizer = load_tokenizer(resolve_model(restaurant_tiny))
+    examples = encode_rows(tokenizer, rows, ("negative", "neutral", "positive"), 64)
+    pieces = tokenizer.convert_ids_to_tokens(examples.input_ids[0].tolist())
+    assert pieces == ["[CLS]", "food", "[SEP]", "some", "text", "[SEP]"]
+    assert examples.token_types[0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert examples.labels.tolist() == [2, 0]
+
+
+def test_long_rows_are_cut_on_the_right_and_the_tokenizer_stays_as_it_was(mr_tiny):
+    tokenizer = load_tokenizer(resolve_model(mr_tiny))
+    rows = [Row("good " * 50, None, 1, "f", 1)]
+    assert encode_rows(tokenizer, rows, ("negative", "positive"), 16).lengths.tolist() == [16]
+    assert len(tokenizer("good " * 300)["input_ids"]) == 302
+
+
+@pytest.mark.parametrize(("labels", "classes"), [
+    ([0, 1, 2], ("LABEL_0", "LABEL_1", "LABEL_2")), (["1", "0"], ("LABEL_0", "LABEL_1")),
+    (["b", "a"], ("a", "b")),
+])  # fmt: skip
+def test_classes_are_found(labels, classes):
+    assert find_classes(Row("t", None, label, "f", 1) for label in labels) == classes
+
+
+def test_labels_are_names_or_indices():
+    classes = ("no", "yes", "0")
+    given = [Row("t", None, label, "f", 1) for label in ("yes", 1, "1", 0)]
+    assert [class_index(row, classes) for row in given] == [1, 1, 1, 2]
+    for bad in ("maybe", 3, -1):
+        with pytest.raises(InputError, match='f:9: field "label"'):
+            class_index(Row("t", None, bad, "f", 9), classes)
+
+
+def test_rows_without_a_label_are_named():
+    with pytest.raises(InputError, match=r'data\.jsonl:4: field "label"'):
+        list(labelled_rows([document(line=4)]))
+
+
+def test_metrics_by_hand():
+    predicted, labels = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    assert accuracy(predicted, labels) == 0.75
+    assert macro_f1(predicted, labels, 2) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert macro_f1(predicted, labels, 3) == pytest.approx((2 / 3 + 4 / 5) / 3)
+
+
+@pytest.mark.parametrize(("change", "option"), [
+    ({"train": ()}, "TRAIN"), ({"config": None}, "--init"), ({"init": "x"}, "--init"),
+    ({"config": "huge"}, "--config"), ({"epochs": 0}, "--epochs"), ({"lr": 0.0}, "--lr"),
+    ({"warmup": 1.5}, "--warmup"), ({"dtype": "int8"}, "--dtype"),
+    ({"token_dropout": 1.0}, "--token-dropout"),    ({"classes": ("a",)}, "--classes"), ({"seed": -1}, "--seed"),
+])  # fmt: skip
+def test_bad_options_are_named(change, option):
+    with pytest.raises(FastmaskError, match=option):
+        replace(FinetuneConfig(train=("a",), out="b", config="small"), **change)
+
+
+GOOD, BAD = ("good", "great", "lovely", "fun"), ("bad", "awful", "dull", "poor")
+
+
+def toy_file(path: Path, rows: int, seed: int, names=(0, 1)) -> str:
+    """Rows whose class is told by one word among fillers."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for number in range(rows):
+        label = number % 2
+        words = list(rng.choice(["the", "film", "was", "a", "plot", "and"], rng.integers(1, 9)))
+        words.insert(rng.integers(0, len(words) + 1), rng.choice(GOOD if label else BAD))
+        lines.append(json.dumps({"text": " ".join(words), "label": names[label]}))
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def toy(tmp_path) -> FinetuneConfig:
+    return FinetuneConfig(
+        train=(toy_file(tmp_path / "train.jsonl", 200, 0),), dev=(toy_file(tmp_path / "dev.jsonl", 60, 1),),
+        test=(toy_file(tmp_path / "test.jsonl", 60, 2),), config="small", out=str(tmp_path / "out"), epochs=4,
+        lr=2e-3, vocab_size=100, max_length=32, classes=("negative", "positive"), token_dropout=0.05,
+    )  # fmt: skip
+
+
+def weights_of(out: str) -> bytes:
+    return (Path(out) / "model.safetensors").read_bytes()
+
+
+def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, capfd):
+    lines = []
+    metrics = finetune(replace(toy, dtype="float16"), lines.append)
+    assert capfd.readouterr() == ("", "")
+    assert sum(line.startswith("epoch ") for line in lines) == 4 and not any("\n" in line for line in lines)
+    assert json.loads((Path(toy.out) / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert metrics["test"][toy.test[0]]["accuracy"] > 0.95
+    best = metrics["epochs"][metrics["best_epoch"] - 1]
+    dev = [epoch["dev_accuracy"][toy.dev[0]] for epoch in metrics["epochs"]]
+    assert best["dev_accuracy"][toy.dev[0]] == max(dev)
+
+    files = resolve_model(toy.out)
+    assert files.class_names == ("negative", "positive") and files.config["dtype"] == "float16"
+    model = enable_packing(load_classifier(files, torch.float32))
+    rows = list(labelled_rows(read_documents(toy.test)))
+    examples = encode_rows(load_tokenizer(files), rows, files.class_names, 32)
+    assert accuracy(predict(model, examples), examples.labels) == metrics["test"][toy.test[0]]["accuracy"]
+    assert {file.stat().st_mode & 0o777 for file in Path(toy.out).iterdir()} == {0o644}
+
+
+def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(toy):
+    outs = [str(Path(toy.out) / name) for name in "abc"]
+    for out, seed in zip(outs, (1, 1, 2), strict=True):
+        finetune(replace(toy, out=out, seed=seed, epochs=1), lambda line: None)
+    assert weights_of(outs[0]) == weights_of(outs[1]) != weights_of(outs[2])
+
+
+def test_finetune_from_a_classifier_keeps_its_classes_and_cuts_at_its_positions(toy, mr_tiny):
+    lines = []
+    config = replace(toy, init=mr_tiny, config=None, classes=(), epochs=1, max_length=256)
+    metrics = finetune(config, lines.append)
+    assert metrics["classes"] == ["negative", "positive"]
+    assert any("cut at 128 tokens" in line for line in lines)
+    assert not any("head is new" in line for line in lines)
+
+
+def test_finetune_with_other_classes_gets_a_new_head(toy, mr_tiny, tmp_path):
+    three = tmp_path / "three.jsonl"
+    three.write_text("".join(json.dumps({"text": f"a {c} one", "label": c}) + "\n" for c in "xyz"))
+    lines = []
+    config = replace(toy, train=(str(three),), dev=(), test=(), init=mr_tiny, config=None, classes=())
+    metrics = finetune(config, lines.append)
+    assert metrics["classes"] == ["x", "y", "z"] and metrics["best_epoch"] == 4
+    assert "the classification head is new: classifier.bias, classifier.weight" in lines
+    assert resolve_model(toy.out).class_names == ("x", "y", "z")
+
+
+def test_an_existing_directory_is_kept_unless_told(toy):
+    keep = Path(toy.out) / "keep"
+    keep.mkdir(parents=True)
+    with pytest.raises(OutputError, match="--overwrite"):
+        finetune(toy, lambda line: None)
+    finetune(replace(toy, epochs=1, overwrite=True), lambda line: None)
+    assert not keep.exists() and weights_of(toy.out)
+
+
+def test_a_save_that_fails_leaves_what_was_there(toy, mr_tiny, monkeypatch):
+    files = resolve_model(mr_tiny)
+    model, tokenizer = load_classifier(files, torch.float32), load_tokenizer(files)
+    checkpoint.save_model(model, tokenizer, toy.out, torch.float16)
+    before = weights_of(toy.out)
+
+    def full(directory):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_settle", full)
+    with pytest.raises(OutputError, match="No space left"):
+        checkpoint.save_model(model, tokenizer, toy.out, torch.float32, overwrite=True)
+    assert weights_of(toy.out) == before == weights_of(mr_tiny)
+    assert not [path for path in Path(toy.out).parent.iterdir() if path.name.startswith(".")]
