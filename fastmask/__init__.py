@@ -1,2 +1,29 @@
-"""fastmask: exact, fast selective masking for task-adaptive pre-training."""
+"""fastmask: exact, fast selective masking for task-adaptive pre-training.
+
+``score``, ``score_corpus``, ``open_shards`` and ``ScoreConfig`` are imported when first used.
+"""
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "score": "api",
+    "SentenceRecord": "api",
+    "score_corpus": "pipeline",
+    "repair": "pipeline",
+    "open_shards": "dataset",
+    "ScoreConfig": "config",
+    "FastmaskError": "errors",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,8 +1,8 @@
-"""From a shard's sentences to blocks of equal work, and back: equal sentences are scored once, similar lengths together."""
+"""From a shard's sentences to blocks of work and back: equal sentences once, similar lengths together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba as nb
 import numpy as np
@@ -148,3 +148,29 @@ def _within(counts: np.ndarray) -> np.ndarray:
     """0, 1, ... inside each group: counts int64 [S] -> int64 [sum]."""
     starts = np.cumsum(counts) - counts
     return np.arange(counts.sum()) - np.repeat(starts, counts)
+
+
+def sample(shard: EncodedSentences, count: int) -> EncodedSentences:
+    """``count`` sentences (or all there are) spread evenly over the shorter 95 % of a shard, with units."""
+    order = np.argsort(np.diff(shard.offsets), kind="stable")
+    order = order[np.isin(order, shard.unit_sentence)]
+    if len(order) > count:
+        order = order[np.linspace(0, 0.95 * (len(order) - 1), count).astype(np.int64)]
+    chosen = np.unique(order)
+    units = np.flatnonzero(np.isin(shard.unit_sentence, chosen))
+    offsets, index = take_ragged(shard.offsets, np.arange(len(shard.input_ids)), chosen)
+    context_offsets, context_ids = take_ragged(shard.context_offsets, shard.context_ids, units)
+    return replace(
+        shard,
+        row=shard.row[chosen],
+        sentence=shard.sentence[chosen],
+        offsets=offsets,
+        input_ids=shard.input_ids[index],
+        char_start=shard.char_start[index],
+        char_end=shard.char_end[index],
+        label=shard.label[chosen],
+        unit_sentence=np.searchsorted(chosen, shard.unit_sentence[units]).astype(np.int32),
+        unit_label=shard.unit_label[units],
+        context_offsets=context_offsets,
+        context_ids=context_ids,
+    )

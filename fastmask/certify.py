@@ -1,7 +1,8 @@
 """Certified decisions: cheap precision first, a higher one wherever the cheap one could be wrong (DESIGN section 4).
 
-Decisions are taken in logit space. With z the log-odds of the target class on a variant and z* those of P(y|s) - d, a
-token is *above* when z > z*. A level's band eps bounds its error in z, so a decision with |z - z*| > eps is the exact one.
+Decisions are taken in logit space. With z the log-odds of the target class on a variant and z* those of
+P(y|s) - d, a token is *above* when z > z*. A level's band eps bounds its error in z, so a decision with
+|z - z*| > eps is the exact one.
 """
 
 from __future__ import annotations
@@ -27,22 +28,17 @@ class Bands:
     """eps of each level of the cascade, in log-odds; the last level's is TIE.
 
     Attributes:
-        levels: precision names, cheapest first, "float64" last.
-        eps: one band a level; infinite while it is not calibrated.
+        levels: precision names, cheapest first, "float64" last; one alone when decisions are not certified.
+        eps: one band a level; infinite at a level that is being calibrated.
     """
 
     levels: tuple[str, ...]
     eps: tuple[float, ...]
 
-    @staticmethod
-    def uncalibrated(levels: tuple[str, ...]) -> Bands:
-        """Infinite bands: every decision is taken at the last level but one, and its error recorded."""
-        return Bands(levels, (float("inf"),) * (len(levels) - 1) + (TIE,))
-
     @property
     def float32(self) -> float:
-        """The float32 level's band."""
-        return self.eps[self.levels.index("float32")]
+        """The float32 level's band; 0 in a run that is not certified."""
+        return self.eps[self.levels.index("float32")] if len(self.levels) > 1 else 0.0
 
     def widened(self, max_error: np.ndarray) -> Bands:
         """The bands after errors float64 [L] were seen: each that was exceeded becomes SAFETY times the error."""
@@ -99,8 +95,48 @@ class Evidence:
         np.maximum(self.max_error, other.max_error, out=self.max_error)
 
     def refutes(self, bands: Bands) -> bool:
-        """Whether an error outside its band, or a flipped decision, was seen."""
-        return self.flips > 0 or bool(np.any(self.max_error > np.array(bands.eps)))
+        """Whether an error outside its band was seen; every flipped decision comes with one."""
+        return bool(np.any(self.max_error > np.array(bands.eps)))
+
+    def certificate(self, bands: Bands, rescored: int) -> dict:
+        """The record of one shard, JSON-ready, by precision; ``rescored`` counts its repetitions with wider bands."""
+        lower = bands.levels[:-1]
+        return {
+            "eps": dict(zip(lower, bands.eps, strict=False)),
+            "decisions": self.decisions,
+            "rechecked": dict(zip(bands.levels[1:], self.rechecked[1:].tolist(), strict=True)),
+            "pairs": dict(zip(lower, self.pairs.tolist(), strict=False)),
+            "max_error": dict(zip(lower, self.max_error.tolist(), strict=False)),
+            "audited": self.audited,
+            "flips": self.flips,
+            "rescored": rescored,
+        }
+
+
+def bands_of(certificate: dict, levels: tuple[str, ...]) -> Bands | None:
+    """The bands that a shard's certificate hands to the next shard; None when they are not all known yet."""
+    eps = certificate.get("eps", {})
+    if not all(level in eps for level in levels[:-1]):
+        return None
+    return Bands(levels, (*(eps[level] for level in levels[:-1]), TIE))
+
+
+def merged_certificate(certificates: list[dict]) -> dict:
+    """One certificate for a run: counts added, errors at their largest, bands as they ended."""
+    total = {"eps": {}, "decisions": 0, "rechecked": {}, "pairs": {}, "max_error": {}}
+    total |= {"audited": 0, "flips": 0, "rescored": 0}
+    for one in filter(None, certificates):
+        total["eps"] |= one["eps"]
+        for name in ("decisions", "audited", "flips", "rescored"):
+            total[name] += one[name]
+        for name in ("rechecked", "pairs"):
+            for level, count in one[name].items():
+                total[name][level] = total[name].get(level, 0) + count
+        for level, error in one["max_error"].items():
+            total["max_error"][level] = max(total["max_error"].get(level, 0.0), error)
+    if total["decisions"]:
+        total["rechecked_share"] = sum(total["rechecked"].values()) / total["decisions"]
+    return total
 
 
 @dataclass(slots=True)
@@ -155,7 +191,7 @@ def targets(z_full: np.ndarray, threshold: float, eps_float32: float) -> Targets
         slack = spread / np.abs(p * complement)
     settled = (p <= 0) | (complement <= 0)
     margin = np.minimum(np.abs(p), np.abs(complement))
-    unknown = margin <= 2 * eps_float32 * spread if np.isfinite(eps_float32) else np.zeros(len(p), bool)
+    unknown = margin <= 2 * eps_float32 * spread
     slack = np.where(unknown, np.inf, np.where(settled, 0.0, slack))
     if threshold == 0:
         slack = np.ones(len(z_full))

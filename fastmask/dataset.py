@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,10 @@ class ShardSet:
     def __iter__(self) -> Iterator[dict]:
         for batch in self.batches():
             yield from batch.to_pylist()
+
+    def head(self, rows: int) -> Iterator[dict]:
+        """The first rows as dictionaries."""
+        return islice(iter(self), rows)
 
     def batches(self, columns: list[str] | None = None, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Record batches of at most ``rows`` rows; no more than one row group is held in memory."""

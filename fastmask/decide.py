@@ -9,7 +9,7 @@ _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 def cap_of(lengths: np.ndarray, mask_rate: float | None) -> np.ndarray:
-    """int64 [S]: at most this many masks in sentences of int [S] tokens: ``max(1, int(rate * n))`` (paper section 2.3)."""
+    """int64 [S]: most masks in sentences of int [S] tokens, ``max(1, int(rate * n))`` (DESIGN section 2)."""
     if mask_rate is None:
         return lengths.astype(np.int64)
     # The tiny allowance keeps 0.15 * 20 at 3, not 2: the product is a hair below in binary.
@@ -94,7 +94,7 @@ def random_positions(seed: int, row, sentence, offsets, counts) -> np.ndarray:
 
 
 def stop_token_table(vocabulary: dict[str, int], words: frozenset[str]) -> np.ndarray:
-    """bool [V]: the vocabulary entries that are stop words, looked up per wordpiece, lower-cased, as spaCy's ``is_stop``.
+    """bool [V]: vocabulary entries that are stop words, looked up per wordpiece, lower-cased, as spaCy's ``is_stop``.
 
     "##s" is no stop word; the word-boundary marks of byte-level and sentencepiece vocabularies are not part of a word.
     """

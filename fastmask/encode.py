@@ -14,7 +14,7 @@ from .errors import InputError, ModelError
 from .records import Document, EncodedSentences
 
 _BATCH_CHARS = 1 << 20  # bounds the memory of the lists in between
-_CACHE_BYTES = 1 << 24
+_CACHE_BYTES = 1 << 25
 _MAX_INDEX = np.iinfo(np.int32).max
 _WORD_BYTES = 96  # what a short word costs as a dictionary key, with its row in the table
 

@@ -73,9 +73,7 @@ class _Block:
         norm = self.attention_norm
         x = self.ops.residual_layernorm(self.attention_output(context), x, norm.weight, norm.bias, norm.eps)
         norm = self.output_norm
-        return self.ops.residual_layernorm(
-            self.output(self.intermediate(x)), x, norm.weight, norm.bias, norm.eps
-        )
+        return self.ops.residual_layernorm(self.output(self.intermediate(x)), x, norm.weight, norm.bias, norm.eps)
 
 
 class _FullBlock(_Block):
@@ -103,12 +101,8 @@ class _ClsBlock(_Block):
         self.heads, self.wide = heads, norm_dtype
         hidden = weights.query.in_features
         self.query = ops.linear(weights.query)
-        self.key = (
-            weights.key.weight.detach().to(norm_dtype).view(heads, -1, hidden) * (hidden // heads) ** -0.5
-        )
-        self.value = (
-            weights.value.weight.detach().to(norm_dtype).view(heads, -1, hidden).transpose(1, 2).contiguous()
-        )
+        self.key = weights.key.weight.detach().to(norm_dtype).view(heads, -1, hidden) * (hidden // heads) ** -0.5
+        self.value = weights.value.weight.detach().to(norm_dtype).view(heads, -1, hidden).transpose(1, 2).contiguous()
         self.value_bias = weights.value.bias.detach().to(norm_dtype)
 
     def __call__(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int) -> torch.Tensor:
@@ -117,10 +111,7 @@ class _ClsBlock(_Block):
         query = self.query(first).to(self.wide).view(batch, self.heads, -1).transpose(0, 1)
         projected = torch.bmm(query, self.key).transpose(0, 1).contiguous()
         rows = self.ops.cls_attention(projected, x, cu_seqlens, max_seqlen, self.heads)
-        context = (
-            torch.bmm(rows.transpose(0, 1), self.value).transpose(0, 1).reshape(batch, hidden)
-            + self.value_bias
-        )
+        context = torch.bmm(rows.transpose(0, 1), self.value).transpose(0, 1).reshape(batch, hidden) + self.value_bias
         return self.feed_forward(context.to(x.dtype), first)
 
 
@@ -139,9 +130,7 @@ class PackedEncoder:
         ops = self.ops = launch.select_ops(device, dtype, hidden, hidden // weights.heads)
         self.name = f"packed/{ops.name}"
         self.wide = wide = torch.float64 if precision == "float64" else torch.float32
-        self.tables = [
-            t.detach().to(wide).contiguous() for t in (weights.word, weights.position, weights.token_type)
-        ]
+        self.tables = [t.detach().to(wide).contiguous() for t in (weights.word, weights.position, weights.token_type)]
         self.position_offset = weights.position_offset
         self.embedding_norm = _Norm(weights.embedding_norm, wide)
         self.projection = None if weights.projection is None else ops.linear(weights.projection)
@@ -153,11 +142,7 @@ class PackedEncoder:
         self._lay_out_head(weights)
 
     def _lay_out_head(self, weights: FamilyWeights) -> None:
-        copies = [
-            p.detach().to(self.wide)
-            for layer in (weights.head, weights.classifier)
-            for p in layer.parameters()
-        ]
+        copies = [p.detach().to(self.wide) for layer in (weights.head, weights.classifier) for p in layer.parameters()]
         self.head = copies[:2], copies[2:]
         self.head_activation = {"tanh": torch.tanh, "relu": torch.relu, "gelu": nn.functional.gelu}[
             weights.head_activation
@@ -176,9 +161,7 @@ class PackedEncoder:
 
     def _embed(self, batch: PackedBatch, cu_seqlens: torch.Tensor) -> torch.Tensor:
         lengths = np.diff(batch.cu_seqlens)
-        positions = np.arange(len(batch.input_ids), dtype=np.int32) - np.repeat(
-            batch.cu_seqlens[:-1], lengths
-        )
+        positions = np.arange(len(batch.input_ids), dtype=np.int32) - np.repeat(batch.cu_seqlens[:-1], lengths)
         positions += np.int32(self.position_offset)
         types = np.minimum(batch.token_type_ids, self.tables[2].shape[0] - 1).astype(np.int32, copy=False)
         ids = (torch.from_numpy(a) for a in (batch.input_ids, positions, types))
@@ -215,9 +198,7 @@ class GenericEncoder:
         inputs = {"input_ids": torch.from_numpy(batch.input_ids[index].astype(np.int64)).to(self.device)}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if self.typed:
-            inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids[index].astype(np.int64)).to(
-                self.device
-            )
+            inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids[index].astype(np.int64)).to(self.device)
         return self.model(**inputs).logits.double().cpu().numpy()
 
 
@@ -234,9 +215,7 @@ def build_encoder(model: nn.Module, precision: str, device: str = "cpu", kernels
         FastmaskError: for kernels that are not there.
     """
     if kernels == "triton":
-        raise FastmaskError(
-            "--kernels triton: the Triton path is not part of this version; use auto or torch"
-        )
+        raise FastmaskError("--kernels triton: the Triton path is not part of this version; use auto or torch")
     weights = family_weights(model)
     if weights is None or device != "cpu":
         import copy

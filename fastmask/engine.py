@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from fastmask_kernels import launch
 
-from .blocks import BLOCK_TOKENS, Plan, SentenceBlock, plan_blocks, take_ragged
-from .certify import Bands, Evidence, calibrated
+from .blocks import BLOCK_TOKENS, Plan, SentenceBlock, plan_blocks, sample, take_ragged
+from .certify import TIE, Bands, Evidence, calibrated
 from .config import ScoreConfig
 from .decide import ragged_positions
 from .encoder import Encoder, build_encoder
@@ -21,9 +21,9 @@ from .records import EncodedSentences, ScoredSentences
 from .score import Asker, BlockScorer, BlockScores, Rules
 from .variants import FULL, Template
 
-# Whole sentences compared at float32 and float64, and units whose every variant is compared at the first two levels.
-CALIBRATION_FLOAT64 = 24
-CALIBRATION_UNITS = 48
+# Sentences whose every variant is compared at the first two levels; every third one whole at float32 and float64, too.
+CALIBRATION_SENTENCES = 64
+CALIBRATION_STRIDE = 3
 # Tokens of a calibration block: small, so that every core gets some.
 CALIBRATION_BLOCK = 400
 
@@ -38,6 +38,10 @@ def cascade(config: ScoreConfig, device: str) -> tuple[str, ...]:
     return ("float32", "float64") if first == "float32" else (first, "float32", "float64")
 
 
+class Stopped(Exception):
+    """Raised in worker threads after ``Engine.stop``."""
+
+
 class Engine:
     """Scores shards of one corpus with one model.
 
@@ -46,7 +50,7 @@ class Engine:
         template: its special tokens.
         config: the run's configuration.
         stop_tokens: bool [V], vocabulary entries that are never masked.
-        progress: called with (sentences, real tokens) after each block, from any thread.
+        progress: called with (share of the shard, real tokens) after each block, from any thread.
     """
 
     def __init__(
@@ -55,12 +59,10 @@ class Engine:
         template: Template,
         config: ScoreConfig,
         stop_tokens: np.ndarray,
-        progress: Callable[[int, int], None] = lambda sentences, tokens: None,
+        progress: Callable[[float, int], None] = lambda share, tokens: None,
     ):
         if config.device not in ("auto", "cpu"):
-            raise FastmaskError(
-                f"--device {config.device}: scoring runs on the CPU in this version; use cpu or auto"
-            )
+            raise FastmaskError(f"--device {config.device}: this version scores on the CPU; use cpu or auto")
         self.model, self.template, self.config, self.progress = model, template, config, progress
         self.levels = cascade(config, "cpu")
         self.rules = Rules(
@@ -72,26 +74,30 @@ class Engine:
             config.certify,
             config.seed,
         )
-        self._names = self.levels if "float32" in self.levels else (*self.levels, "float32")
+        self.threads = config.threads or os.cpu_count() or 1
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
-        self.threads = config.threads or os.cpu_count() or 1
+        self._stopped = threading.Event()
+        self.encoder(self.levels[0])
 
-    def encoder(self, level: int) -> Encoder:
-        """The encoder of a cascade level, built when first asked for; uncertified runs have float32 one past the end."""
-        name = self._names[level]
+    def encoder(self, precision: str) -> Encoder:
+        """The encoder of a precision, built when first asked for. Workers ask before every batch, so they stop here."""
+        if self._stopped.is_set():
+            raise Stopped
         with self._lock:
-            if name not in self._encoders:
-                self._encoders[name] = build_encoder(self.model, name, "cpu", self.config.kernels)
-            return self._encoders[name]
+            if precision not in self._encoders:
+                self._encoders[precision] = build_encoder(self.model, precision, "cpu", self.config.kernels)
+            return self._encoders[precision]
+
+    def stop(self) -> None:
+        """End running ``score_shard`` calls soon, with Stopped."""
+        self._stopped.set()
 
     def describe(self) -> dict:
-        """What ran, for the manifest: back end of the first level and the cascade."""
-        return {"kernels": self.encoder(0).name, "cascade": list(self.levels)}
+        """What runs, for the manifest: precision and back end of the first level."""
+        return {"device": "cpu", "precision": self.levels[0], "kernels": self._encoders[self.levels[0]].name}
 
-    def score_shard(
-        self, shard: EncodedSentences, bands: Bands | None
-    ) -> tuple[ScoredSentences, Bands | None]:
+    def score_shard(self, shard: EncodedSentences, bands: Bands | None) -> tuple[ScoredSentences, Bands | None]:
         """Score one shard; a pure function of the shard, the bands and the configuration.
 
         Args:
@@ -100,72 +106,77 @@ class Engine:
 
         Returns:
             the scores, and the bands for the next shard: wider when evidence against them was found (the shard is then
-            scored again with the wider ones).
+            scored again with the wider ones), None when there was too little to calibrate on.
         """
-        plan = self._plan(shard)
+        if not len(shard.unit_sentence):
+            record = Evidence(len(self.levels)).certificate(bands, 0) if bands else {}
+            return self._assemble(shard, np.arange(len(shard)), [], [], record), bands
         with self._pool() as pool:
-            if not plan.blocks:
-                return self._assemble(shard, plan.original, [], [], {}), bands
-            if bands is None:
-                bands = self._calibrate(pool, shard)
-            retries = 0
+            in_force = bands or self._calibrate(pool, shard)
+            rescored = 0
             while True:
-                scores = list(pool.map(lambda block: self._score(block, bands), plan.blocks))
-                evidence = self._merged(scores)
-                if not self.config.certify or not evidence.refutes(bands):
-                    break
-                bands, retries = bands.widened(evidence.max_error), retries + 1
                 plan = self._plan(shard)
-        certificate = _certificate(bands, evidence, retries)
-        return self._assemble(shard, plan.original, plan.blocks, scores, certificate), bands
+                scores = self._score_all(pool, plan, in_force)
+                evidence = self._merged(scores)
+                if not self.config.certify or not evidence.refutes(in_force):
+                    break
+                in_force, rescored = in_force.widened(evidence.max_error), rescored + 1
+        record = evidence.certificate(in_force, rescored)
+        after = in_force if in_force.levels == self.levels else None
+        return self._assemble(shard, plan.original, plan.blocks, scores, record), after
+
+    def _score_all(self, pool: ThreadPoolExecutor, plan: Plan, bands: Bands) -> list[BlockScores]:
+        total = sum(len(block.sentences) for block in plan.blocks)
+
+        def score(block: SentenceBlock) -> BlockScores:
+            scores = self._decide(block, bands)
+            self.progress(len(block.sentences) / total, scores.tokens)
+            return scores
+
+        return list(pool.map(score, plan.blocks))
 
     def _plan(self, shard: EncodedSentences, block_tokens: int = BLOCK_TOKENS) -> Plan:
         return plan_blocks(shard, self.template, self.config.method, self.config.max_length, block_tokens)
 
     def _pool(self) -> ThreadPoolExecutor:
-        """Worker threads that each run their torch products on one core: a batch a core scales better than one batch on all."""
+        """Worker threads with one core each: a batch a core scales better than one batch on all cores."""
         return ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def _decide(self, block: SentenceBlock, bands: Bands) -> BlockScores:
         return BlockScorer(block, self.encoder, bands, self.rules).run()
 
-    def _score(self, block: SentenceBlock, bands: Bands) -> BlockScores:
-        scores = self._decide(block, bands)
-        self.progress(len(block.sentences), scores.tokens)
-        return scores
-
     def _merged(self, scores: list[BlockScores]) -> Evidence:
-        total = Evidence(len(self.levels))
+        total = Evidence(scores[0].evidence.levels)
         for block in scores:
             total.merge(block.evidence)
         return total
 
     def _calibrate(self, pool: ThreadPoolExecutor, shard: EncodedSentences) -> Bands:
-        """Bands from this shard: float32 against float64 on whole sentences, the first level against float32 on variants."""
-        bands = Bands.uncalibrated(self.levels)
-        if not self.config.certify:
-            return bands
-        sample = _sample(shard, CALIBRATION_UNITS)
-        blocks = self._plan(sample, CALIBRATION_BLOCK).blocks
-        evidence = Evidence(len(self.levels))
-        low = self.levels.index("float32")
-        for pair in pool.map(lambda block: self._full_pair(block, low), blocks):
-            evidence.compare(low, *pair)
-        bands = calibrated(self.levels, evidence.max_error)
-        if low == 0:
-            return bands
-        open_bands = Bands(self.levels, (float("inf"), *bands.eps[1:]))
-        evidence.merge(self._merged(list(pool.map(lambda block: self._decide(block, open_bands), blocks))))
-        return calibrated(self.levels, evidence.max_error)
+        """Bands from a sample of this shard: float32 against float64 on sentences, the first level on variants.
 
-    def _full_pair(self, block: SentenceBlock, low: int) -> tuple[np.ndarray, np.ndarray]:
-        """Log-odds of some whole sentences of a block at a level and the next: float64 [V] each."""
-        count = len(block.block.room)
-        units = np.arange(0, count, max(1, count // CALIBRATION_FLOAT64), dtype=np.int32)
+        A shard with too few sentences for the latter starts at float32.
+        """
+        if not self.config.certify:
+            return Bands(self.levels, (TIE,))
+        blocks = self._plan(sample(shard, CALIBRATION_SENTENCES), CALIBRATION_BLOCK).blocks
+        exact = self.levels[self.levels.index("float32") :]
+        evidence = Evidence(len(exact))
+        for pair in pool.map(lambda block: self._full_pair(block, exact), blocks):
+            evidence.compare(0, *pair)
+        bands = calibrated(exact, evidence.max_error)
+        if exact == self.levels or sum(len(block.sentences) for block in blocks) < CALIBRATION_SENTENCES:
+            return bands
+        paired = Bands(self.levels, (float("inf"), *bands.eps))
+        seen = self._merged(list(pool.map(lambda block: self._decide(block, paired), blocks)))
+        return Bands(self.levels, (*calibrated(self.levels[:2], seen.max_error).eps[:1], *bands.eps))
+
+    def _full_pair(self, block: SentenceBlock, levels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds of some whole sentences of a block at the two levels: float64 [V] each."""
+        units = np.arange(0, len(block.block.room), CALIBRATION_STRIDE, dtype=np.int32)
         full = np.full(len(units), FULL, np.int32)
-        ask = Asker(block, self.encoder, self.config.batch_tokens)
+        ask = Asker(block, self.encoder, levels, self.config.batch_tokens)
         ask.target = np.maximum(block.unit_label, 0)
-        return ask(low, units, full), ask(low + 1, units, full)
+        return ask(0, units, full), ask(1, units, full)
 
     def _assemble(self, shard, original, blocks, scores, certificate) -> ScoredSentences:
         """Blocks' outcomes in corpus order; equal sentences take the one that was scored."""
@@ -190,46 +201,3 @@ class Engine:
             mask_index,
             certificate,
         )
-
-
-def _sample(shard: EncodedSentences, count: int) -> EncodedSentences:
-    """About ``count`` sentences spread evenly over the shard's lengths, with their units."""
-    from dataclasses import replace
-
-    order = np.argsort(np.diff(shard.offsets), kind="stable")
-    order = order[np.isin(order, shard.unit_sentence)]
-    chosen = np.sort(
-        order[np.unique(np.linspace(0, len(order) - 1, min(count, len(order))).astype(np.int64))]
-    )
-    units = np.flatnonzero(np.isin(shard.unit_sentence, chosen))
-    offsets, index = take_ragged(shard.offsets, np.arange(len(shard.input_ids)), chosen)
-    context_offsets, context_ids = take_ragged(shard.context_offsets, shard.context_ids, units)
-    return replace(
-        shard,
-        row=shard.row[chosen],
-        sentence=shard.sentence[chosen],
-        offsets=offsets,
-        input_ids=shard.input_ids[index],
-        char_start=shard.char_start[index],
-        char_end=shard.char_end[index],
-        label=shard.label[chosen],
-        unit_sentence=np.searchsorted(chosen, shard.unit_sentence[units]).astype(np.int32),
-        unit_label=shard.unit_label[units],
-        context_offsets=context_offsets,
-        context_ids=context_ids,
-    )
-
-
-def _certificate(bands: Bands, evidence: Evidence, retries: int) -> dict:
-    """The cascade's record of one shard, JSON-ready; ``eps`` is what the next shard starts with."""
-    return {
-        "levels": list(bands.levels),
-        "eps": [eps if np.isfinite(eps) else None for eps in bands.eps],
-        "decisions": evidence.decisions,
-        "rechecked": evidence.rechecked.tolist(),
-        "pairs": evidence.pairs.tolist(),
-        "max_error": evidence.max_error.tolist(),
-        "audited": evidence.audited,
-        "flips": evidence.flips,
-        "rescored": retries,
-    }

@@ -100,16 +100,21 @@ def check_path(path: str) -> None:
         raise Unreadable(path, None, None, f"cannot be read: {error.strerror}") from error
 
 
-def _open_stream(path: str) -> Stream:
+def open_input(path: str) -> io.BufferedReader:
+    """The bytes of an input as they are."""
     if path == STDIN:
         try:
             # A reader of our own: a thread that waits in sys.stdin's would hold its lock when Python exits.
             return open(sys.stdin.fileno(), "rb", closefd=False)
         except (OSError, ValueError):
             return io.BufferedReader(sys.stdin.buffer)
+    return open(path, "rb", _BUFFER)
+
+
+def _open_stream(path: str) -> Stream:
     if _format(path)[1]:
         return gzip.open(path, "rb")  # no larger buffer around it: that would lose the data before a cut
-    return open(path, "rb", _BUFFER)
+    return open_input(path)
 
 
 @contextmanager

@@ -57,22 +57,28 @@ def encode_texts(
     segment: str = "sentence",
     class_names: Mapping[str, int] | None = None,
     num_labels: int | None = None,
+    first_row: int = 0,
 ) -> EncodedSentences:
-    """Sentences of texts in memory, each a string or (string, label).
+    """Sentences of texts in memory, each a string or (string, label); numbered from ``first_row``.
 
     Raises:
         InputError: a NUL, half of a surrogate pair, or a label that is not one of the classes; its line is
             the number of the text, from 1.
     """
     documents = []
-    for row, item in enumerate(texts):
+    for row, item in enumerate(texts, first_row):
         text, label = (item, None) if isinstance(item, str) else item
         check_text(text, "<texts>", row + 1, "text")
         documents.append(Document(row, text, label, None, "<texts>", row + 1))
     segmenter = Segmenter(segment)
     spans = [segmenter.split(document.text) for document in documents]
     return encoder.encode(
-        documents, spans, class_names=class_names, num_labels=num_labels, first_row=0, end_row=len(documents)
+        documents,
+        spans,
+        class_names=class_names,
+        num_labels=num_labels,
+        first_row=first_row,
+        end_row=first_row + len(documents),
     )
 
 
@@ -138,16 +144,19 @@ def _shards(paths, config: ScoreConfig, encoder, class_names, num_labels, first_
         end_row = first_row + len(batch)
         if wanted is None or shard in wanted:
             documents = [document for document in batch if document is not None]
-            yield shard, encoder.encode(
-                documents,
-                [segmenter.split(d.text) if d.aspects is None else () for d in documents],
-                class_names=class_names,
-                num_labels=num_labels,
-                label_field=config.label_field,
-                first_row=first_row,
-                end_row=end_row,
-                skipped=skipped,
-                on_error=config.on_error,
+            yield (
+                shard,
+                encoder.encode(
+                    documents,
+                    [segmenter.split(d.text) if d.aspects is None else () for d in documents],
+                    class_names=class_names,
+                    num_labels=num_labels,
+                    label_field=config.label_field,
+                    first_row=first_row,
+                    end_row=end_row,
+                    skipped=skipped,
+                    on_error=config.on_error,
+                ),
             )
         skipped.clear()
         first_row = end_row

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ASSETS = Path(__file__).parent / "assets"
+EMBEDDED = "embedded"
 WEIGHTS, WEIGHTS_INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -57,7 +58,7 @@ def resolve_model(model: str | None) -> ModelFiles:
         ModelError: no such directory or hub model, no config.json or one that cannot be read, no safetensors
             weights, or no tokenizer.
     """
-    path, name = (ASSETS, "embedded") if model is None else (Path(model), model)
+    path, name = (ASSETS, EMBEDDED) if model is None else (Path(model), model)
     if not path.is_dir():
         path = _download(model)
     config = _read_config(path, name)

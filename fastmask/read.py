@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 from .errors import FastmaskError, InputError
-from .formats import STDIN, Fields, Unreadable, check_path, open_records, source_name, type_name
+from .formats import STDIN, Fields, Unreadable, check_path, open_input, open_records, source_name, type_name
 from .records import Aspect, Document
 
 ASPECTS_FIELD = "aspects"
@@ -49,26 +49,28 @@ def read_rows(
     for path in paths:
         check_path(path)
     corpus = _Corpus(text_field, label_field, encoding)
-    if start_row and paths[0] != STDIN:
-        # Whether this is an aspect corpus was settled by its first document, which the caller jumps over.
+    if start_row and paths and paths[0] != STDIN:
+        # The first document, which the caller jumps over, settles whether this is an aspect corpus: any() stops
+        # once it is read, and ``corpus`` remembers.
         any(_rows(paths[:1], corpus, True, 0, []))
     return _rows(paths, corpus, on_error == "skip", start_row, [] if skipped is None else skipped)
 
 
 def describe_inputs(paths: Sequence[str]) -> list[dict]:
-    """``{"name", "bytes", "sha256"}`` of each input; null size and hash for standard input.
+    """``{"name", "bytes", "sha256"}`` of each input; null size and hash for standard input that is a pipe.
 
     Raises:
         InputError: for a path that cannot be read.
     """
     inputs = []
     for path in paths:
+        check_path(path)
         size = digest = None
-        if path != STDIN:
-            check_path(path)
-            with open(path, "rb") as stream:
+        with open_input(path) as stream:
+            if stream.seekable():
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 size = stream.tell()
+                stream.seek(0)
         inputs.append({"name": path, "bytes": size, "sha256": digest})
     return inputs
 

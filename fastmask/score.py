@@ -16,6 +16,9 @@ from .verdict import UnitScores, Verdict
 # Share of accepted decisions that are recomputed at the next precision.
 AUDIT_SHARE = 1 / 256
 
+Encoders = Callable[[str], Encoder]
+"""The encoder of a precision."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -73,31 +76,31 @@ def log_odds(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
 class Asker:
     """Runs variants of one block at any level, each distinct variant once."""
 
-    def __init__(self, sentences: SentenceBlock, encoder: Callable[[int], Encoder], batch_tokens: int):
-        self.block, self.encoder, self.batch_tokens = sentences.block, encoder, batch_tokens
-        self.memos: dict[int, tuple[Memo, np.ndarray]] = {}
+    def __init__(self, sentences: SentenceBlock, encoder: Encoders, levels: tuple[str, ...], batch_tokens: int):
+        self.block, self.encoder, self.levels, self.batch_tokens = sentences.block, encoder, levels, batch_tokens
+        self.memos: dict[str, tuple[Memo, np.ndarray | None]] = {}
         self.target = sentences.unit_label.copy()
         self.tokens = 0
 
-    def logits(self, level: int, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    def logits(self, precision: str, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Class logits float64 [V, C] of variants (units, indices int32 [V])."""
         hashes, lengths = hash_variants(self.block, units, indices)
-        memo, known = self.memos.get(level, (Memo(), None))
+        memo, known = self.memos.get(precision) or (Memo(), None)
         before = memo.used
         slots = memo.slots(hashes)
         fresh, first = np.unique(slots, return_index=True)
         first = first[fresh >= before]
         if len(first):
-            found = self._run(level, units[first], indices[first], lengths[first])
+            found = self._run(precision, units[first], indices[first], lengths[first])
             known = found if known is None else np.concatenate([known, found])
-        self.memos[level] = memo, known
+        self.memos[precision] = memo, known
         return known[slots]
 
     def __call__(self, level: int, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """Log-odds float64 [V] of each unit's target class."""
-        return log_odds(self.logits(level, units, indices), self.target[units])
+        """Log-odds float64 [V] of each unit's target class at a level of the cascade."""
+        return log_odds(self.logits(self.levels[level], units, indices), self.target[units])
 
-    def _run(self, level, units, indices, lengths) -> np.ndarray:
+    def _run(self, precision, units, indices, lengths) -> np.ndarray:
         order = np.argsort(lengths, kind="stable")
         ends = np.cumsum(lengths[order], dtype=np.int64)
         self.tokens += int(ends[-1])
@@ -106,7 +109,7 @@ class Asker:
         out = None
         for part in np.split(order, np.flatnonzero(np.diff(batch)) + 1):
             packed = pack_variants(self.block, units[part], indices[part], lengths[part])
-            found = self.encoder(level).logits(packed)
+            found = self.encoder(precision).logits(packed)
             out = np.empty((len(order), found.shape[1])) if out is None else out
             out[part] = found
         return out
@@ -115,12 +118,10 @@ class Asker:
 class BlockScorer:
     """Scores one block. One thread each; encoders are shared."""
 
-    def __init__(
-        self, sentences: SentenceBlock, encoder: Callable[[int], Encoder], bands: Bands, rules: Rules
-    ):
+    def __init__(self, sentences: SentenceBlock, encoder: Callable[[int], Encoder], bands: Bands, rules: Rules):
         self.sentences, self.bands, self.rules = sentences, bands, rules
         self.block = sentences.block
-        self.ask = Asker(sentences, encoder, rules.batch_tokens)
+        self.ask = Asker(sentences, encoder, bands.levels, rules.batch_tokens)
         self.evidence = Evidence(len(bands.levels))
 
     def run(self) -> BlockScores:
@@ -137,19 +138,16 @@ class BlockScorer:
             self._all_at_once(units)
         return self._outcome(self.scores, predicted)
 
-    def _float32(self) -> int:
-        return self.bands.levels.index("float32") if self.rules.certify else len(self.bands.levels)
-
     def _classify(self) -> tuple[np.ndarray, Targets]:
         """argmax class int32 [U] of whole sentences, and the units' targets; the class asked about is set, too."""
         units = np.arange(len(self.block.room), dtype=np.int32)
         full = np.full(len(units), FULL, np.int32)
-        logits = self.ask.logits(self._float32(), units, full)
+        logits = self.ask.logits("float32", units, full)
         if self.rules.certify:
             top = np.sort(logits, axis=1)
             near = np.flatnonzero(top[:, -1] - top[:, -2] <= 2 * self.bands.float32).astype(np.int32)
             if len(near):
-                logits[near] = self.ask.logits(len(self.bands.levels) - 1, near, full[near])
+                logits[near] = self.ask.logits(self.bands.levels[-1], near, full[near])
         predicted = logits.argmax(axis=1).astype(np.int32)
         given = self.sentences.unit_label
         self.ask.target = target = np.where(given >= 0, given, predicted)

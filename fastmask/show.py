@@ -117,9 +117,7 @@ def _style(strength: float, masked: bool) -> str:
     return f"{weight}black on #ff{pale:02x}{pale:02x}"
 
 
-def sentence_table(
-    tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]
-) -> Table:
+def sentence_table(tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Table:
     """A line per token: position, token, S(w) ("-" where the sentence was not scored), "masked" or nothing.
 
     Args: as ``sentence_text``; tokens are shown as they are.

@@ -1,9 +1,9 @@
-"""What each scoring step asks the classifier: variants of a unit's tokens, described by (unit, index) and packed by numba.
+"""What each scoring step asks the classifier: variants of a unit's tokens, as (unit, index), packed by numba.
 
-Index i of a unit with tokens w0..wn-1 names the variant that scores token i: ``prefix`` w0..wi, ``leave-one-out`` all but
-wi, ``greedy`` the tokens kept before i, then wi (paper section 2.2). Index FULL is the whole sentence. A variant longer
-than the unit's room is cut on the right. Because greedy keeps positions in ascending order, any of its past variants can
-be packed again later.
+Index i of a unit with tokens w0..wn-1 names the variant that scores token i: ``prefix`` w0..wi, ``leave-one-out``
+all but wi, ``greedy`` the tokens kept before i, then wi (paper section 2.2). Index FULL is the whole sentence. A
+variant longer than the unit's room is cut on the right. Because greedy keeps positions in ascending order, any of
+its past variants can be packed again later.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _hash_variants(block, units, indices, hashes, lengths):
 
 
 def hash_variants(block: Block, units: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Identity and size of variants: units int32 [V], indices int32 [V] -> hash uint64 [V], length in tokens int32 [V]."""
+    """Identity and size of variants: units, indices int32 [V] -> hash uint64 [V], length in tokens int32 [V]."""
     hashes, lengths = np.empty(len(units), np.uint64), np.empty(len(units), np.int32)
     if len(units):
         _hash_variants(block.arrays, units, indices, hashes, lengths)
@@ -193,9 +193,7 @@ def _advance(offsets, room, kept, kept_count, cursor, active, z, level, importan
     return remaining
 
 
-def advance(
-    block: Block, active: np.ndarray, z: np.ndarray, level: np.ndarray, important: np.ndarray
-) -> np.ndarray:
+def advance(block: Block, active: np.ndarray, z: np.ndarray, level: np.ndarray, important: np.ndarray) -> np.ndarray:
     """Apply the decisions at every active unit's cursor to greedy's buffers.
 
     Args:
@@ -205,9 +203,7 @@ def advance(
     Returns:
         int32 [<= A], the units that have tokens left.
     """
-    count = _advance(
-        block.offsets, block.room, block.kept, block.kept_count, block.cursor, active, z, level, important
-    )
+    count = _advance(block.offsets, block.room, block.kept, block.kept_count, block.cursor, active, z, level, important)
     return active[:count]
 
 

@@ -44,7 +44,7 @@ class Verdict:
         self.shared = sentences.is_aspect
 
     def _smallest(self, values: np.ndarray) -> np.ndarray:
-        """Smallest over a sentence's counted units: unit tokens float64 [T] -> sentence tokens, inf where there is none."""
+        """Smallest over a sentence's counted units: unit tokens float64 [T] -> sentence tokens, else inf."""
         out = np.full(self.sentences.offsets[-1], np.inf)
         np.minimum.at(out, self.token[self.counted], values[self.counted])
         return out

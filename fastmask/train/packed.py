@@ -40,9 +40,7 @@ class PackedTensors:
     real: torch.Tensor
 
 
-def pack(
-    sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], device: str = "cpu"
-) -> PackedTensors:
+def pack(sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], device: str = "cpu") -> PackedTensors:
     """Packs B sequences of ids (int [n_i], special tokens included, n_i >= 1) and their token types."""
     import torch
 

@@ -38,7 +38,7 @@ def _normalise(row, base, hidden, weight, bias, eps, out):
 
 @nb.njit(**_JIT)
 def residual_layernorm(x, residual, weight, bias, eps, out):
-    """``out = LayerNorm(x + residual)``; x, residual, out [T, H], weight and bias float32 [H]. out may be x or residual."""
+    """``out = LayerNorm(x + residual)``: all [T, H], weight and bias float32 [H]; out may be x or residual."""
     tokens, hidden = x.shape
     x_flat, residual_flat, out_flat = x.reshape(-1), residual.reshape(-1), out.reshape(-1)
     row = np.empty(hidden, np.float32)

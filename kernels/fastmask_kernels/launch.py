@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 
 from . import cpu, reference
@@ -39,12 +41,10 @@ class CpuOps:
     """numba kernels around oneDNN matrix products with packed weights: float32 and bfloat16 on the CPU."""
 
     name = "numba+onednn"
-    _FUSED = {
-        "none": ("none", []),
-        "gelu": ("gelu", ["none"]),
-        "gelu_tanh": ("gelu", ["tanh"]),
-        "relu": ("relu", []),
-    }
+    # oneDNN's name of an activation, and its variant.
+    _FUSED = MappingProxyType(
+        {"none": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
+    )
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
@@ -53,8 +53,7 @@ class CpuOps:
         """See ``reference.embed``; ids int32 [T]."""
         out = torch.empty(len(input_ids), word.shape[1], dtype=self.dtype)
         arrays = (
-            _array(t)
-            for t in (input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias)
+            _array(t) for t in (input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias)
         )
         cpu.embed(*arrays, eps, _array(out))
         return out
@@ -89,12 +88,11 @@ class CpuOps:
         kind, algorithm = self._FUSED[activation]
         packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(self.dtype).contiguous())
         bias = layer.bias.detach().to(self.dtype)
-        argument = algorithm[0] if algorithm else ""
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, kind, [], argument)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, kind, [], algorithm)
 
 
 def select_ops(device: str, dtype: torch.dtype, hidden: int, head_dim: int):
-    """The fastest ops for a device ("cpu", "cuda:0", ...), dtype and shape; both kinds give the same values within rounding."""
+    """The fastest ops for a device ("cpu", ...), dtype and shape; all give the same values within rounding."""
     fits = hidden % LANES == 0 and head_dim % LANES == 0
     packed = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if device == "cpu" and dtype in (torch.float32, torch.bfloat16) and fits and packed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 
@@ -20,7 +22,7 @@ def residual_layernorm(x, residual, weight, bias, eps):
 def varlen_attention(qkv, cu_seqlens, max_seqlen, heads):
     """Softmax attention inside each packed sequence: qkv [T, 3 * H], cu_seqlens int [B + 1] -> [T, H]."""
     bounds = cu_seqlens.tolist()
-    out = [_attend(qkv[start:end], heads) for start, end in zip(bounds, bounds[1:], strict=False)]
+    out = [_attend(qkv[start:end], heads) for start, end in pairwise(bounds)]
     return torch.cat(out) if out else qkv[:, : qkv.shape[1] // 3]
 
 
@@ -40,7 +42,7 @@ def cls_attention(query, x, cu_seqlens, max_seqlen, heads):
     """
     bounds = cu_seqlens.tolist()
     out = []
-    for b, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for b, (start, end) in enumerate(pairwise(bounds)):
         rows = x[start:end].to(query.dtype)
         out.append(torch.softmax(query[b] @ rows.T, dim=-1) @ rows)
     return torch.stack(out) if out else query

@@ -1,8 +1,9 @@
 """A 16-lane float32 vector for numba.
 
-LLVM leaves the short loops of attention and layer norm mostly scalar (aliasing, trip counts of a few tokens), so the CPU
-kernels say which values are vectors. LLVM splits ``<16 x float>`` to whatever the machine has. Arrays are float32, or
-uint16 holding bfloat16 bits: ``load`` widens and ``store`` rounds to nearest even, so one kernel serves both.
+LLVM leaves the short loops of attention and layer norm mostly scalar (aliasing, trip counts of a few tokens), so
+the CPU kernels say which values are vectors. LLVM splits ``<16 x float>`` to whatever the machine has. Arrays are
+float32, or uint16 holding bfloat16 bits: ``load`` widens and ``store`` rounds to nearest even, so one kernel serves
+both.
 """
 
 from __future__ import annotations
@@ -47,11 +48,7 @@ def _element_pointer(context, builder, array_type, array, index):
 
 
 def _check(array_type):
-    if (
-        array_type.dtype not in (types.float32, types.uint16)
-        or array_type.layout != "C"
-        or array_type.ndim != 1
-    ):
+    if array_type.dtype not in (types.float32, types.uint16) or array_type.layout != "C" or array_type.ndim != 1:
         raise TypeError(f"needs a contiguous float32 or uint16 vector, not {array_type}")
 
 
@@ -165,9 +162,7 @@ def first_lanes(typingctx, value, count, fill):
     def codegen(context, builder, signature, args):
         vector, limit, other = args
         limits = builder.shuffle_vector(
-            builder.insert_element(
-                ir.Constant(_VI32, ir.Undefined), builder.trunc(limit, _I32), ir.Constant(_I32, 0)
-            ),
+            builder.insert_element(ir.Constant(_VI32, ir.Undefined), builder.trunc(limit, _I32), ir.Constant(_I32, 0)),
             ir.Constant(_VI32, ir.Undefined),
             _constant(0),
         )
@@ -186,9 +181,7 @@ def exp(typingctx, x):
             return ir.Constant(_VF32, [value] * LANES)
 
         x = _call_vector(builder, "maxnum", [args[0], scalar(-87.0)])
-        k = _call_vector(
-            builder, "floor", [_call_vector(builder, "fma", [x, scalar(1.44269504), scalar(0.5)])]
-        )
+        k = _call_vector(builder, "floor", [_call_vector(builder, "fma", [x, scalar(1.44269504), scalar(0.5)])])
         r = _call_vector(builder, "fma", [k, scalar(-0.693359375), x])
         r = _call_vector(builder, "fma", [k, scalar(2.12194440e-4), r])
         p = scalar(1.9875691500e-4)

@@ -1,0 +1,5 @@
+"""``python -m fastmask``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,111 @@
+"""``fastmask.score``: texts in memory to records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from .config import ScoreConfig
+from .errors import ModelError
+from .frontend import encode_texts
+from .models import EMBEDDED, load_tokenizer, resolve_model
+from .records import ScoredSentences
+from .scorer import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceRecord:
+    """What ``fastmask.score`` yields for a sentence of n tokens.
+
+    Attributes:
+        row, sentence: number of the text, and of the sentence in it.
+        text: the text the spans refer to.
+        tokens: the n wordpieces; spans: their (start, end) characters in the text.
+        importance: float32 [n], S(w), or None where the sentence was not scored.
+        mask_index: int32 [m], positions to mask, ascending.
+        label: given class, or None; predicted: argmax class; prob: P(y|s).
+    """
+
+    row: int
+    sentence: int
+    text: str
+    tokens: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    importance: np.ndarray | None
+    mask_index: np.ndarray
+    label: int | None
+    predicted: int | None
+    prob: float | None
+
+
+def score(
+    texts: Iterable[str | tuple[str, str | int | None]], model: str | None = None, method: str = "greedy", **options
+) -> Iterator[SentenceRecord]:
+    """Score texts in memory: one record per sentence, in order.
+
+    Args:
+        texts: strings, or (string, label) pairs.
+        model: directory or hub id; None is the embedded English sentiment classifier.
+        method: one of config.METHODS.
+        options: other fields of ScoreConfig.
+
+    Raises:
+        FastmaskError: with one line for the user.
+    """
+    config = ScoreConfig(model=model, method=method, **options)
+    return _records(iter(texts), Scorer(config))
+
+
+def shard_tokens(manifest: dict) -> Callable[[list[int]], list[str]]:
+    """The function from a run's token ids to wordpieces, by the tokenizer that its manifest names.
+
+    Raises:
+        ModelError: that tokenizer is gone, or is not the same any more.
+    """
+    recorded = manifest["tokenizer"]
+    files = resolve_model(None if recorded["name"] == EMBEDDED else recorded["name"])
+    if files.tokenizer_sha256 != recorded["vocabulary_sha256"]:
+        raise ModelError(f"{recorded['name']}: its tokenizer is not the one that these shards were made with")
+    return load_tokenizer(files).convert_ids_to_tokens
+
+
+def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
+    config, first = scorer.config, 0
+    while batch := list(islice(texts, config.shard_rows)):
+        shard = encode_texts(
+            batch,
+            scorer.encoder,
+            segment=config.segment,
+            class_names=scorer.class_names,
+            num_labels=scorer.num_labels,
+            first_row=first,
+        )
+        plain = [item if isinstance(item, str) else item[0] for item in batch]
+        yield from _unpack(scorer.score_shard(shard), plain, scorer.tokenizer)
+        first += len(batch)
+
+
+def _unpack(scored: ScoredSentences, texts: list[str], tokenizer) -> Iterator[SentenceRecord]:
+    s = scored.sentences
+    for n in range(len(s)):
+        at = slice(s.offsets[n], s.offsets[n + 1])
+        row = int(s.row[n])
+        yield SentenceRecord(
+            row=row,
+            sentence=int(s.sentence[n]),
+            text=texts[row - s.first_row],
+            tokens=tuple(tokenizer.convert_ids_to_tokens(s.input_ids[at].tolist())),
+            spans=tuple(zip(s.char_start[at].tolist(), s.char_end[at].tolist(), strict=True)),
+            importance=scored.importance[at] if scored.scored[n] else None,
+            mask_index=scored.mask_index[scored.mask_offsets[n] : scored.mask_offsets[n + 1]],
+            label=_known(s.label[n]),
+            predicted=_known(scored.predicted[n]),
+            prob=None if np.isnan(scored.prob[n]) else float(scored.prob[n]),
+        )
+
+
+def _known(index: np.int32) -> int | None:
+    return None if index < 0 else int(index)

@@ -1,0 +1,201 @@
+"""The commands. Everything heavy is imported inside them, so that ``--help`` is instant; only this file prints."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+import time
+
+import click
+
+from . import __version__
+from .config import KERNELS, METHODS, PRECISIONS, ScoreConfig
+from .errors import FastmaskError
+from .options import options_of
+
+SCORE_HELP = {
+    "model": "Classifier: a directory or a hub id; without it the embedded English sentiment classifier.",
+    "method": "How importance is measured.",
+    "threshold": "d of the paper's rule: a smaller drop in P(class) marks a token as important.",
+    "mask_rate": "At most max(1, int(RATE * n)) masks in a sentence of n tokens; no cap without it.",
+    "like": "For --method random: a shard directory whose number of masks per sentence is copied.",
+    "stop_words": "Never masked: english, none, or a file with one word a line.",
+    "segment": "sentence: documents are cut into sentences; line: each is one sentence.",
+    "text_field": "Column or key of the text.",
+    "label_field": "Column or key of the label; where it is absent the classifier's own answer is the class.",
+    "max_length": "Longest classifier input in tokens.",
+    "precision": "Precision of the first pass; masks do not depend on it.",
+    "certify": "Recheck doubtful decisions at higher precision.",
+    "device": "auto, cpu or cuda.",
+    "kernels": "Back end of the forward pass.",
+    "batch_tokens": "Token budget of one forward batch.",
+    "shard_rows": "Documents a shard.",
+    "encoding": "Encoding of text inputs.",
+    "on_error": "What to do about a bad row.",
+    "seed": "Of the random method and the audit sample.",
+    "threads": "Scoring threads; 0 is one per core.",
+}
+_CHOICES = {
+    "method": METHODS,
+    "precision": PRECISIONS,
+    "kernels": KERNELS,
+    "segment": ("sentence", "line"),
+    "on_error": ("fail", "skip"),
+}
+_SPECIAL = {name: {"type": click.Choice(values)} for name, values in _CHOICES.items()}
+_SPECIAL["certify"] = {"flag": "--certify/--no-certify"}
+score_options = options_of(ScoreConfig, SCORE_HELP, **_SPECIAL)
+MODEL_FIELDS = ("model", "method", "threshold", "mask_rate", "stop_words", "max_length", "precision")
+explain_options = options_of(ScoreConfig, {name: SCORE_HELP[name] for name in MODEL_FIELDS}, **_SPECIAL)
+
+
+def _console(stderr: bool = False):
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def command(function):
+    """``--debug``, and one line instead of a traceback for whatever goes wrong."""
+
+    @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+    @functools.wraps(function)
+    def run(*args, debug: bool, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            _say("fastmask: stopped; the same command goes on from here")
+            _leave(130)
+        except BrokenPipeError:
+            sys.stdout = None
+            _leave(1)
+        except Exception as error:
+            if debug:
+                raise
+            _say(f"fastmask: error: {_one_line(error)}")
+            _leave(1)
+
+    return cli.command(name=function.__name__.rstrip("_").replace("_", "-"))(run)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, FastmaskError):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (unexpected; --debug shows where)"
+
+
+def _leave(code: int) -> None:
+    raise click.exceptions.Exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fastmask")
+def cli():
+    """Score how much each token matters to a task, and write mask-index shards for masked-language-model training."""
+
+
+@command
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, help="Directory of the shards.")
+@score_options
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it was made with another configuration.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def score(corpus, out, overwrite, quiet, **options):
+    """Score CORPUS files into a directory of shards.
+
+    CORPUS: .txt (a document a line), .jsonl, .csv, .tsv or .parquet, each also .gz, or - for lines on standard input.
+    A run that was stopped goes on when the same command is given again.
+    """
+    from .pipeline import score_corpus
+
+    meter = None
+    if not quiet:
+        from .meter import Meter
+
+        meter = Meter(_console(stderr=True), _say)
+    began = time.monotonic()
+    manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter)
+    if not quiet:
+        total, skipped = manifest["totals"], manifest["skipped"]["count"]
+        share = total["masked"] / max(1, total["tokens"])
+        line = (
+            f"{out}: {total['rows']:,} sentences, {total['tokens']:,} tokens, {total['masked']:,} masked ({share:.1%})"
+        )
+        _say(f"{line} in {time.monotonic() - began:,.0f} s" + (f"; {skipped:,} rows skipped" if skipped else ""))
+
+
+@command
+@click.argument("text")
+@explain_options
+def explain(text, **options):
+    """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
+    from .api import score as score_texts
+    from .show import sentence_table, sentence_text
+
+    console, found = _console(), False
+    for record in score_texts([text], **options):
+        found = True
+        console.print(sentence_text(record.tokens, record.importance, record.mask_index, method=options["method"]))
+        if record.prob is not None:
+            console.print(f"class {record.predicted}, P = {record.prob:.4f}")
+        console.print(sentence_table(record.tokens, record.importance, record.mask_index))
+    if not found:
+        raise FastmaskError("TEXT: there is no token in it")
+
+
+@command
+@click.argument("out")
+@click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences.")
+@click.option("--scores", is_flag=True, help="With a table of every token's importance.")
+def inspect(out, rows, scores):
+    """Show what is in a finished shard directory."""
+    from .api import shard_tokens
+    from .dataset import open_shards
+    from .show import sentence_table, sentence_text, summary
+
+    shards = open_shards(out)
+    console = _console()
+    console.print(summary(shards.manifest))
+    if not rows:
+        return
+    tokens_of = shard_tokens(shards.manifest)
+    for row in shards.head(rows):
+        tokens = tokens_of(row["input_ids"])
+        method = shards.manifest["config"]["method"]
+        console.print(f"\n{row['row']}.{row['sentence']}", style="dim", end="  ")
+        console.print(sentence_text(tokens, row["importance"], row["mask_index"], method=method))
+        if scores:
+            console.print(sentence_table(tokens, row["importance"], row["mask_index"]))
+
+
+@command
+@click.argument("out")
+@click.option("--repair", is_flag=True, help="Make damaged shards again from the inputs.")
+def verify(out, repair):
+    """Check hashes, counts and schema of a finished shard directory; exit 1 and name what is damaged."""
+    from .shards import verify as find_damage
+
+    if repair:
+        from .pipeline import repair as make_again
+
+        for name in make_again(out):
+            click.echo(f"{name}: made again, identical")
+    damaged = find_damage(out)
+    for damage in damaged:
+        click.echo(f"{damage.file}: {damage.reason}")
+    if damaged:
+        _leave(1)
+    click.echo(f"{out}: ok")
+
+
+def main() -> None:
+    """Entry point of the ``fastmask`` command."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    cli(prog_name="fastmask")

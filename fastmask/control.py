@@ -1,0 +1,77 @@
+"""Method ``random``: as many masks as another run made, or a rate, at random positions (the paper's control)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from .config import ScoreConfig
+from .dataset import open_shards
+from .decide import cap_of, ragged_positions, random_positions
+from .errors import OutputError
+from .records import EncodedSentences, ScoredSentences
+from .schema import MANIFEST
+
+# The masker's rate (paper section 2.4), where neither a rate nor shards to copy are given.
+DEFAULT_RATE = 0.15
+
+
+class RandomControl:
+    """Masks shards at random, in sequence where counts are copied; no classifier is involved."""
+
+    def __init__(self, config: ScoreConfig):
+        self.config = config
+        self._counts = None if config.like is None else _Counts(config.like)
+
+    def identity(self) -> str | None:
+        """sha256 of the copied run's manifest, which holds the hashes of its shards."""
+        if self.config.like is None:
+            return None
+        return hashlib.sha256((Path(self.config.like) / MANIFEST).read_bytes()).hexdigest()
+
+    def mask_shard(self, shard: EncodedSentences) -> ScoredSentences:
+        """Random masks for the shard's sentences; nothing is scored."""
+        n, config = len(shard), self.config
+        lengths = np.diff(shard.offsets)
+        counts = self._counts.of(shard) if self._counts else cap_of(lengths, config.mask_rate or DEFAULT_RATE)
+        chosen = random_positions(config.seed, shard.row, shard.sentence, shard.offsets, counts)
+        return ScoredSentences(
+            sentences=shard,
+            predicted=np.full(n, -1, np.int32),
+            prob=np.full(n, np.nan, np.float32),
+            importance=np.zeros(len(shard.input_ids), np.float32),
+            scored=np.zeros(n, bool),
+            mask_offsets=(masks := ragged_positions(shard.offsets, chosen))[0],
+            mask_index=masks[1],
+        )
+
+
+class _Counts:
+    """Mask counts of another run, read along in corpus order with bounded memory."""
+
+    def __init__(self, like: str):
+        self.like = like
+        self._pieces = open_shards(like).mask_counts()
+        self._held = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+
+    def of(self, shard: EncodedSentences) -> np.ndarray:
+        """int64 [N]: the counts of the shard's sentences; shards come in ascending order.
+
+        Raises:
+            OutputError: the other run has other sentences.
+        """
+        while not len(self._held[0]) or self._held[0][-1] < shard.end_row:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._held = tuple(np.concatenate(pair) for pair in zip(self._held, piece, strict=True))
+        rows, sentences, counts = self._held
+        here = (rows >= shard.first_row) & (rows < shard.end_row)
+        same = np.array_equal(rows[here], shard.row) and np.array_equal(sentences[here], shard.sentence)
+        if not same or np.any(counts[here] > np.diff(shard.offsets)):
+            place = f"rows {shard.first_row} to {shard.end_row - 1}"
+            raise OutputError(f"--like {self.like}: its sentences are not those of this corpus in {place}")
+        self._held = tuple(column[rows >= shard.end_row] for column in self._held)
+        return counts[here].astype(np.int64)

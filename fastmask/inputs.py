@@ -1,0 +1,81 @@
+"""What a run is told to read: standard input made seekable, sizes and hashes, how many rows to expect."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from .config import ScoreConfig
+from .formats import STDIN
+from .read import read_documents
+
+_CHUNK = 1 << 22
+
+
+@contextmanager
+def seekable_standard_input(paths: Sequence[str]) -> Iterator[None]:
+    """Inside, standard input is a regular file if it is one of ``paths``: a pipe is copied to a temporary one first.
+
+    A run can then be resumed or refused by comparing its content, as with any other input.
+    """
+    if STDIN not in paths or not _has_descriptor() or _is_seekable():
+        yield
+        return
+    original = os.dup(0)
+    with tempfile.TemporaryFile() as spool:
+        with open(0, "rb", closefd=False) as pipe:
+            shutil.copyfileobj(pipe, spool, _CHUNK)
+        spool.flush()
+        spool.seek(0)
+        os.dup2(spool.fileno(), 0)
+        try:
+            yield
+        finally:
+            os.dup2(original, 0)
+            os.close(original)
+
+
+def _has_descriptor() -> bool:
+    try:
+        return sys.stdin.fileno() == 0
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def _is_seekable() -> bool:
+    try:
+        os.lseek(0, 0, os.SEEK_CUR)
+    except OSError:
+        return False
+    return True
+
+
+def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:
+    """Whether the first document has aspects; all others must agree with it."""
+    files = [path for path in paths if path != STDIN]
+    documents = read_documents(
+        files, text_field=config.text_field, label_field=config.label_field, encoding=config.encoding, on_error="skip"
+    )
+    first = next(documents, None) if files else None
+    return first is not None and first.aspects is not None
+
+
+def count_rows(paths: Sequence[str]) -> int | None:
+    """About how many rows there are, for the time left; None where only decompressing or waiting would tell."""
+    total = 0
+    for path in paths:
+        if path == STDIN or path.endswith(".gz"):
+            return None
+        if path.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            total += pq.ParquetFile(path).metadata.num_rows
+            continue
+        with open(path, "rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                total += chunk.count(b"\n")
+    return total

@@ -1,0 +1,113 @@
+"""Progress: a live bar with rows, tokens/s and time left on a terminal, a plain line now and then otherwise."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# Seconds between plain lines.
+_INTERVAL = 10.0
+
+
+class NoMeter:
+    """Says nothing."""
+
+    @contextmanager
+    def running(self, rows: int | None, done: int) -> Iterator[None]:
+        """Around the work: ``rows`` in the corpus (None if unknown), of which ``done`` are there already."""
+        yield
+
+    def shard(self, rows: int) -> None:
+        """A shard of so many rows begins."""
+
+    def advance(self, share: float, tokens: int) -> None:
+        """A share of the current shard is done, with so many tokens through the encoder; from any thread."""
+
+    def nothing_to_do(self, out: str) -> None:
+        """The run was finished before."""
+
+
+class Meter(NoMeter):
+    """Shows progress through a rich console, or as plain lines.
+
+    Args:
+        console: a ``rich.console.Console``; a bar is drawn where it is a terminal.
+        say: prints one plain line.
+    """
+
+    def __init__(self, console, say: Callable[[str], None]):
+        self.console, self.say = console, say
+        self._lock = threading.Lock()
+        self._rows = self._tokens = 0.0
+        self._shard_rows = 0
+        self._total: int | None = None
+        self._bar = None
+
+    @contextmanager
+    def running(self, rows: int | None, done: int) -> Iterator[None]:
+        """See ``NoMeter.running``."""
+        self._total, self._rows, self._first = rows, float(done), float(done)
+        self._began = self._said = time.monotonic()
+        if done:
+            self.say(f"resuming after {done:,} rows")
+        if not self.console.is_terminal:
+            yield
+            return
+        with self._progress() as bar:
+            self._bar, self._task = bar, bar.add_task("scoring", total=rows, completed=done, rate="")
+            yield
+
+    def _progress(self):
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("rows"),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        return Progress(*columns, console=self.console, transient=True)
+
+    def shard(self, rows: int) -> None:
+        """See ``NoMeter.shard``."""
+        with self._lock:
+            self._shard_rows = rows
+
+    def advance(self, share: float, tokens: int) -> None:
+        """See ``NoMeter.advance``."""
+        with self._lock:
+            self._rows += share * self._shard_rows
+            self._tokens += tokens
+            now = time.monotonic()
+            if self._bar is not None:
+                self._bar.update(self._task, completed=int(self._rows), rate=f"{self._rate(now):,.0f} tokens/s")
+            elif now - self._said >= _INTERVAL:
+                self._said = now
+                self.say(self._line(now))
+
+    def _rate(self, now: float) -> float:
+        return self._tokens / max(now - self._began, 1e-9)
+
+    def _line(self, now: float) -> str:
+        of = "" if self._total is None else f" of {self._total:,}"
+        line = f"{int(self._rows):,}{of} rows, {self._rate(now):,.0f} tokens/s"
+        fresh = self._rows - self._first
+        if self._total is None or fresh <= 0:
+            return line
+        left = (self._total - self._rows) * (now - self._began) / fresh
+        return f"{line}, {max(left, 0):,.0f} s left"
+
+    def nothing_to_do(self, out: str) -> None:
+        """See ``NoMeter.nothing_to_do``."""
+        self.say(f"{out} is complete for this configuration; nothing to do")

@@ -1,0 +1,165 @@
+"""The order of stages: read -> segment -> encode -> score -> decide -> shards. The one file that knows it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from . import __version__
+from .certify import merged_certificate
+from .config import ScoreConfig
+from .errors import InputError, OutputError
+from .formats import STDIN
+from .frontend import encoded_shards, run_ahead
+from .inputs import count_rows, is_aspect_corpus, seekable_standard_input
+from .meter import NoMeter
+from .read import describe_inputs
+from .records import ScoredSentences
+from .schema import read_manifest
+from .scorer import Scorer
+from .shards import RunDirectory, verify
+
+# Shards scored ahead of the writer.
+_SCORED_AHEAD = 1
+_LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "numba", "numpy", "pyarrow", "spacy")
+
+
+def score_corpus(
+    paths: Sequence[str], out: str, config: ScoreConfig | None = None, *, overwrite: bool = False, meter=None
+) -> dict:
+    """Score a corpus into a shard directory; ``fastmask score`` as a function.
+
+    Args:
+        paths: inputs, ``-`` for standard input.
+        out: output directory; a partial one of the same configuration is resumed, a finished one left alone.
+        config: what to do; defaults to ScoreConfig().
+        overwrite: replace a directory of another configuration.
+        meter: told of progress (see ``meter.Meter``).
+
+    Returns:
+        the manifest.
+
+    Raises:
+        FastmaskError: with one line for the user.
+    """
+    config, meter = config or ScoreConfig(), meter or NoMeter()
+    with seekable_standard_input(paths):
+        inputs = describe_inputs(paths)
+        scorer = Scorer(config, is_aspect_corpus(paths, config), meter)
+        with RunDirectory.open(out, config.as_dict(), _identity(scorer, inputs), overwrite) as run:
+            if run.finished:
+                meter.nothing_to_do(out)
+                return run.manifest
+            with meter.running(count_rows(paths), _rows(run.entries)):
+                _write_shards(run, scorer, paths, meter)
+            certificates = [run.entries[index]["certificate"] for index in sorted(run.entries)]
+            if not certificates:
+                raise InputError(", ".join(paths), None, None, "no rows to score")
+            return run.finish({"certificate": merged_certificate(certificates), "environment": _environment(scorer)})
+
+
+def _rows(entries: dict[int, dict]) -> int:
+    return sum(entry["end_row"] - entry["first_row"] for entry in entries.values())
+
+
+def _write_shards(run: RunDirectory, scorer: Scorer, paths: Sequence[str], meter) -> None:
+    """Score and write what is missing; scoring runs in a thread ahead of the writer."""
+    try:
+        with closing(run_ahead(_scored_shards(run, scorer, paths, meter), _SCORED_AHEAD)) as scored:
+            for index, shard in scored:
+                run.write_shard(index, shard)
+    except BaseException:
+        scorer.stop()
+        raise
+
+
+def _scored_shards(run, scorer: Scorer, paths, meter) -> Iterator[tuple[int, ScoredSentences]]:
+    done = dict(run.entries)
+    shards = encoded_shards(
+        paths, scorer.config, scorer.encoder, scorer.class_names, scorer.num_labels, wanted=_Absent(done)
+    )
+    with closing(shards):
+        for index, shard in shards:
+            if index - 1 in done:
+                scorer.resume_after(done[index - 1])
+            meter.shard(shard.end_row - shard.first_row)
+            yield index, scorer.score_shard(shard)
+
+
+class _Absent:
+    """The shards that have no entry yet."""
+
+    def __init__(self, entries: dict[int, dict]):
+        self.entries = entries
+
+    def __contains__(self, index: int) -> bool:
+        return index not in self.entries
+
+
+def repair(out: str, meter=None) -> list[str]:
+    """Make the damaged shards of a finished directory again, from the inputs named in its manifest.
+
+    Returns:
+        the names of the shards that were damaged and are whole again.
+
+    Raises:
+        OutputError: something is damaged that scoring again cannot mend, or a shard came out differently.
+        FastmaskError: inputs or model are not what they were.
+    """
+    damaged = verify(out)
+    beyond = [d for d in damaged if d.index is None]
+    if beyond:
+        raise OutputError(f"{out}: {beyond[0].file}: {beyond[0].reason}; scoring again cannot mend that")
+    if not damaged:
+        return []
+    manifest = read_manifest(out)
+    config, paths = ScoreConfig(**manifest["config"]), [one["name"] for one in manifest["inputs"]]
+    if STDIN in paths:
+        raise OutputError(f"{out}: was made from standard input, which is gone; score it again with --overwrite")
+    scorer = Scorer(config, is_aspect_corpus(paths, config), meter)
+    with RunDirectory.open_for_repair(out, _identity(scorer, describe_inputs(paths))) as run:
+        return _replace_shards(run, scorer, paths, manifest["shards"], sorted({d.index for d in damaged}))
+
+
+def _replace_shards(run, scorer: Scorer, paths, entries: list[dict], wanted: list[int]) -> list[str]:
+    shards = encoded_shards(paths, scorer.config, scorer.encoder, scorer.class_names, scorer.num_labels, wanted=wanted)
+    mended = []
+    with closing(shards):
+        for index, shard in shards:
+            scorer.resume_after(entries[index - 1] if index else None)
+            if not run.replace_shard(index, scorer.score_shard(shard)):
+                raise OutputError(
+                    f"{run.path / entries[index]['file']}: made again, but not to the same bytes as before: "
+                    "another machine or library version; the manifest now has the new hash"
+                )
+            mended.append(entries[index]["file"])
+    return mended
+
+
+def _identity(scorer: Scorer, inputs: list[dict]) -> dict:
+    return {"fastmask_version": __version__, "inputs": inputs, **scorer.identity()}
+
+
+def _environment(scorer: Scorer) -> dict:
+    """What the result was made with: back end, processor, versions of the libraries that matter."""
+    versions = {name: _version(name) for name in _LIBRARIES}
+    return {**scorer.describe(), "cpu": _processor(), "python": platform.python_version(), **versions}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
