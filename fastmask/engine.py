@@ -158,13 +158,14 @@ class Engine:
         """
         if not self.config.certify:
             return Bands(self.levels, (TIE,))
-        blocks = self._plan(sample(shard, CALIBRATION_SENTENCES), CALIBRATION_BLOCK).blocks
+        few = sample(shard, CALIBRATION_SENTENCES)
+        blocks = self._plan(few, CALIBRATION_BLOCK).blocks
         exact = self.levels[self.levels.index("float32") :]
         evidence = Evidence(len(exact))
         for pair in pool.map(lambda block: self._full_pair(block, exact), blocks):
             evidence.compare(0, *pair)
         bands = calibrated(exact, evidence.max_error)
-        if exact == self.levels or sum(len(block.sentences) for block in blocks) < CALIBRATION_SENTENCES:
+        if exact == self.levels or len(few) < CALIBRATION_SENTENCES:
             return bands
         paired = Bands(self.levels, (float("inf"), *bands.eps))
         seen = self._merged(list(pool.map(lambda block: self._decide(block, paired), blocks)))

@@ -19,11 +19,11 @@ DROPPED_POLARITY = "conflict"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled text, or one labelled (aspect, text) pair, and where it was read."""
+    """One text or (aspect, text) pair, its label if it has one, and where it was read."""
 
     text: str
     aspect: str | None
-    label: str | int
+    label: str | int | None
     source: str
     line: int
 
@@ -35,7 +35,7 @@ class Examples:
     Attributes:
         input_ids, token_types: N arrays, int32 [n_i] each, special tokens included.
         lengths: int64 [N], the n_i.
-        labels: int64 [N].
+        labels: int64 [N], -1 where there is none.
     """
 
     input_ids: list[np.ndarray]
@@ -89,11 +89,13 @@ def _index(label: str | int) -> int | None:
 
 
 def class_index(row: Row, class_names: Sequence[str]) -> int:
-    """The row's label as a class index; names win over numbers.
+    """The row's label as a class index, -1 where there is none; names win over numbers.
 
     Raises:
         InputError: it is neither the name nor the index of a class.
     """
+    if row.label is None:
+        return -1
     if str(row.label) in class_names:
         return class_names.index(str(row.label))
     index = _index(row.label)
@@ -130,3 +132,13 @@ def encode_rows(
     ids = [np.array(row, np.int32) for row in encoded["input_ids"]]
     types = [np.array(row, np.int32) for row in encoded["token_type_ids"]]
     return Examples(ids, types, np.array([len(row) for row in ids], np.int64), labels)
+
+
+def join(first: Examples, second: Examples) -> Examples:
+    """All rows of both, in order."""
+    return Examples(
+        first.input_ids + second.input_ids,
+        first.token_types + second.token_types,
+        np.concatenate([first.lengths, second.lengths]),
+        np.concatenate([first.labels, second.labels]),
+    )

@@ -24,17 +24,21 @@ def pack_rows(examples: Examples, rows: np.ndarray, device: str) -> PackedTensor
     return pack([examples.input_ids[i] for i in rows], [examples.token_types[i] for i in rows], device)
 
 
-def predict(model: torch.nn.Module, examples: Examples, device: str = "cpu") -> np.ndarray:
-    """Argmax classes, int64 [N], in evaluation mode; the model must have gone through ``enable_packing``."""
+def logits_of(model: torch.nn.Module, examples: Examples, device: str = "cpu") -> np.ndarray:
+    """Logits, float32 [N, classes], in evaluation mode; the model must have gone through ``enable_packing``."""
     import torch
 
     model.eval()
-    predicted = np.empty(len(examples), np.int64)
+    logits = np.empty((len(examples), model.config.num_labels), np.float32)
     with torch.inference_mode():
         for rows in _evaluation_batches(examples.lengths):
-            logits = class_logits(model, pack_rows(examples, rows, device))
-            predicted[rows] = logits.argmax(-1).cpu().numpy()
-    return predicted
+            logits[rows] = class_logits(model, pack_rows(examples, rows, device)).float().cpu().numpy()
+    return logits
+
+
+def predict(model: torch.nn.Module, examples: Examples, device: str = "cpu") -> np.ndarray:
+    """Argmax classes, int64 [N], of a model that has gone through ``enable_packing``."""
+    return logits_of(model, examples, device).argmax(-1)
 
 
 def _evaluation_batches(lengths: np.ndarray) -> Iterator[np.ndarray]:

@@ -49,7 +49,7 @@ def cls_attention(query, x, cu_seqlens, max_seqlen, heads):
 
 
 def linear(x, weight, bias, activation="none"):
-    """``activation(x @ weight.T + bias)``: x [T, K], weight [N, K] -> [T, N]; activation none, gelu, gelu_tanh or relu."""
+    """``activation(x @ weight.T + bias)``: x [T, K], weight [N, K] -> [T, N]; none, gelu, gelu_tanh or relu."""
     y = F.linear(x, weight, bias)
     if activation == "gelu":
         return F.gelu(y)
