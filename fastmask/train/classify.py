@@ -12,7 +12,15 @@ import numpy as np
 from ..errors import FastmaskError
 from ..models import quiet_transformers
 from .checkpoint import check_free, save_model
-from .loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
+from .distill import mixed_loss
+from .loop import (
+    WeightAverage,
+    linear_schedule,
+    make_optimizer,
+    seed_everything,
+    shuffled_batches,
+    train,
+)
 from .packed import class_logits
 from .predict import accuracy, macro_f1, pack_rows, predict
 from .prepare import CONFIGS, Task, build_task
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from .examples import Examples
 
 DTYPES = ("float32", "float16")
-LEAST = {"epochs": 1, "batch_size": 1, "max_length": 8, "vocab_size": 100, "seed": 0}
+LEAST = {"epochs": 1, "batch_size": 1, "max_length": 8, "vocab_size": 100, "spans": 0, "seed": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,10 @@ class FinetuneConfig:
         epochs, batch_size, lr, warmup, weight_decay: AdamW; linear warm-up over a share of all steps, then
             linear decay.
         max_length: longest input in tokens, special tokens included.
+        teacher: a classifier with the same classes that labels ``distill``.
+        distill: files whose texts, and ``spans`` random spans of each, are learned from the teacher alone.
+        average: decay per step of a running mean of the weights, which then is what is measured and saved; 0 is
+            off.
         token_dropout: probability that a token is read as [MASK] in training.
         dtype: dtype of the saved weights; training itself is in float32.
         text_field, label_field, encoding, on_error: how files are read, as for ``fastmask score``.
@@ -66,6 +78,10 @@ class FinetuneConfig:
     warmup: float = 0.1
     weight_decay: float = 0.01
     max_length: int = 256
+    teacher: str | None = None
+    distill: tuple[str, ...] = ()
+    spans: int = 8
+    average: float = 0.0
     token_dropout: float = 0.0
     dtype: str = "float32"
     text_field: str = "text"
@@ -90,6 +106,8 @@ class FinetuneConfig:
         _require(self.lr > 0, "--lr", "above 0")
         _require(self.weight_decay >= 0, "--weight-decay", "at least 0")
         _require(0 <= self.warmup <= 1, "--warmup", "a share, 0 to 1")
+        _require((self.teacher is None) == (not self.distill), "--teacher, --distill", "give both or neither")
+        _require(0 <= self.average < 1, "--average", "a decay below 1")
         _require(0 <= self.token_dropout < 1, "--token-dropout", "a probability below 1")
 
 
@@ -117,7 +135,7 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
     started = time.perf_counter()
     with quiet_transformers():
         rng = seed_everything(config.seed)
-        task = build_task(config, report)
+        task = build_task(config, rng, report)
         epochs, best = _train_epochs(config, task, rng, report)
         metrics = {
             "config": asdict(config),
@@ -164,44 +182,46 @@ def _train_epochs(
     steps = -(-len(task.train) // config.batch_size)
     schedule = linear_schedule(steps * config.epochs, config.warmup)
     optimizer = make_optimizer(task.model, config.lr, config.weight_decay)
+    average = WeightAverage(task.model, config.average)
+    step = _model_step(config, task)
     records: list[dict] = []
     best, best_score, weights = 0, -1.0, {}
     for epoch in range(1, config.epochs + 1):
-        loss = _train_epoch(config, task, rng, optimizer, schedule, (epoch - 1) * steps)
-        dev = {path: figures["accuracy"] for path, figures in _measure(task, task.dev).items()}
+        batches = shuffled_batches(task.train.lengths, config.batch_size, rng)
+        loss = _train_epoch(batches, step, task.model, average, optimizer, schedule, (epoch - 1) * steps)
+        with average.applied():
+            dev = {path: figures["accuracy"] for path, figures in _measure(task, task.dev).items()}
+            if sum(dev.values()) > best_score or not dev:
+                best, best_score = epoch, sum(dev.values())
+                weights = _rounded(task.model, _dtype(config.dtype))
         records.append({"epoch": epoch, "train_loss": loss, "dev_accuracy": dev})
         report(f"epoch {epoch} of {config.epochs}: loss {loss:.4f}" + "".join(
             f", {path} {value:.4f}" for path, value in dev.items()))  # fmt: skip
-        score = sum(dev.values())
-        if score > best_score or not dev:
-            best, best_score, weights = epoch, score, _rounded(task.model, _dtype(config.dtype))
     task.model.load_state_dict(weights)
     return records, best
 
 
-def _train_epoch(config, task: Task, rng, optimizer, schedule, first_step: int) -> float:
+def _train_epoch(batches, step, model, average: WeightAverage, optimizer, schedule, first_step: int) -> float:
     """One pass over the training rows; the mean loss of its rows."""
-    batches = shuffled_batches(task.train.lengths, config.batch_size, rng)
-    step = _model_step(config, task)
-    task.model.train()
+    model.train()
     total = 0.0
-    losses = train(step, batches, optimizer, schedule, first_step)
-    for rows, (_, loss) in zip(batches, losses, strict=True):
+    for rows, (_, loss) in zip(batches, train(step, batches, optimizer, schedule, first_step), strict=True):
+        average.update()
         total += loss * len(rows)
-    return total / len(task.train)
+    return total / sum(map(len, batches))
 
 
 def _model_step(config: FinetuneConfig, task: Task) -> Callable[[np.ndarray], torch.Tensor]:
     import torch
 
     examples = task.train
-    labels = torch.from_numpy(examples.labels).to(task.device)
+    labels, teacher = (torch.from_numpy(a).to(task.device) for a in (examples.labels, task.teacher_logits))
     drop = _token_dropout(task.tokenizer, config.token_dropout)
 
     def step(rows: np.ndarray) -> torch.Tensor:
         batch = pack_rows(examples, rows, task.device)
         batch = replace(batch, input_ids=drop(batch.input_ids))
-        return torch.nn.functional.cross_entropy(class_logits(task.model, batch).float(), labels[rows])
+        return mixed_loss(class_logits(task.model, batch).float(), labels[rows], teacher[rows])
 
     return step
 

@@ -132,13 +132,3 @@ def encode_rows(
     ids = [np.array(row, np.int32) for row in encoded["input_ids"]]
     types = [np.array(row, np.int32) for row in encoded["token_type_ids"]]
     return Examples(ids, types, np.array([len(row) for row in ids], np.int64), labels)
-
-
-def join(first: Examples, second: Examples) -> Examples:
-    """All rows of both, in order."""
-    return Examples(
-        first.input_ids + second.input_ids,
-        first.token_types + second.token_types,
-        np.concatenate([first.lengths, second.lengths]),
-        np.concatenate([first.labels, second.labels]),
-    )

@@ -6,6 +6,7 @@ Nothing here knows what is trained: a *model step* is any callable from a batch 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -79,6 +80,47 @@ def shuffled_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Genera
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         batches += [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class WeightAverage:
+    """Exponential running mean of a model's parameters (Polyak and Juditsky 1992), kept beside the model.
+
+    Args:
+        model: the model in training.
+        decay: share of the mean that a step keeps, 0 to 1; lower in the first steps, so that the initial weights are
+            soon forgotten. 0 is no averaging, at no cost.
+    """
+
+    def __init__(self, model: torch.nn.Module, decay: float):
+        self.decay, self.updates = decay, 0
+        self.parameters = [p.detach() for p in model.parameters()]
+        self.mean = [p.clone() for p in self.parameters] if decay else self.parameters
+
+    def update(self) -> None:
+        """Takes the weights after a step in."""
+        import torch
+
+        if self.decay:
+            self.updates += 1
+            keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(self.mean, self.parameters, 1.0 - keep)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the model has the mean as its weights."""
+        if not self.decay:
+            yield
+            return
+        trained = [p.clone() for p in self.parameters]
+        self._set(self.mean)
+        try:
+            yield
+        finally:
+            self._set(trained)
+
+    def _set(self, values: list[torch.Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 def train(

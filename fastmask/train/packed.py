@@ -7,6 +7,7 @@ through the model's keyword arguments, so the model's own modules, dropout and p
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -108,6 +109,12 @@ def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
 def first_position(config: PretrainedConfig) -> int:
     """Position id of a sequence's first token: RoBERTa's padding index + 1, 0 elsewhere."""
     return config.pad_token_id + 1 if config.model_type == "roberta" else 0
+
+
+def longest_input(model: torch.nn.Module) -> int:
+    """The longest input that the model has positions for; unlimited when its config names no number."""
+    rows = getattr(model.config, "max_position_embeddings", None)
+    return sys.maxsize if rows is None else rows - first_position(model.config)
 
 
 def hidden_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:

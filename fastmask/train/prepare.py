@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..errors import FastmaskError, ModelError
 from ..models import load_pretrained, load_tokenizer, resolve_model
 from ..read import read_documents
+from .distill import soft_rows, teacher_logits
 from .examples import Examples, Row, encode_rows, find_classes, labelled_rows
-from .packed import enable_packing, first_position
+from .packed import enable_packing, longest_input
 from .vocabulary import learn_wordpieces
 
 if TYPE_CHECKING:
@@ -22,11 +24,8 @@ if TYPE_CHECKING:
 
 CONFIGS = {
     # 3 MB in float16 with 8,192 wordpieces
-    "small": {
-        "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512,
-        "hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1,
-    },
-}  # fmt: skip
+    "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512},
+}
 HEADS = ("classifier.", "pooler.", "score.")
 
 
@@ -38,7 +37,8 @@ class Task:
         model: a sequence classifier on ``device``, float32, with packing enabled where its family allows it.
         tokenizer: the model's.
         class_names: in index order.
-        train: the training rows.
+        train: the training rows, then those that only the teacher labels.
+        teacher_logits: float32 [rows of train, classes], the teacher's for its rows, 0 for the others.
         dev, test: file name -> its rows.
         device: "cpu" or "cuda".
     """
@@ -47,20 +47,22 @@ class Task:
     tokenizer: PreTrainedTokenizerBase
     class_names: tuple[str, ...]
     train: Examples
+    teacher_logits: np.ndarray
     dev: dict[str, Examples]
     test: dict[str, Examples]
     device: str
 
 
-def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
+def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callable[[str], None]) -> Task:
     """Reads every file, makes or loads the model, and encodes the rows; raises what ``finetune`` raises."""
-    train_rows = _read(config, config.train)
+    hard = _read(config, config.train)
+    soft = soft_rows(_read(config, config.distill), config.spans, rng) if config.distill else []
     files = {path: _read(config, (path,)) for path in (*config.dev, *config.test)}
     start = _from_scratch if config.init is None else _from_model
-    model, tokenizer, class_names = start(config, train_rows, report)
+    model, tokenizer, class_names = start(config, hard, soft, report)
     device = _device(config.device)
     # a model with fewer positions than the option asks for sets the limit
-    max_length = min(config.max_length, _longest(model))
+    max_length = min(config.max_length, longest_input(model))
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     encoded = {path: encode_rows(tokenizer, rows, class_names, max_length) for path, rows in files.items()}
@@ -68,7 +70,8 @@ def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
         model=enable_packing(model).to(device),
         tokenizer=tokenizer,
         class_names=class_names,
-        train=encode_rows(tokenizer, train_rows, class_names, max_length),
+        train=encode_rows(tokenizer, hard + soft, class_names, max_length),
+        teacher_logits=_soft_labels(config, len(hard), soft, class_names, device, report),
         dev={path: encoded[path] for path in config.dev},
         test={path: encoded[path] for path in config.test},
         device=device,
@@ -86,12 +89,22 @@ def _read(config: FinetuneConfig, paths: tuple[str, ...]) -> list[Row]:
     return rows
 
 
-def _from_scratch(config: FinetuneConfig, rows: list[Row], report: Callable[[str], None]):
+def _soft_labels(config, hard: int, soft: list[Row], class_names, device: str, report) -> np.ndarray:
+    """Teacher's logits for the training rows, float32 [hard + soft, classes], 0 for the first ``hard``."""
+    none = np.zeros((hard, len(class_names)), np.float32)
+    if config.teacher is None:
+        return none
+    logits = teacher_logits(config.teacher, soft, class_names, config.max_length, device, report)
+    return np.concatenate([none, logits])
+
+
+def _from_scratch(config: FinetuneConfig, hard: list[Row], soft: list[Row], report: Callable[[str], None]):
     from transformers import BertConfig, BertForSequenceClassification
 
-    tokenizer = learn_wordpieces([row.text for row in rows], config.vocab_size, config.max_length)
-    report(f"learned {len(tokenizer)} wordpieces from {len(rows)} rows")
-    class_names = config.classes or find_classes(rows)
+    texts = [row.text for row in hard + soft]
+    tokenizer = learn_wordpieces(texts, config.vocab_size, config.max_length)
+    report(f"learned {len(tokenizer)} wordpieces from {len(texts)} texts")
+    class_names = config.classes or find_classes(hard)
     shape = BertConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=config.max_length,
@@ -103,11 +116,11 @@ def _from_scratch(config: FinetuneConfig, rows: list[Row], report: Callable[[str
     return BertForSequenceClassification(shape), tokenizer, class_names
 
 
-def _from_model(config: FinetuneConfig, rows: list[Row], report: Callable[[str], None]):
+def _from_model(config: FinetuneConfig, hard: list[Row], soft: list[Row], report: Callable[[str], None]):
     import torch
 
     files = resolve_model(config.init)
-    class_names = config.classes or _classes_of(files.class_names, rows)
+    class_names = config.classes or _classes_of(files.class_names, hard)
     model, missing = load_pretrained(files, torch.float32, **_labels(class_names))
     for name in missing:
         if not any(head in name for head in HEADS):
@@ -137,9 +150,3 @@ def _device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise FastmaskError("--device cuda: no CUDA device is there")
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _longest(model: torch.nn.Module) -> int:
-    """The longest input that the model has positions for; unlimited when its config names no number."""
-    rows = getattr(model.config, "max_position_embeddings", None)
-    return sys.maxsize if rows is None else rows - first_position(model.config)
