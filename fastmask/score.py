@@ -73,28 +73,43 @@ def log_odds(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     return logits[index, target] - rest
 
 
+class _Rows:
+    """A float64 matrix that grows by rows, in amortised constant time a row."""
+
+    def __init__(self):
+        self.values, self._count = np.empty((0, 0)), 0
+
+    def append(self, rows: np.ndarray) -> None:
+        end = self._count + len(rows)
+        if end > len(self.values):
+            grown = np.empty((2 * end, rows.shape[1]))
+            if self._count:
+                grown[: self._count] = self.values[: self._count]
+            self.values = grown
+        self.values[self._count : end] = rows
+        self._count = end
+
+
 class Asker:
     """Runs variants of one block at any level, each distinct variant once."""
 
     def __init__(self, sentences: SentenceBlock, encoder: Encoders, levels: tuple[str, ...], batch_tokens: int):
         self.block, self.encoder, self.levels, self.batch_tokens = sentences.block, encoder, levels, batch_tokens
-        self.memos: dict[str, tuple[Memo, np.ndarray | None]] = {}
+        self.memos: dict[str, tuple[Memo, _Rows]] = {}
         self.target = sentences.unit_label.copy()
         self.tokens = 0
 
     def logits(self, precision: str, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Class logits float64 [V, C] of variants (units, indices int32 [V])."""
         hashes, lengths = hash_variants(self.block, units, indices)
-        memo, known = self.memos.get(precision) or (Memo(), None)
+        memo, known = self.memos.setdefault(precision, (Memo(), _Rows()))
         before = memo.used
         slots = memo.slots(hashes)
         fresh, first = np.unique(slots, return_index=True)
         first = first[fresh >= before]
         if len(first):
-            found = self._run(precision, units[first], indices[first], lengths[first])
-            known = found if known is None else np.concatenate([known, found])
-        self.memos[precision] = memo, known
-        return known[slots]
+            known.append(self._run(precision, units[first], indices[first], lengths[first]))
+        return known.values[slots]
 
     def __call__(self, level: int, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Log-odds float64 [V] of each unit's target class at a level of the cascade."""

@@ -20,14 +20,22 @@ from transformers import (
     RobertaConfig,
 )
 
-from fastmask.errors import FastmaskError, InputError, OutputError
+from fastmask.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.models import load_classifier, load_tokenizer, resolve_model
 from fastmask.read import read_documents
 from fastmask.records import Aspect, Document
 from fastmask.train import checkpoint
 from fastmask.train.classify import FinetuneConfig, finetune
+from fastmask.train.distill import mixed_loss, soft_rows, teacher_logits
 from fastmask.train.examples import Row, class_index, encode_rows, find_classes, labelled_rows
-from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
+from fastmask.train.loop import (
+    WeightAverage,
+    linear_schedule,
+    make_optimizer,
+    seed_everything,
+    shuffled_batches,
+    train,
+)
 from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
 from fastmask.train.predict import accuracy, macro_f1, predict
 
@@ -135,6 +143,56 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_weights_change(bad)
     assert weight.item() == before
 
 
+def test_the_running_mean_of_the_weights_is_lent_to_the_model():
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    average = WeightAverage(model, 0.25)
+    for value in (11.0, 1.0):
+        model.weight.data.fill_(value)
+        average.update()
+    # the first step keeps 2/11 of 0, the second, capped, 1/4 of 9
+    with average.applied():
+        assert model.weight.item() == pytest.approx(0.25 * 9.0 + 0.75 * 1.0)
+    assert model.weight.item() == 1.0
+
+
+def test_without_a_decay_the_weights_are_their_own_mean():
+    model = torch.nn.Linear(1, 1)
+    average = WeightAverage(model, 0.0)
+    average.update()
+    with average.applied():
+        assert average.mean[0].data_ptr() == model.weight.data_ptr()
+
+
+def test_soft_rows_are_the_texts_and_runs_of_their_words():
+    rows = [Row("a b c d e f", None, 1, "f", 1), Row("x y", None, 0, "f", 2), Row("a b c d e f", None, 1, "f", 3)]
+    soft = soft_rows(rows, 5, np.random.default_rng(0))
+    texts = [row.text for row in soft]
+    assert texts[:2] == ["a b c d e f", "x y"] and len(set(texts)) == len(texts) > 5
+    assert all(text in rows[0].text and len(text.split()) > 1 for text in texts[2:])
+    assert {row.label for row in soft} == {None}
+    assert soft == soft_rows(rows, 5, np.random.default_rng(0))
+    assert [row.text for row in soft_rows(rows, 0, np.random.default_rng(0))] == ["a b c d e f", "x y"]
+
+
+def test_mixed_loss_by_hand():
+    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(9)]])
+    teacher = torch.tensor([[5.0, -5.0], [0.0, 0.0]])
+    # T = 2: the model says 1/4, 3/4, the teacher a half each
+    divergence = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    loss = mixed_loss(logits, torch.tensor([1, -1]), teacher)
+    assert loss.item() == pytest.approx((math.log(2) + 4 * divergence) / 2, rel=1e-5)
+    assert mixed_loss(teacher, torch.tensor([-1, -1]), teacher).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
+    rows = [Row("a wonderful film", None, None, "f", 1)]
+    logits = teacher_logits(mr_tiny, rows, ("positive", "negative"), 64, "cpu", lambda line: None)
+    assert logits.shape == (1, 2) and logits.dtype == np.float32 and logits[0, 0] > logits[0, 1]
+    with pytest.raises(ModelError, match="its classes are negative, positive, here they are no, yes"):
+        teacher_logits(mr_tiny, rows, ("no", "yes"), 64, "cpu", lambda line: None)
+
+
 def test_norms_and_biases_are_not_decayed():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
     decayed, plain = make_optimizer(model, 1e-3, 0.1).param_groups
@@ -219,7 +277,9 @@ def test_metrics_by_hand():
     ({"train": ()}, "TRAIN"), ({"config": None}, "--init"), ({"init": "x"}, "--init"),
     ({"config": "huge"}, "--config"), ({"epochs": 0}, "--epochs"), ({"lr": 0.0}, "--lr"),
     ({"warmup": 1.5}, "--warmup"), ({"dtype": "int8"}, "--dtype"),
-    ({"token_dropout": 1.0}, "--token-dropout"),    ({"classes": ("a",)}, "--classes"), ({"seed": -1}, "--seed"),
+    ({"token_dropout": 1.0}, "--token-dropout"), ({"teacher": "x"}, "--teacher"),
+    ({"distill": ("x",)}, "--distill"), ({"average": 1.0}, "--average"),
+    ({"classes": ("a",)}, "--classes"), ({"seed": -1}, "--seed"),
 ])  # fmt: skip
 def test_bad_options_are_named(change, option):
     with pytest.raises(FastmaskError, match=option):
@@ -273,6 +333,13 @@ def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, c
     examples = encode_rows(load_tokenizer(files), rows, files.class_names, 32)
     assert accuracy(predict(model, examples), examples.labels) == metrics["test"][toy.test[0]]["accuracy"]
     assert {file.stat().st_mode & 0o777 for file in Path(toy.out).iterdir()} == {0o644}
+
+
+def test_finetune_learns_from_a_teacher(toy, mr_tiny):
+    config = replace(toy, teacher=mr_tiny, distill=toy.train, spans=2, average=0.9)
+    metrics = finetune(config, lambda line: None)
+    assert metrics["train_rows"] > 2 * 200
+    assert metrics["test"][toy.test[0]]["accuracy"] > 0.95
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(toy):

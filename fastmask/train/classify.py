@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .examples import Examples
 
 DTYPES = ("float32", "float16")
+SECONDS_BETWEEN_LINES = 15.0
 LEAST = {"epochs": 1, "batch_size": 1, "max_length": 8, "vocab_size": 100, "spans": 0, "seed": 0}
 
 
@@ -46,7 +47,7 @@ class FinetuneConfig:
         test: labelled files that are only measured, once, at the end.
         init: model to start from, a classifier or a bare encoder; or else
         config: name of a configuration to train from scratch, one of CONFIGS, with a vocabulary learned from
-            ``train``.
+            ``train`` and ``distill``.
         classes: class names in index order; () takes those of ``init`` if they fit, else those in ``train``.
         vocab_size: wordpieces to learn, with ``config``.
         epochs, batch_size, lr, warmup, weight_decay: AdamW; linear warm-up over a share of all steps, then
@@ -179,16 +180,12 @@ def _train_epochs(
     config: FinetuneConfig, task: Task, rng: np.random.Generator, report: Callable[[str], None]
 ) -> tuple[list[dict], int]:
     """Trains every epoch and leaves the best one's weights, rounded to ``config.dtype``, in the model."""
-    steps = -(-len(task.train) // config.batch_size)
-    schedule = linear_schedule(steps * config.epochs, config.warmup)
-    optimizer = make_optimizer(task.model, config.lr, config.weight_decay)
     average = WeightAverage(task.model, config.average)
-    step = _model_step(config, task)
+    run_epoch = _epoch_runner(config, task, average, report)
     records: list[dict] = []
     best, best_score, weights = 0, -1.0, {}
     for epoch in range(1, config.epochs + 1):
-        batches = shuffled_batches(task.train.lengths, config.batch_size, rng)
-        loss = _train_epoch(batches, step, task.model, average, optimizer, schedule, (epoch - 1) * steps)
+        loss = run_epoch(shuffled_batches(task.train.lengths, config.batch_size, rng), epoch)
         with average.applied():
             dev = {path: figures["accuracy"] for path, figures in _measure(task, task.dev).items()}
             if sum(dev.values()) > best_score or not dev:
@@ -201,14 +198,26 @@ def _train_epochs(
     return records, best
 
 
-def _train_epoch(batches, step, model, average: WeightAverage, optimizer, schedule, first_step: int) -> float:
-    """One pass over the training rows; the mean loss of its rows."""
-    model.train()
-    total = 0.0
-    for rows, (_, loss) in zip(batches, train(step, batches, optimizer, schedule, first_step), strict=True):
-        average.update()
-        total += loss * len(rows)
-    return total / sum(map(len, batches))
+def _epoch_runner(config: FinetuneConfig, task: Task, average: WeightAverage, report: Callable[[str], None]):
+    """A function of (batches, epoch) that trains on them and returns the mean loss of their rows."""
+    steps = -(-len(task.train) // config.batch_size)
+    schedule = linear_schedule(steps * config.epochs, config.warmup)
+    optimizer = make_optimizer(task.model, config.lr, config.weight_decay)
+    model_step = _model_step(config, task)
+
+    def run(batches: list[np.ndarray], epoch: int) -> float:
+        task.model.train()
+        total, seen, said = 0.0, 0, time.monotonic()
+        losses = train(model_step, batches, optimizer, schedule, first_step=(epoch - 1) * steps)
+        for rows, (step, loss) in zip(batches, losses, strict=True):
+            average.update()
+            total, seen = total + loss * len(rows), seen + len(rows)
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                report(f"step {step + 1} of {steps * config.epochs}: loss {total / seen:.4f}")
+        return total / seen
+
+    return run
 
 
 def _model_step(config: FinetuneConfig, task: Task) -> Callable[[np.ndarray], torch.Tensor]:

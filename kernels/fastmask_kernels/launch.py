@@ -38,9 +38,12 @@ def _array(tensor: torch.Tensor):
 
 
 class CpuOps:
-    """numba kernels around oneDNN matrix products with packed weights: float32 and bfloat16 on the CPU."""
+    """numba kernels around matrix products: float32 and bfloat16 on the CPU.
 
-    name = "numba+onednn"
+    The products are oneDNN's with weights packed once and the activation fused, where torch was built with it, and
+    plain torch ones elsewhere (Apple's processors, for one).
+    """
+
     # oneDNN's name of an activation, and its variant.
     _FUSED = MappingProxyType(
         {"none": ("none", ""), "gelu": ("gelu", "none"), "gelu_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
@@ -48,6 +51,8 @@ class CpuOps:
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
+        self.packed = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        self.name = "numba+onednn" if self.packed else "numba+torch"
 
     def embed(self, input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps):
         """See ``reference.embed``; ids int32 [T]."""
@@ -85,6 +90,8 @@ class CpuOps:
 
     def linear(self, layer, activation: str = "none"):
         """A callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights packed once, the activation fused."""
+        if not self.packed:
+            return TorchOps(self.dtype).linear(layer, activation)
         kind, algorithm = self._FUSED[activation]
         packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(self.dtype).contiguous())
         bias = layer.bias.detach().to(self.dtype)
@@ -94,8 +101,7 @@ class CpuOps:
 def select_ops(device: str, dtype: torch.dtype, hidden: int, head_dim: int):
     """The fastest ops for a device ("cpu", ...), dtype and shape; all give the same values within rounding."""
     fits = hidden % LANES == 0 and head_dim % LANES == 0
-    packed = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    if device == "cpu" and dtype in (torch.float32, torch.bfloat16) and fits and packed:
+    if device == "cpu" and dtype in (torch.float32, torch.bfloat16) and fits:
         return CpuOps(dtype)
     return TorchOps(dtype)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +21,13 @@ def residual_layernorm(x, residual, weight, bias, eps):
 
 def varlen_attention(qkv, cu_seqlens, max_seqlen, heads):
     """Softmax attention inside each packed sequence: qkv [T, 3 * H], cu_seqlens int [B + 1] -> [T, H]."""
-    bounds = cu_seqlens.tolist()
-    out = [_attend(qkv[start:end], heads) for start, end in pairwise(bounds)]
-    return torch.cat(out) if out else qkv[:, : qkv.shape[1] // 3]
-
-
-def _attend(qkv, heads):
-    length, width = qkv.shape
-    head_dim = width // 3 // heads
-    q, k, v = qkv.view(length, 3, heads, head_dim).permute(1, 2, 0, 3)
-    probabilities = torch.softmax(q @ k.transpose(1, 2) / head_dim**0.5, dim=-1)
-    return (probabilities @ v).transpose(0, 1).reshape(length, heads * head_dim)
+    head_dim = qkv.shape[1] // 3 // heads
+    out = [qkv.new_empty(0, heads * head_dim)]
+    for _, count, length, rows in _equal_runs(cu_seqlens):
+        q, k, v = qkv[rows].view(count, length, 3, heads, head_dim).permute(2, 0, 3, 1, 4)
+        probabilities = torch.softmax(q @ k.transpose(2, 3) / head_dim**0.5, dim=-1)
+        out.append((probabilities @ v).transpose(1, 2).reshape(count * length, heads * head_dim))
+    return torch.cat(out)
 
 
 def cls_attention(query, x, cu_seqlens, max_seqlen, heads):
@@ -40,12 +36,22 @@ def cls_attention(query, x, cu_seqlens, max_seqlen, heads):
     query [B, heads, H] already scaled and multiplied by the key matrix, x [T, H], cu_seqlens int [B + 1] -> the
     probability-weighted rows [B, heads, H], still to be multiplied by the value matrix.
     """
+    out = [query[:0]]
+    for first, count, length, rows in _equal_runs(cu_seqlens):
+        values = x[rows].to(query.dtype).view(count, length, -1)
+        probabilities = torch.softmax(query[first : first + count] @ values.transpose(1, 2), dim=-1)
+        out.append(probabilities @ values)
+    return torch.cat(out)
+
+
+def _equal_runs(cu_seqlens):
+    """(first sequence, how many, their length, their rows as a slice) for runs of neighbours of equal length."""
     bounds = cu_seqlens.tolist()
-    out = []
-    for b, (start, end) in enumerate(pairwise(bounds)):
-        rows = x[start:end].to(query.dtype)
-        out.append(torch.softmax(query[b] @ rows.T, dim=-1) @ rows)
-    return torch.stack(out) if out else query
+    first = 0
+    for length, group in groupby(end - start for start, end in pairwise(bounds)):
+        count = len(list(group))
+        yield first, count, length, slice(bounds[first], bounds[first + count])
+        first += count
 
 
 def linear(x, weight, bias, activation="none"):

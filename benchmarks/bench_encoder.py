@@ -1,0 +1,274 @@
+"""The packed encoder against torch's own F.linear on the same products, and where its time goes.
+
+    python benchmarks/bench_encoder.py [--model DIR] [--data FILE.jsonl] [--tokens 2048] [--threads 0] [--out FILE]
+
+The batch is made of greedy variants of the data's sentences, so its mix of lengths is that of real scoring.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import harness
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastmask_kernels import launch
+
+from fastmask.blocks import take_ragged
+from fastmask.config import ScoreConfig
+from fastmask.decide import stop_token_table
+from fastmask.encode import TextEncoder
+from fastmask.encoder import DTYPES, build_encoder
+from fastmask.engine import Engine
+from fastmask.families import family_weights
+from fastmask.models import load_classifier, load_tokenizer, resolve_model
+from fastmask.read import read_documents
+from fastmask.records import EncodedSentences, PackedBatch, ScoredSentences
+from fastmask.segment import Segmenter
+from fastmask.template import template_of
+
+MODEL = harness.SHARED / "models/mr-minilm"
+DATA = harness.SHARED / "data/mr/test.jsonl"
+PRECISIONS = ("float32", "bfloat16")
+STAGES = ("products", "attention", "layer norm", "embedding")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the floating-point operations of an encoder follow from."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+
+    def products(self) -> list[tuple[int, int]]:
+        """(K, N) of a block's matrix products: query-key-value, attention output, feed-forward in and out."""
+        h, f = self.hidden, self.intermediate
+        return [(h, 3 * h), (h, h), (h, f), (f, h)]
+
+    def row_flops(self) -> int:
+        """Operations of one block's products on one row."""
+        return sum(2 * k * n for k, n in self.products())
+
+    def flops(self, tokens: int, sequences: int) -> int:
+        """Operations of the products that are needed: every row of all blocks but the last, there [CLS] only."""
+        return self.row_flops() * ((self.layers - 1) * tokens + sequences)
+
+
+def shape_of(model) -> Shape:
+    """The shape of an encoder of a known family."""
+    weights = family_weights(model)
+    if weights is None:
+        raise SystemExit(f"{model.config.model_type}: not a family with a packed encoder")
+    first = weights.layers[0]
+    return Shape(first.query.in_features, first.intermediate.out_features, len(weights.layers))
+
+
+def encode_file(model: str, data: Path) -> EncodedSentences:
+    """All sentences of a file by fastmask's own front end, with their documents' labels."""
+    files = resolve_model(model)
+    documents, segmenter = list(read_documents([str(data)])), Segmenter("sentence")
+    names = {name: index for index, name in enumerate(files.class_names)}
+    spans = [segmenter.split(document.text) for document in documents]
+    return TextEncoder(str(files.dir)).encode(
+        documents, spans, class_names=names, num_labels=files.num_labels, first_row=0, end_row=len(documents)
+    )
+
+
+def sentences_at(shard: EncodedSentences, chosen: np.ndarray, labelled: bool = True) -> EncodedSentences:
+    """Sentences ``chosen`` int [R], ascending, of plain text; without ``labelled`` the classifier's answer is the class."""
+    offsets, index = take_ragged(shard.offsets, np.arange(len(shard.input_ids)), chosen)
+    label = shard.label[chosen] if labelled else np.full(len(chosen), -1, np.int32)
+    return replace(
+        shard, row=shard.row[chosen], sentence=shard.sentence[chosen], offsets=offsets, label=label, unit_label=label,
+        input_ids=shard.input_ids[index], char_start=shard.char_start[index], char_end=shard.char_end[index],
+        unit_sentence=np.arange(len(chosen), dtype=np.int32), context_offsets=np.zeros(len(chosen) + 1, np.int64),
+    )  # fmt: skip
+
+
+def load_engine(model: str, config: ScoreConfig, kind: type[Engine] = Engine) -> Engine:
+    """An engine for plain text, as ``fastmask score`` makes it."""
+    files = resolve_model(model)
+    tokenizer = load_tokenizer(files).backend_tokenizer
+    stop_tokens = stop_token_table(tokenizer.get_vocab(), _spacy_stop_words())
+    template = template_of(tokenizer, files.name, is_pair=False)
+    return kind(load_classifier(files, torch.float32), template, config, stop_tokens)
+
+
+def _spacy_stop_words() -> frozenset[str]:
+    from spacy.lang.en.stop_words import STOP_WORDS
+
+    return frozenset(STOP_WORDS)
+
+
+def greedy_variants(scored: ScoredSentences, threshold: float, room: int) -> list[tuple[int, ...]]:
+    """The content tokens of every variant that the greedy rule asks about, whole sentences included."""
+    s, variants = scored.sentences, []
+    for n in range(len(s)):
+        ids = s.input_ids[s.offsets[n] : s.offsets[n + 1]].tolist()
+        variants.append(tuple(ids[:room]))
+        kept: list[int] = []
+        drops = scored.importance[s.offsets[n] : s.offsets[n + 1]].tolist() if scored.scored[n] else []
+        for token, drop in zip(ids, drops, strict=False):
+            variants.append(tuple([*kept, token][:room]))
+            if drop >= threshold:
+                kept.append(token)
+    return variants
+
+
+def pack(variants: list[tuple[int, ...]], prefix: np.ndarray, suffix: np.ndarray) -> PackedBatch:
+    """Variants, shortest first, as one batch of single texts."""
+    rows = [[*prefix.tolist(), *variant, *suffix.tolist()] for variant in sorted(variants, key=len)]
+    cu_seqlens = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+    ids = np.array([token for row in rows for token in row], np.int32)
+    return PackedBatch(ids, np.zeros_like(ids), cu_seqlens, max(map(len, rows)))
+
+
+def realistic_batch(engine: Engine, shard: EncodedSentences, tokens: int) -> PackedBatch:
+    """Greedy variants of the shard's sentences drawn at random, about ``tokens`` of them, special tokens included."""
+    scored, _ = engine.score_shard(shard, None)
+    template = engine.template
+    special = len(template.prefix) + len(template.suffix)
+    variants = greedy_variants(scored, engine.config.threshold, engine.config.max_length - special)
+    order = np.random.default_rng(0).permutation(len(variants))
+    lengths = np.array([len(variants[i]) + special for i in order])
+    drawn = order[: np.searchsorted(np.cumsum(lengths), tokens)]
+    if len(drawn) == len(order):
+        raise SystemExit(f"the data has fewer than {tokens} tokens of variants: take more sentences or fewer tokens")
+    return pack([variants[i] for i in drawn], template.prefix, template.suffix)
+
+
+def linear_stack(shape: Shape, tokens: int, precision: str) -> Callable[[], None]:
+    """One block's four products by torch's F.linear, bias included, on random rows."""
+    dtype = DTYPES[precision]
+    parts = [
+        (torch.randn(tokens, k).to(dtype), torch.randn(n, k).to(dtype), torch.randn(n).to(dtype))
+        for k, n in shape.products()
+    ]
+
+    @torch.inference_mode()
+    def run() -> None:
+        for x, weight, bias in parts:
+            F.linear(x, weight, bias)
+
+    return run
+
+
+def linear_gflops(shape: Shape, tokens: int, precision: str, threads: int) -> dict:
+    """GFLOP/s of F.linear on ``tokens`` rows: a batch a core, one batch on all cores, and the better of the two."""
+    work, gflop = linear_stack(shape, tokens, precision), shape.row_flops() * tokens / 1e9
+    rates = {"per_core": harness.rate_per_core(work, threads), "together": harness.rate_together(work, threads)}
+    rates = {name: gflop * rate for name, rate in rates.items()}
+    return rates | {"best": max(rates.values())}
+
+
+class TimedOps:
+    """Another set of ops, with a stopwatch for each stage."""
+
+    def __init__(self, ops, seconds: dict[str, float]):
+        self.ops, self.seconds, self.name = ops, seconds, ops.name
+        self.embed = self._timed("embedding", ops.embed)
+        self.residual_layernorm = self._timed("layer norm", ops.residual_layernorm)
+        self.varlen_attention = self._timed("attention", ops.varlen_attention)
+        self.cls_attention = self._timed("attention", ops.cls_attention)
+
+    def linear(self, layer, activation: str = "none"):
+        """See ``launch.CpuOps.linear``."""
+        return self._timed("products", self.ops.linear(layer, activation))
+
+    def _timed(self, stage: str, function: Callable) -> Callable:
+        def run(*args):
+            start = time.perf_counter()
+            result = function(*args)
+            self.seconds[stage] += time.perf_counter() - start
+            return result
+
+        return run
+
+
+def stage_shares(model, batch: PackedBatch, precision: str, repeats: int = 20) -> dict[str, float]:
+    """Share of each stage in a single-thread forward; what no op accounts for is "head and other"."""
+    seconds = dict.fromkeys(STAGES, 0.0)
+    select = launch.select_ops
+    with mock.patch.object(launch, "select_ops", lambda *args: TimedOps(select(*args), seconds)):
+        encoder = build_encoder(model, precision)
+    torch.set_num_threads(1)
+    encoder.logits(batch)
+    seconds.update(dict.fromkeys(STAGES, 0.0))
+    start = time.perf_counter()
+    for _ in range(repeats):
+        encoder.logits(batch)
+    total = time.perf_counter() - start
+    return {stage: spent / total for stage, spent in seconds.items()} | {
+        "head and other": 1 - sum(seconds.values()) / total
+    }
+
+
+def encoder_row(engine: Engine, batch: PackedBatch, precision: str, threads: int, repeats: int) -> dict:
+    """Encoder and F.linear in turns, a batch a core: rates, share and split by stage."""
+    shape, encoder = shape_of(engine.model), build_encoder(engine.model, precision)
+    tokens, sequences = len(batch.input_ids), len(batch)
+    gflop = shape.flops(tokens, sequences) / 1e9
+    pairs = []
+    for _ in range(repeats):
+        ours = gflop * harness.rate_per_core(partial(encoder.logits, batch), threads)
+        pairs.append((ours, linear_gflops(shape, tokens, precision, threads)))
+    ours, linear = float(np.median([p[0] for p in pairs])), float(np.median([p[1]["best"] for p in pairs]))
+    return {
+        "precision": precision, "kernels": encoder.name, "tokens": tokens, "sequences": sequences,
+        "tokens_per_second": ours / gflop * tokens, "gflops": ours, "linear_gflops": linear,
+        "share_of_linear": ours / linear, "linear_runs": [p[1] for p in pairs],
+        "stages_single_thread": stage_shares(engine.model, batch, precision),
+    }  # fmt: skip
+
+
+def run(options) -> dict:
+    """The report, made in this process."""
+    threads = harness.cores(options.threads)
+    engine = load_engine(str(options.model), ScoreConfig(precision="float32", threads=threads))
+    shard = encode_file(str(options.model), options.data)
+    some = sentences_at(shard, np.arange(min(len(shard), options.sentences)))
+    batch = realistic_batch(engine, some, options.tokens)
+    rows = [encoder_row(engine, batch, precision, threads, options.repeats) for precision in PRECISIONS]
+    return {"benchmark": "encoder", "model": options.model.name, "machine": harness.machine(threads), "rows": rows}
+
+
+def show(report: dict) -> None:
+    """The report as two tables."""
+    rows, model = report["rows"], report["model"]
+    columns = ("precision", "tokens", "sequences", "tokens/s", "GFLOP/s", "F.linear GFLOP/s", "share")
+    keys = ("precision", "tokens", "sequences", "tokens_per_second", "gflops", "linear_gflops", "share_of_linear")
+    caption = "medians; useful operations only; F.linear: the better of a batch a core and one batch on all cores"
+    harness.print_table(f"encoder, {model}", columns, [[row[key] for key in keys] for row in rows], caption)
+    names = [*STAGES, "head and other"]
+    shares = [[row["precision"], *(row["stages_single_thread"][name] for name in names)] for row in rows]
+    harness.print_table("share of a single-thread forward", ("precision", *names), shares)
+
+
+def options_of(arguments: list[str] | None = None):
+    """The command line."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--sentences", type=int, default=64, help="whose variants the batch is drawn from")
+    parser.add_argument("--tokens", type=int, default=2048, help="of the batch; about what a greedy step packs")
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, show, write."""
+    options = options_of(arguments)
+    report = run(options)
+    show(report)
+    harness.write_json(options.out, report)
+
+
+if __name__ == "__main__":
+    main()
