@@ -81,10 +81,11 @@ class Evidence:
         self.max_error = np.zeros(self.levels)
 
     def compare(self, level: int, low: np.ndarray, high: np.ndarray) -> None:
-        """Record the errors of ``level`` against the next one: float64 [V] each."""
-        if len(low):
-            self.pairs[level] += len(low)
-            self.max_error[level] = max(self.max_error[level], float(np.abs(low - high).max()))
+        """Record the errors of ``level`` against the next one: float64 [V] each; overflows are doubts, not errors."""
+        finite = np.isfinite(low) & np.isfinite(high)
+        error = np.abs(low[finite] - high[finite])
+        self.pairs[level] += len(low)
+        self.max_error[level] = max(self.max_error[level], float(error.max(initial=0.0)))
 
     def merge(self, other: Evidence) -> None:
         """Add what another block saw."""
@@ -239,7 +240,7 @@ def _doubtful(z, units, goal: Targets, bands: Bands, level: int) -> np.ndarray:
     """bool [V]: whether z float64 [V] of ``level`` is too near its target to decide."""
     with np.errstate(invalid="ignore"):
         width = bands.eps[level] + bands.float32 * goal.slack[units]
-        return ~(np.abs(z - goal.z_star[units]) > width)
+        return ~(np.abs(z - goal.z_star[units]) > width) | ~np.isfinite(z)
 
 
 def _count_audit(evidence: Evidence, doubted: np.ndarray, differs: np.ndarray) -> None:

@@ -152,13 +152,12 @@ def explain(text, **options):
 
 @command
 @click.argument("out")
-@click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences.")
-@click.option("--scores", is_flag=True, help="With a table of every token's importance.")
-def inspect(out, rows, scores):
+@click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences and their masks.")
+def inspect(out, rows):
     """Show what is in a finished shard directory."""
     from .api import shard_tokens
     from .dataset import open_shards
-    from .show import sentence_table, sentence_text, summary
+    from .show import masked_scores, sentence_text, summary
 
     shards = open_shards(out)
     console = _console()
@@ -171,8 +170,7 @@ def inspect(out, rows, scores):
         method = shards.manifest["config"]["method"]
         console.print(f"\n{row['row']}.{row['sentence']}", style="dim", end="  ")
         console.print(sentence_text(tokens, row["importance"], row["mask_index"], method=method))
-        if scores:
-            console.print(sentence_table(tokens, row["importance"], row["mask_index"]))
+        console.print(masked_scores(tokens, row["importance"], row["mask_index"]))
 
 
 @command

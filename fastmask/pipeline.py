@@ -67,13 +67,14 @@ def _rows(entries: dict[int, dict]) -> int:
 
 def _write_shards(run: RunDirectory, scorer: Scorer, paths: Sequence[str], meter) -> None:
     """Score and write what is missing; scoring runs in a thread ahead of the writer."""
-    try:
-        with closing(run_ahead(_scored_shards(run, scorer, paths, meter), _SCORED_AHEAD)) as scored:
+    with closing(run_ahead(_scored_shards(run, scorer, paths, meter), _SCORED_AHEAD)) as scored:
+        try:
             for index, shard in scored:
                 run.write_shard(index, shard)
-    except BaseException:
-        scorer.stop()
-        raise
+        except BaseException:
+            # before the generator is closed, which waits for its thread
+            scorer.stop()
+            raise
 
 
 def _scored_shards(run, scorer: Scorer, paths, meter) -> Iterator[tuple[int, ScoredSentences]]:

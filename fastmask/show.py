@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -115,6 +116,19 @@ def _style(strength: float, masked: bool) -> str:
     # black on white to red: readable whether the terminal is dark or light
     pale = round(225 * (1 - strength)) + 30
     return f"{weight}black on #ff{pale:02x}{pale:02x}"
+
+
+def masked_scores(tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Padding:
+    """One indented line: each masked token and its S(w), or what there is instead. Args: as ``sentence_text``."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if importance is None:
+        line = "not scored" if len(mask_index) == 0 else "masked without a score"
+    else:
+        scores = (f"{_printable(tokens[position])} {importance[position]:+.3f}" for position in mask_index)
+        line = ", ".join(scores) or "nothing masked"
+    return Padding(Text(line, style="dim"), (0, 0, 0, 5))
 
 
 def sentence_table(tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Table:

@@ -96,3 +96,11 @@ def test_summary_shows_the_first_skipped_messages_in_80_columns():
     text = rendered(summary(manifest(messages, stop_words="/very/long" * 20)))
     assert max(map(len, text.splitlines())) <= 80
     assert "9 documents" in text and "jsonl:4: [bold]" in text and "jsonl:5" not in text and "  ..." in text
+
+
+def test_masked_scores_name_each_masked_token_and_its_score():
+    from fastmask.show import masked_scores
+
+    assert rendered(masked_scores(["a", "b", "##c"], [0.5, -0.25, 0.01], [1, 2])).strip() == "b -0.250, ##c +0.010"
+    assert rendered(masked_scores(["a"], None, [])).strip() == "not scored"
+    assert rendered(masked_scores(["a"], [0.5], [])).strip() == "nothing masked"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .examples import Examples
     from .packed import PackedTensors
 
-EVALUATION_TOKENS = 8192
+EVALUATION_TOKENS = 2048
 
 
 def pack_rows(examples: Examples, rows: np.ndarray, device: str) -> PackedTensors:
