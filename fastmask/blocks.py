@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
@@ -66,46 +66,53 @@ def _sentence_hashes(offsets, input_ids, unit_start, unit_label, context_offsets
         out[s] = state
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A shard as work: which sentences are scored, and which repeat one of them.
+def distinct_sentences(shard: EncodedSentences) -> tuple[np.ndarray, np.ndarray]:
+    """Which sentences have to be scored, and which repeat one of them, labels and aspects included.
 
-    Attributes:
-        blocks: the work, longest first, so that the last ones to run are the short ones.
-        original: int64 [N], for each sentence of the shard the equal one that is scored (itself, usually).
+    Returns:
+        distinct int64 [S], ascending, sentences with at least one unit; original int64 [N], for each sentence of the
+        shard the first one equal to it (itself, usually).
     """
+    n = len(shard)
+    unit_start = _unit_start(shard)
+    hashes = np.empty(n, np.uint64)
+    _sentence_hashes(
+        shard.offsets, shard.input_ids, unit_start, shard.unit_label, shard.context_offsets, shard.context_ids, hashes
+    )
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    return np.sort(first[np.diff(unit_start)[first] > 0]), first[inverse]
 
-    blocks: list[SentenceBlock]
-    original: np.ndarray
+
+def spread(shard: EncodedSentences, sentences: np.ndarray, count: int) -> np.ndarray:
+    """``count`` of some sentences int64 [S] (or all), spread evenly over the lengths of the shorter 95 %; ascending."""
+    if len(sentences) <= count:
+        return sentences
+    order = sentences[np.argsort(np.diff(shard.offsets)[sentences], kind="stable")]
+    return np.sort(order[np.linspace(0, 0.95 * (len(order) - 1), count).astype(np.int64)])
 
 
-def plan_blocks(
+def make_blocks(
     shard: EncodedSentences,
+    sentences: np.ndarray,
     template: Template,
     method: str,
     max_length: int,
     block_tokens: int = BLOCK_TOKENS,
-) -> Plan:
-    """Cut a shard into blocks of about ``block_tokens``; sentences without a unit are in none."""
-    n = len(shard)
-    unit_start = np.searchsorted(shard.unit_sentence, np.arange(n + 1)).astype(np.int64)
-    hashes = np.empty(n, np.uint64)
-    _sentence_hashes(
-        shard.offsets,
-        shard.input_ids,
-        unit_start,
-        shard.unit_label,
-        shard.context_offsets,
-        shard.context_ids,
-        hashes,
-    )
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+) -> list[SentenceBlock]:
+    """Blocks of about ``block_tokens`` from some sentences int64 [S] that have units, longest first.
+
+    Similar lengths end at the same time in lockstep, and the blocks that run last are the short ones.
+    """
+    unit_start = _unit_start(shard)
     lengths, units = np.diff(shard.offsets), np.diff(unit_start)
-    unique = np.sort(first[units[first] > 0])
-    order = unique[np.argsort(-lengths[unique], kind="stable")]
-    groups = _cut(lengths[order] * units[order], block_tokens)
-    blocks = [_block(shard, order[a:b], unit_start, template, method, max_length) for a, b in groups]
-    return Plan(blocks, first[inverse])
+    order = sentences[np.argsort(-lengths[sentences], kind="stable")]
+    ranges = _cut(lengths[order] * units[order], block_tokens)
+    return [_block(shard, order[a:b], unit_start, template, method, max_length) for a, b in ranges]
+
+
+def _unit_start(shard: EncodedSentences) -> np.ndarray:
+    """int64 [N + 1]: each sentence's first unit."""
+    return np.searchsorted(shard.unit_sentence, np.arange(len(shard) + 1)).astype(np.int64)
 
 
 def _cut(work: np.ndarray, block_tokens: int) -> list[tuple[int, int]]:
@@ -148,29 +155,3 @@ def _within(counts: np.ndarray) -> np.ndarray:
     """0, 1, ... inside each group: counts int64 [S] -> int64 [sum]."""
     starts = np.cumsum(counts) - counts
     return np.arange(counts.sum()) - np.repeat(starts, counts)
-
-
-def sample(shard: EncodedSentences, count: int) -> EncodedSentences:
-    """``count`` sentences (or all there are) spread evenly over the shorter 95 % of a shard, with units."""
-    order = np.argsort(np.diff(shard.offsets), kind="stable")
-    order = order[np.isin(order, shard.unit_sentence)]
-    if len(order) > count:
-        order = order[np.linspace(0, 0.95 * (len(order) - 1), count).astype(np.int64)]
-    chosen = np.unique(order)
-    units = np.flatnonzero(np.isin(shard.unit_sentence, chosen))
-    offsets, index = take_ragged(shard.offsets, np.arange(len(shard.input_ids)), chosen)
-    context_offsets, context_ids = take_ragged(shard.context_offsets, shard.context_ids, units)
-    return replace(
-        shard,
-        row=shard.row[chosen],
-        sentence=shard.sentence[chosen],
-        offsets=offsets,
-        input_ids=shard.input_ids[index],
-        char_start=shard.char_start[index],
-        char_end=shard.char_end[index],
-        label=shard.label[chosen],
-        unit_sentence=np.searchsorted(chosen, shard.unit_sentence[units]).astype(np.int32),
-        unit_label=shard.unit_label[units],
-        context_offsets=context_offsets,
-        context_ids=context_ids,
-    )

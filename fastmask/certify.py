@@ -62,7 +62,7 @@ class Evidence:
 
     Attributes:
         decisions: variants decided.
-        rechecked: int64 [L], variants that needed level l after a doubt (index 0 is unused).
+        rechecked: int64 [L], variants that needed level l after a doubt (index 0 is unused); calibration apart.
         audited, flips: accepted decisions recomputed one level up, and those that came out differently.
         pairs: int64 [L], variants computed both at level l and l + 1.
         max_error: float64 [L], the largest |difference| between level l and l + 1.
@@ -229,7 +229,8 @@ def resolve(ask: Ask, units, indices, goal: Targets, bands: Bands, audit, eviden
         z_star = goal.exact_star(ask, last, units[chosen]) if exact else goal.z_star[units[chosen]]
         now = higher > z_star + TIE
         evidence.compare(low, z[chosen], higher)
-        evidence.rechecked[low + 1] += int(doubt.sum())
+        if np.isfinite(bands.eps[low]):
+            evidence.rechecked[low + 1] += int(doubt.sum())
         _count_audit(evidence, doubt[taken], above[chosen] != now)
         z[chosen], level[chosen], above[chosen] = higher, low + 1, now
         open_ = open_[doubt]

@@ -29,7 +29,7 @@ SCORE_HELP = {
     "certify": "Recheck doubtful decisions at higher precision.",
     "device": "auto, cpu or cuda.",
     "kernels": "Back end of the forward pass.",
-    "batch_tokens": "Token budget of one forward batch.",
+    "batch_tokens": "Token budget of one forward batch; 0 is what suits the model.",
     "shard_rows": "Documents a shard.",
     "encoding": "Encoding of text inputs.",
     "on_error": "What to do about a bad row.",

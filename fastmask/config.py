@@ -34,7 +34,7 @@ class ScoreConfig:
         certify: recheck doubtful decisions at higher precision (DESIGN section 4).
         device: "auto", "cpu" or "cuda".
         kernels: which encoder back end runs the forward pass.
-        batch_tokens: token budget of one forward batch.
+        batch_tokens: token budget of one forward batch; 0 leaves it to the encoder.
         shard_rows: documents a shard.
         encoding: of text inputs.
         on_error: "fail" or "skip" a bad row.
@@ -56,7 +56,7 @@ class ScoreConfig:
     certify: bool = True
     device: str = "auto"
     kernels: str = "auto"
-    batch_tokens: int = 4096
+    batch_tokens: int = 0
     shard_rows: int = 8192
     encoding: str = "utf-8"
     on_error: str = "fail"
@@ -74,10 +74,9 @@ class ScoreConfig:
         _require(self.like is None or self.method == "random", "like", self.like, "only with --method random")
         _require(self.like is None or self.mask_rate is None, "like", self.like, "not together with --mask-rate")
         _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
-        for option in ("batch_tokens", "shard_rows"):
-            _require(getattr(self, option) >= 1, option, getattr(self, option), "at least 1")
-        for option in ("seed", "threads"):
-            _require(getattr(self, option) >= 0, option, getattr(self, option), "at least 0")
+        _require(self.shard_rows >= 1, "shard_rows", self.shard_rows, "at least 1")
+        for option in ("batch_tokens", "seed", "threads"):
+            _require(0 <= getattr(self, option) < 2**63, option, getattr(self, option), "0 to 2**63 - 1")
 
     def as_dict(self) -> dict:
         """The configuration as a JSON-ready dictionary, for the manifest."""

@@ -6,6 +6,7 @@ through its own forward, on batches of exactly equal length.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,12 @@ DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
 }
+# Rows of a packed batch, and of its last block, are filled up to multiples of these.
+ROW_MULTIPLE = 32
+CLS_MULTIPLE = 16
+# Activation elements [T, H] of a batch: enough for full matrix products, few enough to stay in a core's cache.
+BATCH_ELEMENTS = 1024 * 384
+GENERIC_BATCH_TOKENS = 4096
 
 
 class Encoder(Protocol):
@@ -31,10 +38,12 @@ class Encoder(Protocol):
     Attributes:
         name: which back end this is, for the manifest.
         precision: a key of DTYPES.
+        batch_tokens: the token budget that suits it.
     """
 
     name: str
     precision: str
+    batch_tokens: int
 
     def logits(self, batch: PackedBatch) -> np.ndarray:
         """Class logits float64 [B, C] of the batch's B variants."""
@@ -106,7 +115,9 @@ class _ClsBlock(_Block):
         self.value_bias = weights.value.bias.detach().to(norm_dtype)
 
     def __call__(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int) -> torch.Tensor:
-        first = x[cu_seqlens[:-1].long()]
+        index = cu_seqlens[:-1].long()
+        # repeated up to a multiple, for the same reason as in PackedEncoder.logits
+        first = x[nn.functional.pad(index, (0, -len(index) % CLS_MULTIPLE))]
         batch, hidden = first.shape
         query = self.query(first).to(self.wide).view(batch, self.heads, -1).transpose(0, 1)
         projected = torch.bmm(query, self.key).transpose(0, 1).contiguous()
@@ -127,8 +138,10 @@ class PackedEncoder:
     def __init__(self, weights: FamilyWeights, precision: str, device: str = "cpu"):
         self.precision, dtype = precision, DTYPES[precision]
         hidden = weights.layers[0].query.in_features
-        ops = self.ops = launch.select_ops(device, dtype, hidden, hidden // weights.heads)
+        width = math.gcd(hidden, weights.word.shape[1])  # ELECTRA's embeddings have a width of their own
+        ops = self.ops = launch.select_ops(device, dtype, width, hidden // weights.heads)
         self.name = f"packed/{ops.name}"
+        self.batch_tokens = max(4 * ROW_MULTIPLE, BATCH_ELEMENTS // hidden // ROW_MULTIPLE * ROW_MULTIPLE)
         self.wide = wide = torch.float64 if precision == "float64" else torch.float32
         self.tables = [t.detach().to(wide).contiguous() for t in (weights.word, weights.position, weights.token_type)]
         self.position_offset = weights.position_offset
@@ -151,15 +164,16 @@ class PackedEncoder:
     @torch.inference_mode()
     def logits(self, batch: PackedBatch) -> np.ndarray:
         """Class logits float64 [B, C]."""
-        cu_seqlens = torch.from_numpy(batch.cu_seqlens)
-        x = self._embed(batch, cu_seqlens)
+        rows, whole = len(batch), _rounded_up(batch, self.tables[1].shape[0] - self.position_offset)
+        cu_seqlens = torch.from_numpy(whole.cu_seqlens)
+        x = self._embed(whole)
         for block in self.blocks:
-            x = block(x, cu_seqlens, batch.max_seqlen)
+            x = block(x, cu_seqlens, whole.max_seqlen)
         dense, classifier = self.head
-        pooled = self.head_activation(nn.functional.linear(x.to(self.wide), *dense))
+        pooled = self.head_activation(nn.functional.linear(x[:rows].to(self.wide), *dense))
         return nn.functional.linear(pooled, *classifier).double().numpy()
 
-    def _embed(self, batch: PackedBatch, cu_seqlens: torch.Tensor) -> torch.Tensor:
+    def _embed(self, batch: PackedBatch) -> torch.Tensor:
         lengths = np.diff(batch.cu_seqlens)
         positions = np.arange(len(batch.input_ids), dtype=np.int32) - np.repeat(batch.cu_seqlens[:-1], lengths)
         positions += np.int32(self.position_offset)
@@ -170,12 +184,32 @@ class PackedEncoder:
         return x if self.projection is None else self.projection(x)
 
 
+def _rounded_up(batch: PackedBatch, longest: int) -> PackedBatch:
+    """The batch with a last variant or more of filler tokens, to a multiple of ROW_MULTIPLE rows.
+
+    oneDNN makes, and keeps, code for every number of rows it meets; few different ones keep both time and memory low.
+    """
+    tokens = len(batch.input_ids)
+    missing = -tokens % ROW_MULTIPLE
+    if not missing:
+        return batch
+    filler = [*range(tokens + longest, tokens + missing, longest), tokens + missing]
+    blank = np.zeros(missing, np.int32)
+    return PackedBatch(
+        np.concatenate([batch.input_ids, blank]),
+        np.concatenate([batch.token_type_ids, blank]),
+        np.concatenate([batch.cu_seqlens, np.array(filler, np.int32)]),
+        max(batch.max_seqlen, min(missing, longest)),
+    )
+
+
 class GenericEncoder:
     """Any sequence classifier through its own forward, on runs of equal length, so that nothing is ever padded."""
 
     def __init__(self, model: nn.Module, precision: str, device: str = "cpu"):
         self.precision = precision
         self.name = f"generic/{model.config.model_type}"
+        self.batch_tokens = GENERIC_BATCH_TOKENS
         self.device = device
         self.model = model.to(device=device, dtype=DTYPES[precision]).eval()
         self.typed = getattr(model.config, "type_vocab_size", 0) > 1

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from fastmask_kernels import launch
 
-from .blocks import BLOCK_TOKENS, Plan, SentenceBlock, plan_blocks, sample, take_ragged
+from .blocks import BLOCK_TOKENS, SentenceBlock, distinct_sentences, make_blocks, spread, take_ragged
 from .certify import TIE, Bands, Evidence, calibrated
 from .config import ScoreConfig
 from .decide import ragged_positions
@@ -36,6 +36,9 @@ def cascade(config: ScoreConfig, device: str) -> tuple[str, ...]:
     if not config.certify:
         return (first,)
     return ("float32", "float64") if first == "float32" else (first, "float32", "float64")
+
+
+Result = tuple[SentenceBlock, BlockScores]
 
 
 class Stopped(Exception):
@@ -108,68 +111,63 @@ class Engine:
             the scores, and the bands for the next shard: wider when evidence against them was found (the shard is then
             scored again with the wider ones), None when there was too little to calibrate on.
         """
-        if not len(shard.unit_sentence):
+        distinct, original = distinct_sentences(shard)
+        if not len(distinct):
             record = Evidence(len(self.levels)).certificate(bands, 0) if bands else {}
-            return self._assemble(shard, np.arange(len(shard)), [], [], record), bands
+            return self._assemble(shard, original, [], record), bands
         with self._pool() as pool:
-            in_force = bands or self._calibrate(pool, shard)
+            in_force, done = (bands, []) if bands else self._calibrate(pool, shard, distinct)
             rescored = 0
             while True:
-                plan = self._plan(shard)
-                scores = self._score_all(pool, plan, in_force)
-                evidence = self._merged(scores)
+                rest = np.setdiff1d(distinct, [n for block, _ in done for n in block.sentences], assume_unique=True)
+                results = done + self._score_all(pool, self._blocks(shard, rest), in_force, len(distinct))
+                evidence = _merged(results)
                 if not self.config.certify or not evidence.refutes(in_force):
                     break
-                in_force, rescored = in_force.widened(evidence.max_error), rescored + 1
-        record = evidence.certificate(in_force, rescored)
+                in_force, done, rescored = in_force.widened(evidence.max_error), [], rescored + 1
         after = in_force if in_force.levels == self.levels else None
-        return self._assemble(shard, plan.original, plan.blocks, scores, record), after
+        return self._assemble(shard, original, results, evidence.certificate(in_force, rescored)), after
 
-    def _score_all(self, pool: ThreadPoolExecutor, plan: Plan, bands: Bands) -> list[BlockScores]:
-        total = sum(len(block.sentences) for block in plan.blocks)
+    def _score_all(self, pool: ThreadPoolExecutor, blocks, bands: Bands, total: int = 0) -> list[Result]:
+        """Score blocks, telling progress as shares of ``total`` sentences."""
 
-        def score(block: SentenceBlock) -> BlockScores:
-            scores = self._decide(block, bands)
-            self.progress(len(block.sentences) / total, scores.tokens)
-            return scores
+        def score(block: SentenceBlock) -> Result:
+            scores = BlockScorer(block, self.encoder, bands, self.rules).run()
+            if total:
+                self.progress(len(block.sentences) / total, scores.tokens)
+            return block, scores
 
-        return list(pool.map(score, plan.blocks))
+        return list(pool.map(score, blocks))
 
-    def _plan(self, shard: EncodedSentences, block_tokens: int = BLOCK_TOKENS) -> Plan:
-        return plan_blocks(shard, self.template, self.config.method, self.config.max_length, block_tokens)
+    def _blocks(self, shard: EncodedSentences, sentences: np.ndarray, block_tokens: int = BLOCK_TOKENS):
+        config = self.config
+        return make_blocks(shard, sentences, self.template, config.method, config.max_length, block_tokens)
 
     def _pool(self) -> ThreadPoolExecutor:
         """Worker threads with one core each: a batch a core scales better than one batch on all cores."""
         return ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
 
-    def _decide(self, block: SentenceBlock, bands: Bands) -> BlockScores:
-        return BlockScorer(block, self.encoder, bands, self.rules).run()
+    def _calibrate(self, pool: ThreadPoolExecutor, shard: EncodedSentences, distinct) -> tuple[Bands, list[Result]]:
+        """Bands from a sample of this shard, and the sample's results as far as they stand.
 
-    def _merged(self, scores: list[BlockScores]) -> Evidence:
-        total = Evidence(scores[0].evidence.levels)
-        for block in scores:
-            total.merge(block.evidence)
-        return total
-
-    def _calibrate(self, pool: ThreadPoolExecutor, shard: EncodedSentences) -> Bands:
-        """Bands from a sample of this shard: float32 against float64 on sentences, the first level on variants.
-
-        A shard with too few sentences for the latter starts at float32.
+        float32 is compared with float64 on whole sentences, the first level with float32 on every variant; the latter
+        decides those sentences for good. A shard with too few sentences for it starts at float32.
         """
         if not self.config.certify:
-            return Bands(self.levels, (TIE,))
-        few = sample(shard, CALIBRATION_SENTENCES)
-        blocks = self._plan(few, CALIBRATION_BLOCK).blocks
+            return Bands(self.levels, (TIE,)), []
+        sample = spread(shard, distinct, CALIBRATION_SENTENCES)
         exact = self.levels[self.levels.index("float32") :]
         evidence = Evidence(len(exact))
+        blocks = self._blocks(shard, sample, CALIBRATION_BLOCK)
         for pair in pool.map(lambda block: self._full_pair(block, exact), blocks):
             evidence.compare(0, *pair)
         bands = calibrated(exact, evidence.max_error)
-        if exact == self.levels or len(few) < CALIBRATION_SENTENCES:
-            return bands
+        if exact == self.levels or len(sample) < CALIBRATION_SENTENCES:
+            return bands, []
         paired = Bands(self.levels, (float("inf"), *bands.eps))
-        seen = self._merged(list(pool.map(lambda block: self._decide(block, paired), blocks)))
-        return Bands(self.levels, (*calibrated(self.levels[:2], seen.max_error).eps[:1], *bands.eps))
+        results = self._score_all(pool, blocks, paired)
+        first = calibrated(self.levels[:2], _merged(results).max_error).eps[0]
+        return Bands(self.levels, (first, *bands.eps)), results
 
     def _full_pair(self, block: SentenceBlock, levels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Log-odds of some whole sentences of a block at the two levels: float64 [V] each."""
@@ -179,13 +177,13 @@ class Engine:
         ask.target = np.maximum(block.unit_label, 0)
         return ask(0, units, full), ask(1, units, full)
 
-    def _assemble(self, shard, original, blocks, scores, certificate) -> ScoredSentences:
+    def _assemble(self, shard: EncodedSentences, original, results: list[Result], certificate) -> ScoredSentences:
         """Blocks' outcomes in corpus order; equal sentences take the one that was scored."""
         n = len(shard)
         predicted, prob = np.full(n, -1, np.int32), np.full(n, np.nan, np.float32)
         scored = np.zeros(n, bool)
         importance, chosen = np.zeros(len(shard.input_ids), np.float32), np.zeros(len(shard.input_ids), bool)
-        for block, found in zip(blocks, scores, strict=True):
+        for block, found in results:
             at = block.sentences
             predicted[at], prob[at], scored[at] = found.predicted, found.prob, found.scored
             _, tokens = take_ragged(shard.offsets, np.arange(len(shard.input_ids)), at)
@@ -202,3 +200,10 @@ class Engine:
             mask_index,
             certificate,
         )
+
+
+def _merged(results: list[Result]) -> Evidence:
+    total = Evidence(results[0][1].evidence.levels)
+    for _, scores in results:
+        total.merge(scores.evidence)
+    return total

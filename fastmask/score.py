@@ -10,7 +10,7 @@ import numpy as np
 from .blocks import SentenceBlock
 from .certify import Bands, Evidence, Targets, resolve, targets
 from .encoder import Encoder
-from .variants import FULL, Memo, advance, hash_variants, pack_variants
+from .variants import FULL, Memo, advance, batch_starts, hash_variants, pack_variants
 from .verdict import UnitScores, Verdict
 
 # Share of accepted decisions that are recomputed at the next precision.
@@ -29,7 +29,7 @@ class Rules:
         threshold: d.
         mask_rate: None, or the cap's rate.
         stop_tokens: bool [V].
-        batch_tokens: token budget of one forward.
+        batch_tokens: token budget of one forward, 0 for the encoder's own.
         certify: whether the cascade runs.
         seed: of the audit sample.
     """
@@ -118,12 +118,10 @@ class Asker:
 
     def _run(self, precision, units, indices, lengths) -> np.ndarray:
         order = np.argsort(lengths, kind="stable")
-        ends = np.cumsum(lengths[order], dtype=np.int64)
-        self.tokens += int(ends[-1])
-        batch = np.zeros(len(order), np.int64)
-        np.floor_divide(ends - 1, self.batch_tokens, out=batch)
+        self.tokens += int(lengths.sum())
+        budget = self.batch_tokens or self.encoder(precision).batch_tokens
         out = None
-        for part in np.split(order, np.flatnonzero(np.diff(batch)) + 1):
+        for part in np.split(order, batch_starts(lengths[order], budget)[1:]):
             packed = pack_variants(self.block, units[part], indices[part], lengths[part])
             found = self.encoder(precision).logits(packed)
             out = np.empty((len(order), found.shape[1])) if out is None else out

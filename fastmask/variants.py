@@ -170,6 +170,19 @@ def pack_variants(block: Block, units: np.ndarray, indices: np.ndarray, lengths:
 
 
 @nb.njit(**_JIT)
+def batch_starts(lengths, budget):
+    """Where batches of at most ``budget`` tokens start: lengths int32 [V] -> int64 [N]; longer ones stand alone."""
+    starts = np.empty(len(lengths), np.int64)
+    count = total = 0
+    for v in range(len(lengths)):
+        total += lengths[v]
+        if v == 0 or total > budget:
+            starts[count], total = v, lengths[v]
+            count += 1
+    return starts[:count]
+
+
+@nb.njit(**_JIT)
 def _advance(offsets, room, kept, kept_count, cursor, active, z, level, important):
     """Greedy's step after decisions: append or leave out, move on; a full buffer settles all later tokens at once."""
     remaining = 0

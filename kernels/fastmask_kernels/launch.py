@@ -75,8 +75,8 @@ class CpuOps:
         return out
 
     def cls_attention(self, query, x, cu_seqlens, max_seqlen, heads):
-        """See ``reference.cls_attention``; query float32."""
-        out = torch.empty_like(query)
+        """See ``reference.cls_attention``; query float32; rows of it beyond the sequences stay zero."""
+        out = torch.zeros_like(query)
         batch = len(query)
         cpu.cls_attention(
             _array(query.view(batch, -1)),

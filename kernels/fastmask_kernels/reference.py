@@ -33,15 +33,16 @@ def varlen_attention(qkv, cu_seqlens, max_seqlen, heads):
 def cls_attention(query, x, cu_seqlens, max_seqlen, heads):
     """Attention of one query per sequence and head over the sequence's own rows.
 
-    query [B, heads, H] already scaled and multiplied by the key matrix, x [T, H], cu_seqlens int [B + 1] -> the
-    probability-weighted rows [B, heads, H], still to be multiplied by the value matrix.
+    query [>= B, heads, H] already scaled and multiplied by the key matrix, x [T, H], cu_seqlens int [B + 1] -> the
+    probability-weighted rows [>= B, heads, H], still to be multiplied by the value matrix; zero beyond B.
     """
-    out = [query[:0]]
+    out = []
     for first, count, length, rows in _equal_runs(cu_seqlens):
         values = x[rows].to(query.dtype).view(count, length, -1)
         probabilities = torch.softmax(query[first : first + count] @ values.transpose(1, 2), dim=-1)
         out.append(probabilities @ values)
-    return torch.cat(out)
+    sequences = len(cu_seqlens) - 1
+    return torch.cat([*out, torch.zeros_like(query[sequences:])])
 
 
 def _equal_runs(cu_seqlens):
