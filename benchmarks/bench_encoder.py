@@ -22,7 +22,7 @@ from fastmask_kernels import launch
 
 from fastmask.blocks import take_ragged
 from fastmask.config import ScoreConfig
-from fastmask.decide import stop_token_table
+from fastmask.decide import stop_token_table, stop_words
 from fastmask.encode import TextEncoder
 from fastmask.encoder import DTYPES, build_encoder
 from fastmask.engine import Engine
@@ -32,6 +32,7 @@ from fastmask.read import read_documents
 from fastmask.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.segment import Segmenter
 from fastmask.template import template_of
+from fastmask.variants import Template
 
 MODEL = harness.SHARED / "models/mr-minilm"
 DATA = harness.SHARED / "data/mr/test.jsonl"
@@ -82,7 +83,7 @@ def encode_file(model: str, data: Path) -> EncodedSentences:
 
 
 def sentences_at(shard: EncodedSentences, chosen: np.ndarray, labelled: bool = True) -> EncodedSentences:
-    """Sentences ``chosen`` int [R], ascending, of plain text; without ``labelled`` the classifier's answer is the class."""
+    """Sentences ``chosen`` int [R], ascending, of plain text; not ``labelled``: the class is the classifier's."""
     offsets, index = take_ragged(shard.offsets, np.arange(len(shard.input_ids)), chosen)
     label = shard.label[chosen] if labelled else np.full(len(chosen), -1, np.int32)
     return replace(
@@ -92,19 +93,18 @@ def sentences_at(shard: EncodedSentences, chosen: np.ndarray, labelled: bool = T
     )  # fmt: skip
 
 
-def load_engine(model: str, config: ScoreConfig, kind: type[Engine] = Engine) -> Engine:
-    """An engine for plain text, as ``fastmask score`` makes it."""
+def load_parts(model: str) -> tuple[torch.nn.Module, Template, np.ndarray]:
+    """The float32 classifier, its template for plain text, and the table of spaCy's stop words."""
     files = resolve_model(model)
     tokenizer = load_tokenizer(files).backend_tokenizer
-    stop_tokens = stop_token_table(tokenizer.get_vocab(), _spacy_stop_words())
-    template = template_of(tokenizer, files.name, is_pair=False)
-    return kind(load_classifier(files, torch.float32), template, config, stop_tokens)
+    stop_tokens = stop_token_table(tokenizer.get_vocab(), stop_words("english"))
+    return load_classifier(files, torch.float32), template_of(tokenizer, files.name, is_pair=False), stop_tokens
 
 
-def _spacy_stop_words() -> frozenset[str]:
-    from spacy.lang.en.stop_words import STOP_WORDS
-
-    return frozenset(STOP_WORDS)
+def load_engine(model: str, config: ScoreConfig, kind: type[Engine] = Engine) -> Engine:
+    """An engine for plain text, as ``fastmask score`` makes it."""
+    classifier, template, stop_tokens = load_parts(model)
+    return kind(classifier, template, config, stop_tokens)
 
 
 def greedy_variants(scored: ScoredSentences, threshold: float, room: int) -> list[tuple[int, ...]]:

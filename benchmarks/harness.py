@@ -147,10 +147,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence], caption: str = "") -> None:
     """A table on the terminal; None is an empty cell and numbers get three or four digits."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    table = Table(title=title, caption=caption or None, box=box.SIMPLE, padding=0, pad_edge=False)
+    table.title_justify = table.caption_justify = "left"
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     for row in rows:

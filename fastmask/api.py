@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from .config import ScoreConfig
-from .errors import ModelError
+from .errors import FastmaskError, ModelError
 from .frontend import encode_texts
 from .models import EMBEDDED, load_tokenizer, resolve_model
 from .records import ScoredSentences
@@ -55,6 +55,8 @@ def score(
     Raises:
         FastmaskError: with one line for the user.
     """
+    if isinstance(texts, str):
+        raise FastmaskError("texts: is one string; give a list of strings")
     config = ScoreConfig(model=model, method=method, **options)
     return _records(iter(texts), Scorer(config))
 

@@ -88,7 +88,8 @@ def spread(shard: EncodedSentences, sentences: np.ndarray, count: int) -> np.nda
     if len(sentences) <= count:
         return sentences
     order = sentences[np.argsort(np.diff(shard.offsets)[sentences], kind="stable")]
-    return np.sort(order[np.linspace(0, 0.95 * (len(order) - 1), count).astype(np.int64)])
+    last = max(count - 1, 0.95 * (len(order) - 1))  # at least one place further each time
+    return np.sort(order[np.linspace(0, last, count).astype(np.int64)])
 
 
 def make_blocks(
@@ -132,6 +133,7 @@ def _block(shard, chosen, unit_start, template, method, max_length) -> SentenceB
     units = np.repeat(unit_start[:-1][chosen], counts) + _within(counts)
     unit_sentence = np.repeat(np.arange(len(chosen), dtype=np.int32), counts)
     context_offsets, context_ids = take_ragged(shard.context_offsets, shard.context_ids, units)
+    context_offsets, context_ids = _cut_contexts(context_offsets, context_ids, template.longest_context(max_length))
     unit_offsets, unit_ids = take_ragged(offsets, input_ids, unit_sentence)
     row, number = shard.row[chosen][unit_sentence], shard.sentence[chosen][unit_sentence]
     key = (
@@ -149,6 +151,15 @@ def _block(shard, chosen, unit_start, template, method, max_length) -> SentenceB
     return SentenceBlock(
         chosen, offsets, input_ids, unit_sentence, shard.unit_label[units], key, shard.is_aspect, block
     )
+
+
+def _cut_contexts(offsets: np.ndarray, ids: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged contexts, int64 [U + 1] and int32 [C], none longer than ``longest``."""
+    lengths = np.diff(offsets)
+    if not np.any(lengths > longest):
+        return offsets, ids
+    kept = np.concatenate([[0], np.cumsum(np.minimum(lengths, longest))])
+    return kept, ids[_within(lengths) < longest]
 
 
 def _within(counts: np.ndarray) -> np.ndarray:

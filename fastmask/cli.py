@@ -10,7 +10,7 @@ import time
 import click
 
 from . import __version__
-from .config import KERNELS, METHODS, PRECISIONS, ScoreConfig
+from .config import CONFIGS, KERNELS, METHODS, PRECISIONS, TRAINED_DTYPES, FinetuneConfig, ScoreConfig
 from .errors import FastmaskError
 from .options import options_of
 
@@ -46,6 +46,36 @@ _CHOICES = {
 _SPECIAL = {name: {"type": click.Choice(values)} for name, values in _CHOICES.items()}
 _SPECIAL["certify"] = {"flag": "--certify/--no-certify"}
 score_options = options_of(ScoreConfig, SCORE_HELP, **_SPECIAL)
+FINETUNE_HELP = {
+    "dev": "Labelled file that chooses the best epoch; may be repeated.",
+    "test": "Labelled file that is only measured, at the end; may be repeated.",
+    "init": "Model to start from: a directory or a hub id.",
+    "config": "Train a new model of this shape, with a vocabulary learned from the texts.",
+    "classes": "Class name, once for each class in index order.",
+    "vocab_size": "Wordpieces to learn, with --config.",
+    "epochs": "Passes over the training data.",
+    "batch_size": "Texts a step.",
+    "lr": "Peak learning rate of AdamW.",
+    "warmup": "Share of the steps that warm up; the rest decays linearly.",
+    "weight_decay": "Of AdamW.",
+    "max_length": "Longest input in tokens.",
+    "teacher": "Larger classifier with the same classes, to learn from.",
+    "distill": "File whose texts, and random spans of them, the teacher labels; may be repeated.",
+    "spans": "Random spans of each of those texts.",
+    "average": "Decay of a running mean of the weights, which is what is saved; 0 is off.",
+    "token_dropout": "Share of tokens that are read as [MASK] in training.",
+    "dtype": "Of the saved weights.",
+    **{name: SCORE_HELP[name] for name in ("text_field", "label_field", "encoding", "on_error", "device")},
+    "seed": "Of everything that is random.",
+    "overwrite": "Replace OUT.",
+}
+finetune_options = options_of(
+    FinetuneConfig,
+    FINETUNE_HELP,
+    config={"type": click.Choice(tuple(CONFIGS))},
+    dtype={"type": click.Choice(TRAINED_DTYPES)},
+    on_error=_SPECIAL["on_error"],
+)
 MODEL_FIELDS = ("model", "method", "threshold", "mask_rate", "stop_words", "max_length", "precision")
 explain_options = options_of(ScoreConfig, {name: SCORE_HELP[name] for name in MODEL_FIELDS}, **_SPECIAL)
 
@@ -191,6 +221,18 @@ def verify(out, repair):
     if damaged:
         _leave(1)
     click.echo(f"{out}: ok")
+
+
+@command
+@click.argument("train", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, help="Directory of the model.")
+@finetune_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def finetune(train, out, quiet, **options):
+    """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
+    from .train.classify import finetune as run
+
+    run(FinetuneConfig(train=train, out=out, **options), (lambda line: None) if quiet else _say)
 
 
 def main() -> None:

@@ -12,8 +12,12 @@ KERNELS = ("auto", "torch", "triton")
 
 
 def _require(ok: bool, option: str, value, reason: str) -> None:
+    _demand(ok, f"--{option.replace('_', '-')} {value}", reason)
+
+
+def _demand(ok: bool, what: str, reason: str) -> None:
     if not ok:
-        raise FastmaskError(f"--{option.replace('_', '-')} {value}: {reason}")
+        raise FastmaskError(f"{what}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +85,89 @@ class ScoreConfig:
     def as_dict(self) -> dict:
         """The configuration as a JSON-ready dictionary, for the manifest."""
         return asdict(self)
+
+
+TRAINED_DTYPES = ("float32", "float16")
+# Models that are made from scratch, by their shape.
+CONFIGS = {
+    # 3 MB in float16 with 8,192 wordpieces
+    "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512},
+}
+_LEAST = {"epochs": 1, "batch_size": 1, "max_length": 8, "vocab_size": 100, "spans": 0, "seed": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneConfig:
+    """Everything that ``fastmask finetune`` can be told; the defaults are the paper's (DESIGN section 2).
+
+    Attributes:
+        train: labelled files; one that is named k times counts k times.
+        out: directory to write the model to.
+        dev: labelled files that choose the best epoch, by the mean of their accuracies; none: the last epoch.
+        test: labelled files that are only measured, once, at the end.
+        init: model to start from, a classifier or a bare encoder; or else
+        config: name of a configuration to train from scratch, one of CONFIGS, with a vocabulary learned from
+            ``train`` and ``distill``.
+        classes: class names in index order; () takes those of ``init`` if they fit, else those in ``train``.
+        vocab_size: wordpieces to learn, with ``config``.
+        epochs, batch_size, lr, warmup, weight_decay: AdamW; linear warm-up over a share of all steps, then
+            linear decay.
+        max_length: longest input in tokens, special tokens included.
+        teacher: a classifier with the same classes that labels ``distill``; with ``config``, the word embeddings
+            start from its own.
+        distill: files whose texts, and ``spans`` random spans of each, are learned from the teacher alone.
+        average: decay per step of a running mean of the weights, which then is what is measured and saved; 0 is
+            off.
+        token_dropout: probability that a token is read as [MASK] in training.
+        dtype: dtype of the saved weights; training itself is in float32.
+        text_field, label_field, encoding, on_error: how files are read, as for ``fastmask score``.
+        device: "auto", "cpu" or "cuda".
+        seed: of initial weights, order, dropout and token dropout.
+        overwrite: replace ``out``.
+    """
+
+    train: tuple[str, ...]
+    out: str
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    init: str | None = None
+    config: str | None = None
+    classes: tuple[str, ...] = ()
+    vocab_size: int = 8192
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float = 2e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    max_length: int = 256
+    teacher: str | None = None
+    distill: tuple[str, ...] = ()
+    spans: int = 8
+    average: float = 0.0
+    token_dropout: float = 0.0
+    dtype: str = "float32"
+    text_field: str = "text"
+    label_field: str = "label"
+    encoding: str = "utf-8"
+    on_error: str = "fail"
+    device: str = "auto"
+    seed: int = 13
+    overwrite: bool = False
+
+    def __post_init__(self):
+        _demand(bool(self.train), "TRAIN", "name at least one training file")
+        _demand((self.init is None) != (self.config is None), "--init, --config", "give one of the two")
+        _demand(self.config is None or self.config in CONFIGS, "--config", f"choose {' or '.join(CONFIGS)}")
+        _demand(self.dtype in TRAINED_DTYPES, "--dtype", f"choose {' or '.join(TRAINED_DTYPES)}")
+        _demand(self.on_error in ("fail", "skip"), "--on-error", "choose fail or skip")
+        _demand(self.device in ("auto", "cpu", "cuda"), "--device", "choose auto, cpu or cuda")
+        _demand(len(self.classes) != 1 and len(set(self.classes)) == len(self.classes), "--classes",
+                 "at least two names, all different")  # fmt: skip
+        for option, least in _LEAST.items():
+            _demand(getattr(self, option) >= least, f"--{option.replace('_', '-')}", f"at least {least}")
+        _demand(self.lr > 0, "--lr", "above 0")
+        _demand(self.weight_decay >= 0, "--weight-decay", "at least 0")
+        _demand(0 <= self.warmup <= 1, "--warmup", "a share, 0 to 1")
+        _demand((self.teacher is None) == (not self.distill), "--teacher, --distill", "give both or neither")
+        _demand(0 <= self.average < 1, "--average", "a decay below 1")
+        _demand(0 <= self.token_dropout < 1, "--token-dropout", "a probability below 1")

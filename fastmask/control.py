@@ -54,7 +54,7 @@ class _Counts:
     def __init__(self, like: str):
         self.like = like
         self._pieces = open_shards(like).mask_counts()
-        self._held = (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+        self._held = (np.empty(0, np.int64), *[np.empty(0, np.int32)] * 3)
 
     def of(self, shard: EncodedSentences) -> np.ndarray:
         """int64 [N]: the counts of the shard's sentences; shards come in ascending order.
@@ -67,11 +67,12 @@ class _Counts:
             if piece is None:
                 break
             self._held = tuple(np.concatenate(pair) for pair in zip(self._held, piece, strict=True))
-        rows, sentences, counts = self._held
+        rows = self._held[0]
         here = (rows >= shard.first_row) & (rows < shard.end_row)
-        same = np.array_equal(rows[here], shard.row) and np.array_equal(sentences[here], shard.sentence)
-        if not same or np.any(counts[here] > np.diff(shard.offsets)):
+        *theirs, counts = (column[here] for column in self._held)
+        ours = (shard.row, shard.sentence, np.diff(shard.offsets))
+        if not all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True)):
             place = f"rows {shard.first_row} to {shard.end_row - 1}"
             raise OutputError(f"--like {self.like}: its sentences are not those of this corpus in {place}")
         self._held = tuple(column[rows >= shard.end_row] for column in self._held)
-        return counts[here].astype(np.int64)
+        return counts.astype(np.int64)

@@ -82,10 +82,11 @@ class ShardSet:
         empty = arrow_schema().empty_table()
         return pa.concat_tables([empty if columns is None else empty.select(columns), *self.tables(columns)])
 
-    def mask_counts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Per shard: row int64 [N], sentence int32 [N], number of masks int32 [N]."""
-        for table in self.tables(["row", "sentence", "mask_index"]):
-            yield table["row"].to_numpy(), table["sentence"].to_numpy(), list_lengths(table["mask_index"])
+    def mask_counts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """Per shard: row int64 [N], sentence int32 [N], numbers of tokens and of masks int32 [N]."""
+        for table in self.tables(["row", "sentence", "input_ids", "mask_index"]):
+            lengths = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
+            yield table["row"].to_numpy(), table["sentence"].to_numpy(), *lengths
 
     def _check(self, entry: dict, schema: pa.Schema, rows: int) -> None:
         if not schema.equals(arrow_schema(), check_metadata=True):

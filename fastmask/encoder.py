@@ -6,6 +6,7 @@ through its own forward, on batches of exactly equal length.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from .errors import FastmaskError
 from .families import FamilyWeights, LayerWeights, family_weights
+from .memo import Memo
 from .records import PackedBatch
 
 DTYPES = {
@@ -45,7 +47,11 @@ class Encoder(Protocol):
     precision: str
     batch_tokens: int
 
-    def logits(self, batch: PackedBatch) -> np.ndarray:
+    def memory(self) -> object:
+        """What ``logits`` may remember from batch to batch of related variants; for one thread at a time."""
+        ...
+
+    def logits(self, batch: PackedBatch, memory: object) -> np.ndarray:
         """Class logits float64 [B, C] of the batch's B variants."""
         ...
 
@@ -93,8 +99,9 @@ class _FullBlock(_Block):
         self.heads = heads
         self.qkv = ops.linear(_single([weights.query, weights.key, weights.value]))
 
-    def __call__(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int) -> torch.Tensor:
-        context = self.ops.varlen_attention(self.qkv(x), cu_seqlens, max_seqlen, self.heads)
+    def __call__(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, qkv=None) -> torch.Tensor:
+        qkv = self.qkv(x) if qkv is None else qkv
+        context = self.ops.varlen_attention(qkv, cu_seqlens, max_seqlen, self.heads)
         return self.feed_forward(context, x)
 
 
@@ -124,6 +131,56 @@ class _ClsBlock(_Block):
         rows = self.ops.cls_attention(projected, x, cu_seqlens, max_seqlen, self.heads)
         context = torch.bmm(rows.transpose(0, 1), self.value).transpose(0, 1).reshape(batch, hidden) + self.value_bias
         return self.feed_forward(context.to(x.dtype), first)
+
+
+class FirstRows:
+    """Rows before the first attention, by (token, position, type): each is computed once and then looked up."""
+
+    def __init__(self):
+        self._memo, self._x, self._qkv = Memo(), GrowingRows(), GrowingRows()
+
+    def rows(self, triples: np.ndarray, compute) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings [T, H] and query, key and value rows [T, 3 * H] of triples int32 [3, T].
+
+        ``compute`` makes those of triples that were not met before.
+        """
+        known = self._memo.used
+        slots = self._memo.slots(_keys(triples))
+        fresh, first = np.unique(slots, return_index=True)
+        new = first[np.searchsorted(fresh, known) :]
+        if len(new):
+            x, qkv = compute(triples[:, new])
+            self._x.append(x)
+            if qkv is not None:
+                self._qkv.append(qkv)
+        index = torch.from_numpy(slots)
+        return self._x.values[index], None if self._qkv.values is None else self._qkv.values[index]
+
+
+class GrowingRows:
+    """A matrix that grows by rows, in amortised constant time a row; ``values`` may have spare rows at its end."""
+
+    def __init__(self):
+        self.values: torch.Tensor | None = None
+        self._count = 0
+
+    def append(self, rows: torch.Tensor) -> None:
+        """Add rows [R, N] after those there are."""
+        end = self._count + len(rows)
+        if self.values is None or end > len(self.values):
+            grown = rows.new_empty(2 * end, rows.shape[1])
+            if self.values is not None:
+                grown[: self._count] = self.values[: self._count]
+            self.values = grown
+        self.values[self._count : end] = rows
+        self._count = end
+
+
+def _keys(triples: np.ndarray) -> np.ndarray:
+    """uint64 [T], different for different triples int32 [3, T]: a product by an odd number loses nothing."""
+    ids, positions, types = triples.astype(np.uint64)
+    keys = (ids | positions << np.uint64(32) | types << np.uint64(56)) * np.uint64(0x9E3779B97F4A7C15)
+    return keys ^ keys >> np.uint64(32)
 
 
 class PackedEncoder:
@@ -161,24 +218,39 @@ class PackedEncoder:
             weights.head_activation
         ]
 
+    def memory(self) -> FirstRows:
+        """Embeddings and first query, key and value rows, which variants of a sentence have in common."""
+        return FirstRows()
+
     @torch.inference_mode()
-    def logits(self, batch: PackedBatch) -> np.ndarray:
+    def logits(self, batch: PackedBatch, memory: FirstRows | None = None) -> np.ndarray:
         """Class logits float64 [B, C]."""
         rows, whole = len(batch), _rounded_up(batch, self.tables[1].shape[0] - self.position_offset)
-        cu_seqlens = torch.from_numpy(whole.cu_seqlens)
-        x = self._embed(whole)
-        for block in self.blocks:
-            x = block(x, cu_seqlens, whole.max_seqlen)
+        sequences = torch.from_numpy(whole.cu_seqlens), whole.max_seqlen
+        x, qkv = (memory or FirstRows()).rows(self._triples(whole), self._first_rows)
+        x = self.blocks[0](x, *sequences) if qkv is None else self.blocks[0](x, *sequences, qkv)
+        for block in self.blocks[1:]:
+            x = block(x, *sequences)
         dense, classifier = self.head
         pooled = self.head_activation(nn.functional.linear(x[:rows].to(self.wide), *dense))
         return nn.functional.linear(pooled, *classifier).double().numpy()
 
-    def _embed(self, batch: PackedBatch) -> torch.Tensor:
+    def _triples(self, batch: PackedBatch) -> np.ndarray:
+        """int32 [3, T]: token, position and type ids, which are all that a row depends on before attention."""
         lengths = np.diff(batch.cu_seqlens)
         positions = np.arange(len(batch.input_ids), dtype=np.int32) - np.repeat(batch.cu_seqlens[:-1], lengths)
-        positions += np.int32(self.position_offset)
-        types = np.minimum(batch.token_type_ids, self.tables[2].shape[0] - 1).astype(np.int32, copy=False)
-        ids = (torch.from_numpy(a) for a in (batch.input_ids, positions, types))
+        types = np.minimum(batch.token_type_ids, self.tables[2].shape[0] - 1)
+        return np.stack([batch.input_ids, positions + np.int32(self.position_offset), types]).astype(np.int32)
+
+    def _first_rows(self, triples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings [R, H] of int32 [3, R]; query, key and value rows [R, 3 * H] if the first block wants them."""
+        count = triples.shape[1]
+        x = self._embed(np.pad(triples, ((0, 0), (0, -count % ROW_MULTIPLE)), mode="edge"))
+        first = self.blocks[0]
+        return x[:count], first.qkv(x)[:count] if isinstance(first, _FullBlock) else None
+
+    def _embed(self, triples: np.ndarray) -> torch.Tensor:
+        ids = torch.from_numpy(triples)
         norm = self.embedding_norm
         x = self.ops.embed(*ids, *self.tables, norm.weight, norm.bias, norm.eps)
         return x if self.projection is None else self.projection(x)
@@ -214,8 +286,11 @@ class GenericEncoder:
         self.model = model.to(device=device, dtype=DTYPES[precision]).eval()
         self.typed = getattr(model.config, "type_vocab_size", 0) > 1
 
+    def memory(self) -> None:
+        """Nothing."""
+
     @torch.inference_mode()
-    def logits(self, batch: PackedBatch) -> np.ndarray:
+    def logits(self, batch: PackedBatch, memory: None = None) -> np.ndarray:
         """Class logits float64 [B, C]."""
         lengths = np.diff(batch.cu_seqlens)
         order = np.argsort(lengths, kind="stable")
@@ -252,7 +327,5 @@ def build_encoder(model: nn.Module, precision: str, device: str = "cpu", kernels
         raise FastmaskError("--kernels triton: the Triton path is not part of this version; use auto or torch")
     weights = family_weights(model)
     if weights is None or device != "cpu":
-        import copy
-
         return GenericEncoder(copy.deepcopy(model), precision, device)
     return PackedEncoder(weights, precision, device)

@@ -18,7 +18,7 @@ from .decide import ragged_positions
 from .encoder import Encoder, build_encoder
 from .errors import FastmaskError
 from .records import EncodedSentences, ScoredSentences
-from .score import Asker, BlockScorer, BlockScores, Rules
+from .scoring import Asker, BlockScorer, BlockScores, Rules
 from .variants import FULL, Template
 
 # Sentences whose every variant is compared at the first two levels; every third one whole at float32 and float64, too.

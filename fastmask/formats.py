@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
@@ -98,6 +99,14 @@ def check_path(path: str) -> None:
                 raise Unreadable(path, None, None, "gzip stream is cut short")
     except OSError as error:
         raise Unreadable(path, None, None, f"cannot be read: {error.strerror}") from error
+
+
+def standard_input_is_file() -> bool:
+    """Whether standard input can be read more than once."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def open_input(path: str) -> io.BufferedReader:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .config import ScoreConfig
-from .formats import STDIN
+from .formats import STDIN, standard_input_is_file
 from .read import read_documents
 
 _CHUNK = 1 << 22
@@ -22,7 +22,7 @@ def seekable_standard_input(paths: Sequence[str]) -> Iterator[None]:
 
     A run can then be resumed or refused by comparing its content, as with any other input.
     """
-    if STDIN not in paths or not _has_descriptor() or _is_seekable():
+    if STDIN not in paths or not _has_descriptor() or standard_input_is_file():
         yield
         return
     original = os.dup(0)
@@ -44,14 +44,6 @@ def _has_descriptor() -> bool:
         return sys.stdin.fileno() == 0
     except (AttributeError, OSError, ValueError):
         return False
-
-
-def _is_seekable() -> bool:
-    try:
-        os.lseek(0, 0, os.SEEK_CUR)
-    except OSError:
-        return False
-    return True
 
 
 def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:

@@ -9,16 +9,16 @@ from typing import Any
 import click
 
 
-def options_of(config: type, helps: dict[str, str], **special: dict[str, Any]) -> Callable:
-    """A decorator with one option per entry of ``helps``, named and defaulted as the field of ``config``.
+def options_of(configuration: type, helps: dict[str, str], **special: dict[str, Any]) -> Callable:
+    """A decorator with one option per entry of ``helps``, named and defaulted as the field of the configuration.
 
     Args:
-        config: a dataclass.
+        configuration: a dataclass.
         helps: help text by field name, in the order of ``--help``.
         special: more arguments for ``click.option`` by field name: ``type``, ``multiple``, ``flag`` (its declaration).
     """
-    defaults = {f.name: None if f.default is MISSING else f.default for f in fields(config)}
-    names = {f.name: str(f.type) for f in fields(config)}
+    defaults = {f.name: None if f.default is MISSING else f.default for f in fields(configuration)}
+    names = {f.name: str(f.type) for f in fields(configuration)}
 
     def decorate(command):
         for name, text in reversed(helps.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -46,6 +47,7 @@ def score_corpus(
         FastmaskError: with one line for the user.
     """
     config, meter = config or ScoreConfig(), meter or NoMeter()
+    paths, out = [os.fspath(path) for path in paths], os.fspath(out)
     with seekable_standard_input(paths):
         inputs = describe_inputs(paths)
         scorer = Scorer(config, is_aspect_corpus(paths, config), meter)

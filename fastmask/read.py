@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 from .errors import FastmaskError, InputError
-from .formats import STDIN, Fields, Unreadable, check_path, open_input, open_records, source_name, type_name
+from .formats import (
+    STDIN,
+    Fields,
+    Unreadable,
+    check_path,
+    open_input,
+    open_records,
+    source_name,
+    standard_input_is_file,
+    type_name,
+)
 from .records import Aspect, Document
 
 ASPECTS_FIELD = "aspects"
@@ -66,8 +76,8 @@ def describe_inputs(paths: Sequence[str]) -> list[dict]:
     for path in paths:
         check_path(path)
         size = digest = None
-        with open_input(path) as stream:
-            if stream.seekable():
+        if path != STDIN or standard_input_is_file():
+            with open_input(path) as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
                 size = stream.tell()
                 stream.seek(0)

@@ -222,6 +222,10 @@ class RunDirectory:
         path = self.path / JOURNAL
         header, entries, good_bytes = read_journal(path)
         self._recorded = {entry["file"] for entry in entries.values()}
+        if not entries:
+            # nothing was done yet, so there is nothing to protect: the mended input of a run that failed at once
+            self._start_over()
+            return
         self._check_header(header)
         good = {index: entry for index, entry in entries.items() if self._is_good(entry)}
         stale = self._own_shards(keep={entry["file"] for entry in good.values()})

@@ -33,8 +33,11 @@ class Template:
 
     def room(self, context_length: np.ndarray, max_length: int) -> np.ndarray:
         """int32 [U]: content tokens that fit beside contexts of the given lengths int [U]."""
-        special = len(self.prefix) + len(self.suffix) + len(self.middle)
-        return np.maximum(max_length - special - context_length, 0).astype(np.int32)
+        return (self.longest_context(max_length) - context_length).astype(np.int32)
+
+    def longest_context(self, max_length: int) -> int:
+        """Tokens that fit besides the special ones; a longer context is cut on the right, as the variants are."""
+        return max_length - len(self.prefix) - len(self.suffix) - len(self.middle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,45 +221,3 @@ def advance(block: Block, active: np.ndarray, z: np.ndarray, level: np.ndarray, 
     """
     count = _advance(block.offsets, block.room, block.kept, block.kept_count, block.cursor, active, z, level, important)
     return active[:count]
-
-
-@nb.njit(**_JIT)
-def _find_or_add(table, used, hashes, slots):
-    mask = np.uint64(len(table) - 1)
-    for v in range(len(hashes)):
-        at = hashes[v] & mask
-        while table[at]["slot"] >= 0 and table[at]["hash"] != hashes[v]:
-            at = (at + np.uint64(1)) & mask
-        if table[at]["slot"] < 0:
-            table[at]["hash"], table[at]["slot"] = hashes[v], used
-            used += 1
-        slots[v] = table[at]["slot"]
-    return used
-
-
-class Memo:
-    """Which variants were asked before: 64-bit hashes to slot numbers counted from 0, by open addressing."""
-
-    _ENTRY = np.dtype([("hash", np.uint64), ("slot", np.int64)])
-
-    def __init__(self):
-        self.used = 0
-        self._table = self._empty(1024)
-
-    def _empty(self, size: int) -> np.ndarray:
-        table = np.zeros(size, self._ENTRY)
-        table["slot"] = -1
-        return table
-
-    def slots(self, hashes: np.ndarray) -> np.ndarray:
-        """Slot int64 [V] of each hash uint64 [V]; those never seen before get new slots in order of appearance."""
-        while 2 * (self.used + len(hashes)) > len(self._table):
-            old = self._table[self._table["slot"] >= 0]
-            self._table = self._empty(4 * len(self._table))
-            self._reinsert(old[np.argsort(old["slot"])]["hash"])
-        slots = np.empty(len(hashes), np.int64)
-        self.used = _find_or_add(self._table, self.used, hashes, slots)
-        return slots
-
-    def _reinsert(self, hashes: np.ndarray) -> None:
-        _find_or_add(self._table, 0, np.ascontiguousarray(hashes), np.empty(len(hashes), np.int64))

@@ -54,10 +54,10 @@ def test_batches_are_bounded(tmp_path):
 
 
 def test_mask_counts(out, rows):
-    found = [triple for arrays in open_shards(out).mask_counts() for triple in zip(*arrays, strict=True)]
-    assert found == [(r["row"], r["sentence"], len(r["mask_index"])) for r in rows]
+    found = [entry for arrays in open_shards(out).mask_counts() for entry in zip(*arrays, strict=True)]
+    assert found == [(r["row"], r["sentence"], len(r["input_ids"]), len(r["mask_index"])) for r in rows]
     first = next(open_shards(out).mask_counts())
-    assert [array.dtype.name for array in first] == ["int64", "int32", "int32"]
+    assert [array.dtype.name for array in first] == ["int64", "int32", "int32", "int32"]
 
 
 def test_an_empty_corpus(tmp_path):
@@ -141,9 +141,7 @@ def test_duckdb_reads_it_as_it_is(out, rows):
     duckdb = pytest.importorskip("duckdb")
     counts = "count(*), sum(len(input_ids)), sum(len(mask_index)), count(importance)"
     with duckdb.connect() as connection:
-        found = connection.execute(
-            f"select {counts} from read_parquet(?)", [str(out / "shard-*.parquet")]
-        ).fetchone()
+        found = connection.execute(f"select {counts} from read_parquet(?)", [str(out / "shard-*.parquet")]).fetchone()
     assert found == (
         len(rows),
         sum(len(row["input_ids"]) for row in rows),

@@ -16,9 +16,35 @@ from fastmask.errors import InputError, ModelError
 from fastmask.records import Aspect, Document
 
 PIECES = [
-    *"abcdefAZ .?!'-", "film", "great", "[MASK]", "[UNK]", "  ", "\t", "\n", "\x85", "\x0b", "\x1c", "\u0301", "é",
-    "İ", "ß", "中", "文", "ﬁ", "\u200b", "\u00ad", "\u2028", "\u00a0", "\u3000", "😀", "Σ", "unbelievable", "ǅ",
-    "\ufffd", "가",
+    *"abcdefAZ .?!'-",
+    "film",
+    "great",
+    "[MASK]",
+    "[UNK]",
+    "  ",
+    "\t",
+    "\n",
+    "\x85",
+    "\x0b",
+    "\x1c",
+    "\u0301",
+    "é",
+    "İ",
+    "ß",
+    "中",
+    "文",
+    "ﬁ",
+    "\u200b",
+    "\u00ad",
+    "\u2028",
+    "\u00a0",
+    "\u3000",
+    "😀",
+    "Σ",
+    "unbelievable",
+    "ǅ",
+    "\ufffd",
+    "가",
 ]
 TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=8)
 NAMES = {"negative": 0, "positive": 1}
@@ -143,9 +169,7 @@ def test_sentences_without_tokens_keep_the_numbers_of_others(encoder):
     assert encoded.sentence.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize(
-    ("label", "index"), [(None, -1), (1, 1), ("positive", 1), ("NEGATIVE", 0), ("1", 1), ("0", 0)]
-)
+@pytest.mark.parametrize(("label", "index"), [(None, -1), (1, 1), ("positive", 1), ("NEGATIVE", 0), ("1", 1), ("0", 0)])
 def test_labels_resolve(encoder, label, index):
     options = {"class_names": NAMES, "num_labels": 2}
     encoded = encode(encoder, documents_of("fine film", label=label), **options)

@@ -183,9 +183,7 @@ def test_manifest_of_shards_with_a_gap_is_refused(indices):
         build_manifest(make_header(config(), IDENTITY), entries, **FIELDS)
 
 
-@pytest.mark.parametrize(
-    "identity", [{"model": None}, {**IDENTITY, "shards": 1}, {**IDENTITY, "model": float("nan")}]
-)
+@pytest.mark.parametrize("identity", [{"model": None}, {**IDENTITY, "shards": 1}, {**IDENTITY, "model": float("nan")}])
 def test_identity_is_checked(identity):
     with pytest.raises(ValueError):
         make_header(config(), identity)

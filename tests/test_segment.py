@@ -9,12 +9,35 @@ from hypothesis import strategies as st
 from fastmask.segment import Segmenter
 
 PIECES = [
-    *"abA1 .?!\"'()-:;,…。！\n\t\u00a0", "Mr.", "U.S.", "e.g.", "a.m.", "  ", ":)", ";-)", "...", "..", "3.5",
-    "can't", "http://x.com.", "\u2028", "።", "\x1c", "\x85", "'S", "10a.m.", "co.", "“", "”", "’s",
-    "𝪈", "\u0300", "\u3000",
+    *"abA1 .?!\"'()-:;,…。！\n\t\u00a0",
+    "Mr.",
+    "U.S.",
+    "e.g.",
+    "a.m.",
+    "  ",
+    ":)",
+    ";-)",
+    "...",
+    "..",
+    "3.5",
+    "can't",
+    "http://x.com.",
+    "\u2028",
+    "።",
+    "\x1c",
+    "\x85",
+    "'S",
+    "10a.m.",
+    "co.",
+    "“",
+    "”",
+    "’s",
+    "𝪈",
+    "\u0300",
+    "\u3000",
 ]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=16).map("".join) | st.text(max_size=30)
-ENDINGS = st.tuples(st.text(max_size=20), st.text("!.?。！ \n።…\"", max_size=6)).map("".join)
+ENDINGS = st.tuples(st.text(max_size=20), st.text('!.?。！ \n።…"', max_size=6)).map("".join)
 
 
 @pytest.fixture(scope="module")

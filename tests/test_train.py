@@ -26,7 +26,7 @@ from fastmask.read import read_documents
 from fastmask.records import Aspect, Document
 from fastmask.train import checkpoint
 from fastmask.train.classify import FinetuneConfig, finetune
-from fastmask.train.distill import mixed_loss, soft_rows, teacher_logits
+from fastmask.train.distill import load_teacher, mixed_loss, soft_rows, teacher_embeddings, teacher_logits
 from fastmask.train.examples import Row, class_index, encode_rows, find_classes, labelled_rows
 from fastmask.train.loop import (
     WeightAverage,
@@ -38,6 +38,7 @@ from fastmask.train.loop import (
 )
 from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
 from fastmask.train.predict import accuracy, macro_f1, predict
+from fastmask.train.vocabulary import learn_wordpieces
 
 SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
          "max_position_embeddings": 64, "vocab_size": 97, "num_labels": 3}  # fmt: skip
@@ -187,10 +188,24 @@ def test_mixed_loss_by_hand():
 
 def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
     rows = [Row("a wonderful film", None, None, "f", 1)]
-    logits = teacher_logits(mr_tiny, rows, ("positive", "negative"), 64, "cpu", lambda line: None)
+    teacher = load_teacher(mr_tiny, "cpu")
+    logits = teacher_logits(teacher, rows, ("positive", "negative"), 64)
     assert logits.shape == (1, 2) and logits.dtype == np.float32 and logits[0, 0] > logits[0, 1]
     with pytest.raises(ModelError, match="its classes are negative, positive, here they are no, yes"):
-        teacher_logits(mr_tiny, rows, ("no", "yes"), 64, "cpu", lambda line: None)
+        teacher_logits(teacher, rows, ("no", "yes"), 64)
+
+
+def test_embeddings_of_a_teacher_keep_their_geometry(mr_tiny):
+    teacher = load_teacher(mr_tiny, "cpu")
+    tokenizer = learn_wordpieces(["film films filming zzyzx"] * 3, 60, 64)
+    vocabulary = tokenizer.get_vocab()
+    wide = teacher_embeddings(teacher, tokenizer, 160)
+    assert wide.shape == (len(tokenizer), 160) and not wide[:, 128:].any()
+    table = teacher.model.get_input_embeddings().weight.detach().float()
+    known = teacher.tokenizer.get_vocab()
+    expected = (table[known["film"]] - table[known["[CLS]"]]).norm()
+    assert (wide[vocabulary["film"]] - wide[vocabulary["[CLS]"]]).norm() == pytest.approx(expected.item(), rel=1e-4)
+    torch.testing.assert_close(teacher_embeddings(teacher, tokenizer, 8), wide[:, :8])
 
 
 def test_norms_and_biases_are_not_decayed():

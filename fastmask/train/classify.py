@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config import FinetuneConfig
 from ..errors import FastmaskError
 from ..models import quiet_transformers
 from .checkpoint import check_free, save_model
@@ -23,7 +24,7 @@ from .loop import (
 )
 from .packed import class_logits
 from .predict import accuracy, macro_f1, pack_rows, predict
-from .prepare import CONFIGS, Task, build_task
+from .prepare import Task, build_task
 
 if TYPE_CHECKING:
     import torch
@@ -31,90 +32,7 @@ if TYPE_CHECKING:
 
     from .examples import Examples
 
-DTYPES = ("float32", "float16")
 SECONDS_BETWEEN_LINES = 15.0
-LEAST = {"epochs": 1, "batch_size": 1, "max_length": 8, "vocab_size": 100, "spans": 0, "seed": 0}
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneConfig:
-    """Everything that ``fastmask finetune`` can be told; the defaults are the paper's (DESIGN section 2).
-
-    Attributes:
-        train: labelled files; one that is named k times counts k times.
-        out: directory to write the model to.
-        dev: labelled files that choose the best epoch, by the mean of their accuracies; none: the last epoch.
-        test: labelled files that are only measured, once, at the end.
-        init: model to start from, a classifier or a bare encoder; or else
-        config: name of a configuration to train from scratch, one of CONFIGS, with a vocabulary learned from
-            ``train`` and ``distill``.
-        classes: class names in index order; () takes those of ``init`` if they fit, else those in ``train``.
-        vocab_size: wordpieces to learn, with ``config``.
-        epochs, batch_size, lr, warmup, weight_decay: AdamW; linear warm-up over a share of all steps, then
-            linear decay.
-        max_length: longest input in tokens, special tokens included.
-        teacher: a classifier with the same classes that labels ``distill``.
-        distill: files whose texts, and ``spans`` random spans of each, are learned from the teacher alone.
-        average: decay per step of a running mean of the weights, which then is what is measured and saved; 0 is
-            off.
-        token_dropout: probability that a token is read as [MASK] in training.
-        dtype: dtype of the saved weights; training itself is in float32.
-        text_field, label_field, encoding, on_error: how files are read, as for ``fastmask score``.
-        device: "auto", "cpu" or "cuda".
-        seed: of initial weights, order, dropout and token dropout.
-        overwrite: replace ``out``.
-    """
-
-    train: tuple[str, ...]
-    out: str
-    dev: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    init: str | None = None
-    config: str | None = None
-    classes: tuple[str, ...] = ()
-    vocab_size: int = 8192
-    epochs: int = 10
-    batch_size: int = 32
-    lr: float = 2e-5
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    max_length: int = 256
-    teacher: str | None = None
-    distill: tuple[str, ...] = ()
-    spans: int = 8
-    average: float = 0.0
-    token_dropout: float = 0.0
-    dtype: str = "float32"
-    text_field: str = "text"
-    label_field: str = "label"
-    encoding: str = "utf-8"
-    on_error: str = "fail"
-    device: str = "auto"
-    seed: int = 13
-    overwrite: bool = False
-
-    def __post_init__(self):
-        _require(bool(self.train), "TRAIN", "name at least one training file")
-        _require((self.init is None) != (self.config is None), "--init, --config", "give one of the two")
-        _require(self.config is None or self.config in CONFIGS, "--config", f"choose {' or '.join(CONFIGS)}")
-        _require(self.dtype in DTYPES, "--dtype", f"choose {' or '.join(DTYPES)}")
-        _require(self.on_error in ("fail", "skip"), "--on-error", "choose fail or skip")
-        _require(self.device in ("auto", "cpu", "cuda"), "--device", "choose auto, cpu or cuda")
-        _require(len(self.classes) != 1 and len(set(self.classes)) == len(self.classes), "--classes",
-                 "at least two names, all different")  # fmt: skip
-        for option, least in LEAST.items():
-            _require(getattr(self, option) >= least, f"--{option.replace('_', '-')}", f"at least {least}")
-        _require(self.lr > 0, "--lr", "above 0")
-        _require(self.weight_decay >= 0, "--weight-decay", "at least 0")
-        _require(0 <= self.warmup <= 1, "--warmup", "a share, 0 to 1")
-        _require((self.teacher is None) == (not self.distill), "--teacher, --distill", "give both or neither")
-        _require(0 <= self.average < 1, "--average", "a decay below 1")
-        _require(0 <= self.token_dropout < 1, "--token-dropout", "a probability below 1")
-
-
-def _require(ok: bool, option: str, reason: str) -> None:
-    if not ok:
-        raise FastmaskError(f"{option}: {reason}")
 
 
 def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:

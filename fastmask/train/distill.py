@@ -6,19 +6,22 @@ A small model sees few sentences; what a larger classifier says about their part
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import ModelError
-from ..models import load_classifier, load_tokenizer, resolve_model
+from ..models import ModelFiles, load_classifier, load_tokenizer, resolve_model
 from .examples import Row, encode_rows
 from .packed import enable_packing, longest_input
 from .predict import logits_of
+from .vocabulary import PREFIX
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 TEMPERATURE = 2.0
 SHORTEST_SPAN = 2
@@ -36,25 +39,63 @@ def soft_rows(rows: Sequence[Row], spans: int, rng: np.random.Generator) -> list
     return [Row(text, row.aspect, None, row.source, row.line) for text, row in texts.items()]
 
 
-def teacher_logits(
-    teacher: str, rows: Sequence[Row], class_names: Sequence[str], max_length: int, device: str,
-    report: Callable[[str], None],
-) -> np.ndarray:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A trained classifier on ``device``, packing enabled, and what belongs to it."""
+
+    files: ModelFiles
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    device: str
+
+
+def load_teacher(name: str, device: str) -> Teacher:
+    """Raises ModelError when it cannot be loaded. bfloat16 where that is fast: soft labels need no more."""
+    import torch
+
+    files = resolve_model(name)
+    fast = device == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    model = load_classifier(files, torch.bfloat16 if fast else torch.float32)
+    return Teacher(files, enable_packing(model).to(device), load_tokenizer(files), device)
+
+
+def teacher_logits(teacher: Teacher, rows: Sequence[Row], class_names: Sequence[str], max_length: int) -> np.ndarray:
     """What the teacher says: logits float32 [N, classes], in the order of ``class_names``.
 
     Raises:
-        ModelError: the teacher cannot be loaded, or has other classes.
+        ModelError: the teacher has other classes.
+    """
+    given = teacher.files.class_names
+    if sorted(given) != sorted(class_names):
+        theirs, ours = ", ".join(given), ", ".join(class_names)
+        raise ModelError(f"--teacher {teacher.files.name}: its classes are {theirs}, here they are {ours}")
+    longest = min(max_length, longest_input(teacher.model))
+    examples = encode_rows(teacher.tokenizer, rows, class_names, longest)
+    return logits_of(teacher.model, examples, teacher.device)[:, [given.index(name) for name in class_names]]
+
+
+def teacher_embeddings(teacher: Teacher, tokenizer: PreTrainedTokenizerBase, width: int) -> torch.Tensor:
+    """A start for another vocabulary's word embeddings: the teacher's, cut to their first principal components.
+
+    A piece that the teacher does not have gets the mean over the pieces it would split it into.
+
+    Returns:
+        float32 [len(tokenizer), width] on the CPU; columns past the teacher's own width are 0.
     """
     import torch
 
-    files = resolve_model(teacher)
-    if sorted(files.class_names) != sorted(class_names):
-        theirs, ours = ", ".join(files.class_names), ", ".join(class_names)
-        raise ModelError(f"--teacher {teacher}: its classes are {theirs}, here they are {ours}")
-    model = enable_packing(load_classifier(files, torch.float32)).to(device)
-    examples = encode_rows(load_tokenizer(files), rows, class_names, min(max_length, longest_input(model)))
-    report(f"{files.name} labels {len(rows)} texts and spans, {examples.lengths.sum()} tokens")
-    return logits_of(model, examples, device)[:, [files.class_names.index(name) for name in class_names]]
+    table = teacher.model.get_input_embeddings().weight.detach().float().cpu()
+    known = teacher.tokenizer.get_vocab()
+    rows = torch.zeros(len(tokenizer), table.shape[1])
+    for piece, index in tokenizer.get_vocab().items():
+        if piece in known:
+            rows[index] = table[known[piece]]
+        elif parts := teacher.tokenizer(piece.removeprefix(PREFIX), add_special_tokens=False)["input_ids"]:
+            rows[index] = table[parts].mean(0)
+    rows -= rows.mean(0)
+    directions = torch.linalg.svd(rows, full_matrices=False).Vh[:width]
+    start = rows @ directions.T
+    return torch.nn.functional.pad(start, (0, width - start.shape[1]))
 
 
 def mixed_loss(logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
 from ..models import load_pretrained, load_tokenizer, resolve_model
 from ..read import read_documents
-from .distill import soft_rows, teacher_logits
+from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
 from .examples import Examples, Row, encode_rows, find_classes, labelled_rows
 from .packed import enable_packing, longest_input
 from .vocabulary import learn_wordpieces
@@ -20,12 +21,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from .classify import FinetuneConfig
 
-CONFIGS = {
-    # 3 MB in float16 with 8,192 wordpieces
-    "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512},
-}
 HEADS = ("classifier.", "pooler.", "score.")
 
 
@@ -58,9 +54,12 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     hard = _read(config, config.train)
     soft = soft_rows(_read(config, config.distill), config.spans, rng) if config.distill else []
     files = {path: _read(config, (path,)) for path in (*config.dev, *config.test)}
-    start = _from_scratch if config.init is None else _from_model
-    model, tokenizer, class_names = start(config, hard, soft, report)
     device = _device(config.device)
+    teacher = None if config.teacher is None else load_teacher(config.teacher, device)
+    if config.init is None:
+        model, tokenizer, class_names = _from_scratch(config, hard, soft, teacher, report)
+    else:
+        model, tokenizer, class_names = _from_model(config, hard, report)
     # a model with fewer positions than the option asks for sets the limit
     max_length = min(config.max_length, longest_input(model))
     if max_length < config.max_length:
@@ -71,7 +70,7 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
         tokenizer=tokenizer,
         class_names=class_names,
         train=encode_rows(tokenizer, hard + soft, class_names, max_length),
-        teacher_logits=_soft_labels(config, len(hard), soft, class_names, device, report),
+        teacher_logits=_soft_labels(teacher, len(hard), soft, class_names, config.max_length, report),
         dev={path: encoded[path] for path in config.dev},
         test={path: encoded[path] for path in config.test},
         device=device,
@@ -89,16 +88,17 @@ def _read(config: FinetuneConfig, paths: tuple[str, ...]) -> list[Row]:
     return rows
 
 
-def _soft_labels(config, hard: int, soft: list[Row], class_names, device: str, report) -> np.ndarray:
+def _soft_labels(teacher: Teacher | None, hard: int, soft: list[Row], class_names, max_length: int, report):
     """Teacher's logits for the training rows, float32 [hard + soft, classes], 0 for the first ``hard``."""
     none = np.zeros((hard, len(class_names)), np.float32)
-    if config.teacher is None:
+    if teacher is None:
         return none
-    logits = teacher_logits(config.teacher, soft, class_names, config.max_length, device, report)
-    return np.concatenate([none, logits])
+    report(f"{teacher.files.name} labels {len(soft)} texts and spans")
+    return np.concatenate([none, teacher_logits(teacher, soft, class_names, max_length)])
 
 
-def _from_scratch(config: FinetuneConfig, hard: list[Row], soft: list[Row], report: Callable[[str], None]):
+def _from_scratch(config: FinetuneConfig, hard: list[Row], soft: list[Row], teacher: Teacher | None, report):
+    """A new model with a vocabulary of its own, and the teacher's embeddings to start from if there is one."""
     from transformers import BertConfig, BertForSequenceClassification
 
     texts = [row.text for row in hard + soft]
@@ -113,10 +113,13 @@ def _from_scratch(config: FinetuneConfig, hard: list[Row], soft: list[Row], repo
         **_labels(class_names),
         **CONFIGS[config.config],
     )
-    return BertForSequenceClassification(shape), tokenizer, class_names
+    model = BertForSequenceClassification(shape)
+    if teacher is not None:
+        model.get_input_embeddings().weight.data = teacher_embeddings(teacher, tokenizer, shape.hidden_size)
+    return model, tokenizer, class_names
 
 
-def _from_model(config: FinetuneConfig, hard: list[Row], soft: list[Row], report: Callable[[str], None]):
+def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str], None]):
     import torch
 
     files = resolve_model(config.init)

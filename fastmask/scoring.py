@@ -10,7 +10,8 @@ import numpy as np
 from .blocks import SentenceBlock
 from .certify import Bands, Evidence, Targets, resolve, targets
 from .encoder import Encoder
-from .variants import FULL, Memo, advance, batch_starts, hash_variants, pack_variants
+from .memo import Memo
+from .variants import FULL, advance, batch_starts, hash_variants, pack_variants
 from .verdict import UnitScores, Verdict
 
 # Share of accepted decisions that are recomputed at the next precision.
@@ -97,6 +98,7 @@ class Asker:
     def __init__(self, sentences: SentenceBlock, encoder: Encoders, levels: tuple[str, ...], batch_tokens: int):
         self.block, self.encoder, self.levels, self.batch_tokens = sentences.block, encoder, levels, batch_tokens
         self.memos: dict[str, tuple[Memo, _Rows]] = {}
+        self.memories: dict[str, object] = {}
         self.target = sentences.unit_label.copy()
         self.tokens = 0
 
@@ -120,10 +122,12 @@ class Asker:
         order = np.argsort(lengths, kind="stable")
         self.tokens += int(lengths.sum())
         budget = self.batch_tokens or self.encoder(precision).batch_tokens
+        if precision not in self.memories:
+            self.memories[precision] = self.encoder(precision).memory()
         out = None
         for part in np.split(order, batch_starts(lengths[order], budget)[1:]):
             packed = pack_variants(self.block, units[part], indices[part], lengths[part])
-            found = self.encoder(precision).logits(packed)
+            found = self.encoder(precision).logits(packed, self.memories[precision])
             out = np.empty((len(order), found.shape[1])) if out is None else out
             out[part] = found
         return out

@@ -1,0 +1,183 @@
+"""What several test files share: toy classifiers, corpora, and the command in this process or in another."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from click.testing import CliRunner
+
+from fastmask.cli import cli
+from fastmask.config import ScoreConfig
+from fastmask.dataset import open_shards
+from fastmask.decide import stop_token_table, stop_words
+from fastmask.engine import Engine
+from fastmask.models import load_classifier, load_tokenizer, resolve_model
+from fastmask.records import EncodedSentences
+from fastmask.template import template_of
+from fastmask.variants import Template
+
+CLS, SEP = 1, 2
+FIRST_ID = 3
+"""Ids of toy vocabularies below this are special."""
+TEXT_TEMPLATE = Template(np.array([CLS], np.int32), np.empty(0, np.int32), np.array([SEP], np.int32), 0)
+PAIR_TEMPLATE = Template(*(np.array(ids, np.int32) for ids in ([CLS], [SEP], [SEP])), 1)
+
+
+def offsets_of(lists) -> np.ndarray:
+    return np.cumsum([0, *map(len, lists)], dtype=np.int64)
+
+
+def flat(lists, dtype=np.int32) -> np.ndarray:
+    return np.array([value for values in lists for value in values], dtype)
+
+
+def split(offsets, values) -> list[list]:
+    return [values[a:b].tolist() for a, b in pairwise(offsets)]
+
+
+def encoded(sentences, labels=None, aspects=None, first_row=0) -> EncodedSentences:
+    """Toy sentences, a row each: lists of ids, and labels, or for each sentence a list of (context ids, label)."""
+    n, total = len(sentences), sum(map(len, sentences))
+    labels = [-1] * n if labels is None else labels
+    units = [[((), label)] for label in labels] if aspects is None else aspects
+    contexts = [context for group in units for context, _ in group]
+    return EncodedSentences(
+        row=np.arange(first_row, first_row + n),
+        sentence=np.zeros(n, np.int32),
+        offsets=offsets_of(sentences),
+        input_ids=flat(sentences),
+        char_start=np.arange(total, dtype=np.int32),
+        char_end=np.arange(1, total + 1, dtype=np.int32),
+        label=np.array([-1] * n if aspects is not None else labels, np.int32),
+        unit_sentence=np.repeat(np.arange(n, dtype=np.int32), [len(group) for group in units]),
+        unit_label=np.array([label for group in units for _, label in group], np.int32),
+        context_offsets=offsets_of(contexts),
+        context_ids=flat(contexts),
+        is_aspect=aspects is not None,
+        first_row=first_row,
+        end_row=first_row + n,
+    )
+
+
+class Toy:
+    """A classifier whose logits are exact in float64 and can be computed by hand.
+
+    Token k of a variant adds ``weights[c, id] * (1 + k % 4) / 8`` to class c, twice as much in the second part.
+    Weights are whole numbers, so no sum is ever rounded.
+    """
+
+    def __init__(self, weights):
+        self.weights = np.asarray(weights, np.float64)
+
+    def logits(self, ids, types) -> np.ndarray:
+        factor = (1 + np.arange(len(ids)) % 4) / 8 * (1 + np.asarray(types))
+        return self.weights[:, np.asarray(ids, np.int64)] @ factor
+
+
+def no_noise(precision, ids) -> float:
+    return 0.0
+
+
+class ToyEncoder:
+    """A toy as an encoder; ``noise(precision, ids)`` is added to the first class's logit."""
+
+    name = "toy"
+    batch_tokens = 100
+
+    def __init__(self, toy: Toy, precision: str, noise=no_noise, asked: list | None = None):
+        self.toy, self.precision, self.noise = toy, precision, noise
+        self.asked = [] if asked is None else asked
+
+    def memory(self) -> None:
+        """As the protocol has it."""
+
+    def logits(self, batch, memory=None) -> np.ndarray:
+        out = []
+        for a, b in pairwise(batch.cu_seqlens):
+            ids, types = batch.input_ids[a:b], batch.token_type_ids[a:b]
+            assert b - a <= batch.max_seqlen
+            self.asked.append((self.precision, tuple(ids.tolist())))
+            row = self.toy.logits(ids, types)
+            row[0] += self.noise(self.precision, ids)
+            out.append(row)
+        return np.array(out)
+
+
+def pseudo_noise(ids, size: float) -> float:
+    """Between -size and size, the same for the same ids."""
+    return (crc32(np.asarray(ids, np.int32).tobytes()) / 2**31 - 1) * size
+
+
+def toy_engine(monkeypatch, toy, config, *, is_aspect=False, stop_ids=(), noise=no_noise, asked=None) -> Engine:
+    """An engine on a toy classifier."""
+
+    def build(model, precision, device="cpu", kernels="auto"):
+        return ToyEncoder(toy, precision, noise, asked)
+
+    monkeypatch.setattr("fastmask.engine.build_encoder", build)
+    stop = np.zeros(toy.weights.shape[1], bool)
+    stop[list(stop_ids)] = True
+    return Engine(None, PAIR_TEMPLATE if is_aspect else TEXT_TEMPLATE, config, stop)
+
+
+def masks_of(scored) -> list[list[int]]:
+    return split(scored.mask_offsets, scored.mask_index)
+
+
+@cache
+def parts_of(model: str):
+    """A real model, its tokenizer and template, loaded once."""
+    files = resolve_model(model)
+    tokenizer = load_tokenizer(files)
+    return load_classifier(files, torch.float32), tokenizer, template_of(tokenizer.backend_tokenizer, files.name, False)
+
+
+def real_engine(model: str, **options) -> Engine:
+    """An engine on a real model, at the cost of its encoders only."""
+    config = ScoreConfig(model=model, **options)
+    classifier, tokenizer, template = parts_of(model)
+    return Engine(classifier, template, config, stop_token_table(tokenizer.get_vocab(), stop_words(config.stop_words)))
+
+
+def golden(folder: Path, name: str) -> list[dict]:
+    with (folder / f"{name}.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_jsonl(path: Path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def rows_of(out) -> list[dict]:
+    return list(open_shards(out))
+
+
+def contents(out) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(out).iterdir()}
+
+
+def fastmask(*arguments, **options):
+    """``fastmask ARGUMENTS`` in this process: click's result, with exit_code, stdout and stderr."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="fastmask", **options)
+
+
+def process(*arguments, **options) -> subprocess.CompletedProcess:
+    """``fastmask ARGUMENTS`` in a process of its own."""
+    command = [sys.executable, "-m", "fastmask", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def refusal(result) -> str:
+    """The one line on stderr of a command that failed, whether it ran here or in a process."""
+    code = result.exit_code if hasattr(result, "exit_code") else result.returncode
+    assert code not in (0, None), result.stderr
+    assert result.stderr.count("\n") == 1 and result.stderr.endswith("\n"), result.stderr
+    assert "Traceback" not in result.stderr and "unexpected" not in result.stderr, result.stderr
+    return result.stderr.strip()

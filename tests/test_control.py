@@ -1,0 +1,107 @@
+"""The random control: counts of another run or a rate, a function of seed, row and sentence alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import golden, rows_of, write_jsonl
+
+from fastmask.config import ScoreConfig
+from fastmask.dataset import open_shards
+from fastmask.errors import FastmaskError, OutputError
+from fastmask.pipeline import score_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, golden_dir) -> str:
+    rows = [{"text": row["text"]} for row in golden(golden_dir, "mr_tiny_0.05")[:40]]
+    rows.insert(7, {"text": " "})
+    return write_jsonl(tmp_path_factory.mktemp("corpus") / "corpus.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, corpus, mr_tiny) -> Path:
+    out = tmp_path_factory.mktemp("scored") / "out"
+    score_corpus([corpus], str(out), ScoreConfig(model=mr_tiny, mask_rate=0.15, shard_rows=15))
+    return out
+
+
+def control(corpus, out, **options) -> list[dict]:
+    score_corpus([corpus], str(out), ScoreConfig(method="random", **options))
+    return rows_of(out)
+
+
+def masks(rows) -> list[list[int]]:
+    return [row["mask_index"] for row in rows]
+
+
+@pytest.mark.parametrize("shard_rows", [1, 7, 1000])
+def test_as_many_masks_as_the_other_run(corpus, scored, tmp_path, mr_tiny, shard_rows):
+    found = control(corpus, tmp_path / "out", model=mr_tiny, like=str(scored), shard_rows=shard_rows)
+    others = rows_of(scored)
+    assert [len(m) for m in masks(found)] == [len(m) for m in masks(others)]
+    assert masks(found) != masks(others)
+    for row, other in zip(found, others, strict=True):
+        assert row["input_ids"] == other["input_ids"]
+        assert (row["importance"], row["prob"], row["predicted"]) == (None, None, None)
+
+
+def test_a_rate(corpus, tmp_path, mr_tiny):
+    found = control(corpus, tmp_path / "out", model=mr_tiny, mask_rate=0.3)
+    assert [len(m) for m in masks(found)] == [max(1, int(0.3 * len(row["input_ids"]))) for row in found]
+    default = control(corpus, tmp_path / "default", model=mr_tiny)
+    assert [len(m) for m in masks(default)] == [max(1, len(row["input_ids"]) * 15 // 100) for row in default]
+
+
+def test_seed_and_shards(corpus, tmp_path, mr_tiny):
+    first = control(corpus, tmp_path / "a", model=mr_tiny)
+    assert masks(control(corpus, tmp_path / "b", model=mr_tiny, shard_rows=3)) == masks(first)
+    assert masks(control(corpus, tmp_path / "c", model=mr_tiny, seed=1)) != masks(first)
+
+
+def test_labels_are_kept_and_no_classifier_is_loaded(tmp_path, monkeypatch):
+    def load(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("fastmask.models.load_classifier", load)
+    corpus = write_jsonl(tmp_path / "c.jsonl", [{"text": "A film. A plot.", "label": 7}, {"text": "so", "label": 0}])
+    assert [row["label"] for row in control(corpus, tmp_path / "out")] == [7, 7, 0]
+    assert open_shards(tmp_path / "out").manifest["model"] is None
+
+
+def test_the_copied_run_is_part_of_the_identity(corpus, scored, tmp_path, mr_tiny):
+    like = shutil.copytree(scored, tmp_path / "like")
+    control(corpus, tmp_path / "out", model=mr_tiny, like=str(like))
+    manifest = json.loads((like / "manifest.json").read_text())
+    (like / "manifest.json").write_text(json.dumps(manifest | {"environment": {}}))
+    with pytest.raises(OutputError, match="like was "):
+        control(corpus, tmp_path / "out", model=mr_tiny, like=str(like))
+
+
+CHANGES = {
+    "one row more": lambda lines: [*lines, lines[0]],
+    "a blank line elsewhere": lambda lines: lines[1:],
+    "shorter rows": lambda lines: ['{"text": "no"}\n'] * len(lines),
+    "rows of other lengths": lambda lines: lines[:20] + lines[21:],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_corpus_is_refused(change, corpus, scored, tmp_path, mr_tiny):
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(CHANGES[change](Path(corpus).read_text().splitlines(keepends=True))))
+    with pytest.raises(OutputError, match=r"--like .*: its sentences are not those of this corpus"):
+        control(str(other), tmp_path / "out", model=mr_tiny, like=str(scored), shard_rows=10)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_run_that_is_not_there(corpus, tmp_path):
+    with pytest.raises(OutputError, match="nowhere"):
+        control(corpus, tmp_path / "out", like=str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("options", [{"method": "greedy", "like": "x"}, {"like": "x", "mask_rate": 0.1}], ids=str)
+def test_options_that_do_not_go_together(options):
+    with pytest.raises(FastmaskError, match="--like x"):
+        ScoreConfig(**{"method": "random", **options})

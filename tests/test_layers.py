@@ -1,0 +1,206 @@
+"""The house: who may import whom, who may print, how long a file may be. A new import is a change of ALLOWED."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([*(ROOT / "fastmask").glob("*.py"), *(ROOT / "kernels").rglob("*.py")])
+HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "numba", "pyarrow", "spacy", "rich", "triton"}
+HEAVY |= {"huggingface_hub", "llvmlite"}
+
+ALLOWED = {
+    # what every stage may know: records, settings, errors
+    "errors": set(),
+    "config": {"errors"},
+    "records": set(),
+    # text to ids
+    "formats": {"errors"},
+    "read": {"errors", "formats", "records"},
+    "segment": set(),
+    "encode": {"errors", "records"},
+    "frontend": {"config", "encode", "read", "records", "segment"},
+    "inputs": {"config", "formats", "read"},
+    # ids to decisions
+    "variants": {"records"},
+    "template": {"errors", "variants"},
+    "blocks": {"records", "variants"},
+    "families": set(),
+    "encoder": {"errors", "families", "memo", "records"},
+    "certify": set(),
+    "decide": {"errors"},
+    "verdict": {"blocks", "certify", "decide"},
+    "memo": set(),
+    "scoring": {"blocks", "certify", "encoder", "memo", "variants", "verdict"},
+    "engine": {"blocks", "certify", "config", "decide", "encoder", "errors", "records", "scoring", "variants"},
+    "models": {"errors"},
+    # decisions to disk and back
+    "durable": {"errors"},
+    "schema": {"errors", "records"},
+    "journal": {"errors", "schema"},
+    "shards": {"durable", "errors", "journal", "records", "schema"},
+    "dataset": {"errors", "schema"},
+    # what puts stages together
+    "control": {"config", "dataset", "decide", "errors", "records", "schema"},
+    "scorer": {"certify", "config", "control", "decide", "encode", "engine", "errors", "meter", "models", "records",
+               "template"},
+    "pipeline": {"", "certify", "config", "errors", "formats", "frontend", "inputs", "meter", "read", "records",
+                 "schema", "scorer", "shards"},
+    "api": {"config", "errors", "frontend", "models", "records", "scorer"},
+    # what people see
+    "meter": set(),
+    "show": set(),
+    "options": set(),
+    "cli": {"", "api", "config", "dataset", "errors", "meter", "options", "pipeline", "shards", "show", "train"},
+    "__main__": {"cli"},
+    "__init__": {"api", "config", "dataset", "errors", "pipeline"},
+}  # fmt: skip
+"""Module -> the modules of fastmask it may import; "" is the package itself, for the version."""
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(tree, *, top_level=False):
+    """(dots, module, names) of each import statement; ``top_level``: only what runs when the module is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [(0, alias.name, []) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found = [(node.level, node.module or "", [alias.name for alias in node.names])]
+        else:
+            continue
+        if not (top_level and is_deferred(tree, node)):
+            yield from found
+
+
+def is_deferred(tree, node) -> bool:
+    """Whether a statement is inside a function or under ``if TYPE_CHECKING``."""
+    for outer in ast.walk(tree):
+        deferred = isinstance(outer, ast.FunctionDef) or (
+            isinstance(outer, ast.If) and ast.unparse(outer.test) == "TYPE_CHECKING"
+        )
+        if deferred and any(inner is node for inner in ast.walk(outer)):
+            return True
+    return False
+
+
+def own_imports(path: Path) -> set[str]:
+    """Modules of fastmask that a module of it imports anywhere."""
+    found = set()
+    for dots, module, names in imports_of(tree_of(path)):
+        if dots == 1:
+            found |= {module.partition(".")[0]} if module else {n if n in ALLOWED else "" for n in names}
+        elif dots == 0 and module.partition(".")[0] == "fastmask":
+            found.add(module.partition(".")[2].partition(".")[0])
+    if path.stem == "__init__":  # the homes of its lazy names
+        (homes,) = (node.value for node in tree_of(path).body if isinstance(node, ast.Assign) and "_HOMES" in
+                    [getattr(target, "id", "") for target in node.targets])  # fmt: skip
+        found |= set(ast.literal_eval(homes).values())
+    return found
+
+
+def host_files() -> list[Path]:
+    return [path for path in FILES if path.parent.name == "fastmask"]
+
+
+def kernel_files() -> list[Path]:
+    return [path for path in FILES if "kernels" in path.parts[len(ROOT.parts)]]
+
+
+def test_there_are_files():
+    assert len(host_files()) > 20 and len(kernel_files()) > 3
+    assert {path.stem for path in host_files()} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", host_files(), ids=lambda p: p.stem)
+def test_imports_are_those_allowed(path):
+    assert own_imports(path) - ALLOWED[path.stem] == set()
+
+
+def test_allowances_are_used():
+    """A list that permits more than there is would let a new import through."""
+    used = {path.stem: own_imports(path) for path in host_files()}
+    assert {name: ALLOWED[name] - used[name] for name in ALLOWED if ALLOWED[name] - used[name]} == {}
+
+
+def test_no_cycles():
+    TopologicalSorter({name: {n for n in ALLOWED[name] if n} for name in ALLOWED}).prepare()
+
+
+def test_the_order_of_stages_is_known_to_one_file():
+    assert {name for name in ALLOWED if "pipeline" in ALLOWED[name]} == {"cli", "__init__"}
+
+
+def test_training_knows_nothing_of_scoring():
+    """The shard on disk is the only contract between the two."""
+    scoring = {"engine", "scoring", "certify", "blocks", "variants", "verdict", "scorer", "pipeline", "api", "encoder"}
+    for path in (ROOT / "fastmask" / "train").glob("*.py"):
+        for dots, module, names in imports_of(tree_of(path)):
+            if dots == 2:
+                assert not scoring & {module.partition(".")[0], *([] if module else names)}, path
+
+
+@pytest.mark.parametrize("path", kernel_files(), ids=lambda p: p.stem)
+def test_kernels_import_nothing_of_fastmask(path):
+    for dots, module, _ in imports_of(tree_of(path)):
+        assert dots <= 1 and module.partition(".")[0] != "fastmask"
+
+
+def calls_of(path: Path) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "cli.py"], ids=lambda p: p.stem)
+def test_only_the_command_line_prints(path):
+    assert not calls_of(path) & {"print", "sys.stdout.write", "sys.stderr.write", "click.echo", "warnings.warn"}
+    if path.name != "options.py":
+        assert "click" not in {module for _, module, _ in imports_of(tree_of(path))}
+
+
+@pytest.mark.parametrize("name", ["cli", "options", "config", "errors", "__init__", "__main__", "meter"])
+def test_what_help_needs_is_light(name):
+    tree = tree_of(ROOT / "fastmask" / f"{name}.py")
+    assert not HEAVY & {module.partition(".")[0] for _, module, _ in imports_of(tree, top_level=True)}
+
+
+def test_commands_import_inside():
+    tree = tree_of(ROOT / "fastmask" / "cli.py")
+    own = {module or "" for dots, module, _ in imports_of(tree, top_level=True) if dots}
+    assert own == {"", "config", "errors", "options"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom fastmask.cli import cli\n"
+        f"try:\n    cli({arguments})\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]" and done.stderr == ""
+
+
+def test_the_package_itself_is_light():
+    code = f"import sys, fastmask, fastmask.config, fastmask.errors; print(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_names_that_break_others():
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    assert not {path.name for path in (ROOT / "fastmask").rglob("*.py")} & {"types.py", "tokenize.py"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*FILES, *(ROOT / "fastmask" / "train").glob("*.py")]), ids=lambda p: f"{p.parent.name}-{p.stem}"
+)
+def test_files_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 350

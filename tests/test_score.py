@@ -1,0 +1,377 @@
+"""The engine against the paper's rule written out in plain Python, on classifiers that can be computed by hand."""
+
+import warnings
+from dataclasses import dataclass
+from decimal import Decimal, getcontext
+
+import numpy as np
+import pytest
+from helpers import CLS, FIRST_ID, SEP, Toy, encoded, masks_of, pseudo_noise, split, toy_engine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastmask.config import ScoreConfig
+
+getcontext().prec = 60
+METHODS = ("greedy", "prefix", "leave-one-out")
+QUICK = settings(deadline=None, max_examples=40)
+
+
+@dataclass
+class Unit:
+    """One classifier question: the paper's rule on it."""
+
+    right: bool
+    prob: Decimal
+    importance: list[Decimal]
+    important: list[bool]
+
+
+class Paper:
+    """The paper's rule, one variant at a time, with 60 digits."""
+
+    def __init__(self, toy: Toy, method: str, threshold: float, max_length: int = 128):
+        self.toy, self.method, self.threshold, self.max_length = toy, method, Decimal(threshold), max_length
+
+    def probabilities(self, content, context) -> list[Decimal]:
+        if context is None:
+            ids = [CLS, *content[: self.max_length - 2], SEP]
+            types = [0] * len(ids)
+        else:
+            first = [CLS, *context, SEP]
+            ids = [*first, *content[: max(self.max_length - len(first) - 1, 0)], SEP]
+            types = [0] * len(first) + [1] * (len(ids) - len(first))
+        powers = [Decimal(float(z)).exp() for z in self.toy.logits(ids, types)]
+        return [round(power / sum(powers), 50) for power in powers]
+
+    def unit(self, words, label, context=None) -> Unit:
+        whole = self.probabilities(words, context)
+        predicted = max(range(len(whole)), key=lambda c: (whole[c], -c))
+        target = predicted if label < 0 else label
+        unit = Unit(predicted == target, whole[target], [], [])
+        if not unit.right:
+            return unit
+        kept = []
+        for i, word in enumerate(words):
+            variant = {
+                "greedy": [*kept, word],
+                "prefix": words[: i + 1],
+                "leave-one-out": words[:i] + words[i + 1 :],
+            }[self.method]
+            drop = whole[target] - self.probabilities(variant, context)[target]
+            drop = round(drop, 40)  # so that what is equal by hand is equal here
+            important = drop >= self.threshold if self.method == "leave-one-out" else drop < self.threshold
+            unit.importance.append(drop)
+            unit.important.append(important)
+            if not important:
+                kept.append(word)
+        return unit
+
+    def masks(self, words, units, stop_ids=(), mask_rate=None) -> list[int]:
+        """Union over units; stop words taken out; the rate cap by importance, ties by position."""
+        right = [unit for unit in units if unit.right]
+        found = [i for i in range(len(words)) if any(u.important[i] for u in right) and words[i] not in stop_ids]
+        if mask_rate is None:
+            return found
+        sign = -1 if self.method == "leave-one-out" else 1
+        found.sort(key=lambda i: (min(sign * round(u.importance[i], 12) for u in right), i))
+        return sorted(found[: max(1, int(mask_rate * len(words)))])
+
+
+def weights(classes: int, span: int = 6, vocabulary: int = 12):
+    row = st.lists(st.integers(-span, span), min_size=vocabulary, max_size=vocabulary)
+    return st.lists(row, min_size=classes, max_size=classes).map(Toy)
+
+
+words = st.lists(st.integers(FIRST_ID, 11), min_size=1, max_size=12)
+thresholds = st.sampled_from([0.05, 0.01, 0.0, -0.01, -0.5, -1.0, 0.5, 1.0]) | st.floats(-1, 1, width=16)
+
+
+@given(
+    toy=weights(2) | weights(3),
+    sentences=st.lists(words, min_size=1, max_size=6),
+    labels=st.lists(st.integers(-1, 1), min_size=6, max_size=6),
+    method=st.sampled_from(METHODS),
+    threshold=thresholds,
+    max_length=st.sampled_from([8, 9, 128]),
+    stop=st.sets(st.integers(FIRST_ID, 11), max_size=3),
+)
+@QUICK
+def test_texts(toy, sentences, labels, method, threshold, max_length, stop):
+    config = ScoreConfig(method=method, threshold=threshold, max_length=max_length, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        engine = toy_engine(patch, toy, config, stop_ids=stop)
+        scored, _ = engine.score_shard(encoded(sentences, labels[: len(sentences)]), None)
+    paper = Paper(toy, method, threshold, max_length)
+    units = [paper.unit(sentence, label) for sentence, label in zip(sentences, labels, strict=False)]
+    assert masks_of(scored) == [paper.masks(s, [u], stop) for s, u in zip(sentences, units, strict=True)]
+    assert scored.scored.tolist() == [unit.right for unit in units]
+    np.testing.assert_allclose(scored.prob, [float(unit.prob) for unit in units], rtol=1e-6)
+    for found, unit in zip(split(scored.sentences.offsets, scored.importance), units, strict=True):
+        if unit.right:
+            np.testing.assert_allclose(found, [float(drop) for drop in unit.importance], atol=1e-6)
+
+
+aspect = st.tuples(st.lists(st.integers(FIRST_ID, 11), min_size=1, max_size=3), st.integers(0, 2))
+
+
+@given(
+    toy=weights(3),
+    texts=st.lists(st.tuples(words, st.lists(aspect, max_size=3)), min_size=1, max_size=4),
+    method=st.sampled_from(METHODS),
+    threshold=thresholds,
+    max_length=st.sampled_from([10, 128]),
+    mask_rate=st.none() | st.sampled_from([0.15, 0.5]),
+)
+@QUICK
+def test_aspects(toy, texts, method, threshold, max_length, mask_rate):
+    config = ScoreConfig(method=method, threshold=threshold, max_length=max_length, mask_rate=mask_rate, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        engine = toy_engine(patch, toy, config, is_aspect=True)
+        scored, _ = engine.score_shard(encoded([t for t, _ in texts], aspects=[a for _, a in texts]), None)
+    paper = Paper(toy, method, threshold, max_length)
+    found = zip(masks_of(scored), split(scored.sentences.offsets, scored.importance), strict=True)
+    for n, ((sentence, aspects), (masks, importance)) in enumerate(zip(texts, found, strict=True)):
+        units = [paper.unit(sentence, label, context) for context, label in aspects]
+        right = [unit for unit in units if unit.right]
+        assert masks == paper.masks(sentence, units, mask_rate=mask_rate)
+        assert scored.scored[n] == bool(right) and scored.predicted[n] == -1
+        if right:
+            smallest = [float(min(drops)) for drops in zip(*(u.importance for u in right), strict=True)]
+            np.testing.assert_allclose(importance, smallest, atol=1e-6)
+            assert scored.prob[n] == pytest.approx(float(min(u.prob for u in right)), rel=1e-6)
+        else:
+            assert np.isnan(scored.prob[n])
+
+
+@given(
+    toy=weights(2, span=3),
+    sentences=st.lists(words, min_size=1, max_size=4),
+    method=st.sampled_from(METHODS),
+    mask_rate=st.sampled_from([0.01, 0.15, 0.25, 0.5, 1.0]),
+    stop=st.sets(st.integers(FIRST_ID, 11), max_size=3),
+)
+@QUICK
+def test_rate_cap(toy, sentences, method, mask_rate, stop):
+    config = ScoreConfig(method=method, mask_rate=mask_rate, threads=1)
+    with pytest.MonkeyPatch.context() as patch:
+        scored, _ = toy_engine(patch, toy, config, stop_ids=stop).score_shard(encoded(sentences), None)
+    paper = Paper(toy, method, 0.05)
+    assert masks_of(scored) == [paper.masks(s, [paper.unit(s, -1)], stop, mask_rate) for s in sentences]
+
+
+ADDITIVE = Toy([[0] * 12, [0, 0, 0, 0, 8, 16, -8, -16, 0, 0, 0, 0]])
+"""By hand: word 3 says nothing; 4 and 5 speak for class 1, 6 and 7 against it."""
+
+
+def score_by_hand(monkeypatch, sentence, label=-1, toy=ADDITIVE, **options):
+    engine = toy_engine(monkeypatch, toy, ScoreConfig(threads=1, **options))
+    scored, _ = engine.score_shard(encoded([sentence], [label]), None)
+    return scored
+
+
+def test_greedy_by_hand(monkeypatch):
+    # [CLS] w [SEP]: place 1 counts 2/8, place 2 counts 3/8, place 3 counts 4/8. The whole: 3 at 2/8, 5 at 3/8, 4 at
+    # 4/8: z = 6 + 4 = 10, P = 0.99995. Word 3: z = 0, S = 0.49995 > 0.05: kept. Then 3 5: z = 6, P = 0.9975,
+    # S = 0.0024 < 0.05: important, left out. Then 3 4: z = 3, P = 0.9526, S = 0.0474 < 0.05: important.
+    scored = score_by_hand(monkeypatch, [3, 5, 4])
+    assert masks_of(scored) == [[1, 2]]
+    np.testing.assert_allclose(scored.importance, [0.4999546, 0.0024272, 0.0473805], atol=1e-6)
+    assert scored.prob[0] == pytest.approx(0.9999546) and scored.predicted[0] == 1
+
+
+def test_prefix_and_leave_one_out_by_hand(monkeypatch):
+    # prefixes: z = 0, 6, 10; without word 0: 5 at 2/8, 4 at 3/8: z = 7; without 1: 3; without 2: 6
+    scored = score_by_hand(monkeypatch, [3, 5, 4], method="prefix")
+    np.testing.assert_allclose(scored.importance, [0.4999546, 0.0024272, 0.0], atol=1e-6)
+    assert masks_of(scored) == [[1, 2]]
+    scored = score_by_hand(monkeypatch, [3, 5, 4], method="leave-one-out", threshold=0.04)
+    np.testing.assert_allclose(scored.importance, [0.0008653, 0.0473805, 0.0024272], atol=1e-6)
+    assert masks_of(scored) == [[1]]
+
+
+def test_a_wrong_label_is_not_scored(monkeypatch):
+    scored = score_by_hand(monkeypatch, [3, 5, 4], label=0)
+    assert not scored.scored[0] and masks_of(scored) == [[]] and scored.predicted[0] == 1
+    assert scored.prob[0] == pytest.approx(4.54e-5, rel=1e-3)
+
+
+def test_a_drop_equal_to_the_threshold(monkeypatch):
+    # the prefix of all words has S = 0 exactly: not below 0 for prefix, and at least 0 without a word of no weight
+    assert masks_of(score_by_hand(monkeypatch, [5, 3], method="prefix", threshold=0.0)) == [[]]
+    assert masks_of(score_by_hand(monkeypatch, [5, 3], method="leave-one-out", threshold=0.0)) == [[0, 1]]
+
+
+@pytest.mark.parametrize(("threshold", "masks"), [(1.0, [0, 1, 2]), (-1.0, [])])
+def test_thresholds_at_their_ends(monkeypatch, threshold, masks):
+    assert masks_of(score_by_hand(monkeypatch, [3, 5, 4], threshold=threshold)) == [masks]
+
+
+def test_nothing_is_decided_where_the_class_is_certain(monkeypatch):
+    # P(y|s) rounds to 1: in probability space S of the word of no weight would be 0, in log-odds the order is kept
+    toy = Toy([[0] * 12, [0, 0, 0, 0, 400, 800, 0, 0, 0, 0, 0, 0]])
+    scored = score_by_hand(monkeypatch, [5, 4], toy=toy, method="prefix", threshold=0.0)
+    assert scored.prob[0] == 1.0 and masks_of(scored) == [[]]
+
+
+def test_ties_go_by_position(monkeypatch):
+    toy = Toy(np.zeros((2, 12)))
+    scored = score_by_hand(monkeypatch, [3, 4, 5, 6, 7, 8], toy=toy, mask_rate=0.5)
+    assert masks_of(scored) == [[0, 1, 2]]
+
+
+def test_a_tie_of_classes_takes_the_first(monkeypatch):
+    assert score_by_hand(monkeypatch, [3], toy=Toy(np.zeros((3, 12)))).predicted[0] == 0
+
+
+def test_text_beyond_the_length_repeats_the_last_variant(monkeypatch):
+    asked = []
+    engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1, max_length=8), asked=asked)
+    scored, _ = engine.score_shard(encoded([[7, 3] * 20]), None)
+    assert len(set(scored.importance[12:].tolist())) == 1
+    assert max(len(ids) for _, ids in asked) == 8
+
+
+def test_an_aspect_longer_than_the_length_stays_within_it(monkeypatch):
+    """A variant longer than the model's positions would read past their table."""
+    asked = []
+    engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1, max_length=8), is_aspect=True, asked=asked)
+    engine.score_shard(encoded([[3, 4, 5]], aspects=[[([5] * 30, 1)]]), None)
+    assert max(len(ids) for _, ids in asked) <= 8
+
+
+# --- the cascade, on toys whose cheap precisions are wrong by a known amount ---
+
+VOCABULARY = 40
+RARE = VOCABULARY - 1
+"""A word that only the second shard has."""
+
+
+def random_toy(seed: int, classes: int = 2) -> Toy:
+    return Toy(np.random.default_rng(seed).integers(-9, 10, (classes, VOCABULARY)))
+
+
+def random_sentences(seed: int, count: int = 150, last_id: int = RARE - 1) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(FIRST_ID, last_id + 1, rng.integers(1, 13)).tolist() for _ in range(count)]
+
+
+def rounding(precision, ids) -> float:
+    """About the errors that were measured (DESIGN section 4)."""
+    return pseudo_noise(ids, {"bfloat16": 0.1, "float16": 0.01, "float32": 1e-6, "float64": 0.0}[precision])
+
+
+def two_shards(patch, toy, noise, **options):
+    engine = toy_engine(patch, toy, ScoreConfig(threads=2, **options), noise=noise)
+    first, bands = engine.score_shard(encoded(random_sentences(1)), None)
+    later = [[*s[:-1], RARE] for s in random_sentences(2)]
+    second, _ = engine.score_shard(encoded(later, first_row=150), bands)
+    return first, second
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("options", [{}, {"mask_rate": 0.25}, {"threshold": 0.0}], ids=str)
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_masks_of_a_noisy_precision_are_the_exact_ones(monkeypatch, method, options, precision):
+    for seed in range(2):
+        toy = random_toy(seed, classes=2 + seed)
+        noisy = two_shards(monkeypatch, toy, rounding, method=method, precision=precision, **options)
+        exact = two_shards(monkeypatch, toy, lambda *_: 0.0, method=method, precision="float32", **options)
+        for found, expected in zip(noisy, exact, strict=True):
+            assert masks_of(found) == masks_of(expected)
+            assert found.predicted.tolist() == expected.predicted.tolist()
+            assert 0 < found.certificate["eps"][precision] < 1
+            assert found.certificate["rescored"] == 0
+
+
+def test_an_aspect_cap_is_certified_across_aspects(monkeypatch):
+    rng = np.random.default_rng(0)
+    texts = random_sentences(3, 120)
+    aspects = [[([int(rng.integers(FIRST_ID, RARE))], -1) for _ in range(rng.integers(0, 4))] for _ in texts]
+    shard, found = encoded(texts, aspects=aspects), {}
+    for precision, noise in (("bfloat16", rounding), ("float32", lambda *_: 0.0)):
+        config = ScoreConfig(precision=precision, mask_rate=0.2, threads=2)
+        engine = toy_engine(monkeypatch, random_toy(4, 3), config, is_aspect=True, noise=noise)
+        found[precision] = masks_of(engine.score_shard(shard, None)[0])
+    assert found["bfloat16"] == found["float32"]
+
+
+def test_errors_beyond_the_band_widen_it_and_the_shard_is_scored_again(monkeypatch):
+    def noise(precision, ids):
+        wild = precision == "bfloat16" and RARE in ids
+        return pseudo_noise(ids, 2.0) if wild else rounding(precision, ids)
+
+    toy = random_toy(7)
+    first, second = two_shards(monkeypatch, toy, noise, precision="bfloat16")
+    _, expected = two_shards(monkeypatch, toy, lambda *_: 0.0, precision="float32")
+    assert first.certificate["rescored"] == 0 and second.certificate["rescored"] > 0
+    assert second.certificate["eps"]["bfloat16"] > first.certificate["eps"]["bfloat16"]
+    assert masks_of(second) == masks_of(expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_overflow_at_a_cheap_precision_is_rechecked_and_hides_no_error(monkeypatch, bad):
+    def noise(precision, ids):
+        return bad if precision == "float16" and 5 in ids else rounding(precision, ids) * 10
+
+    toy = random_toy(8)
+    warnings.simplefilter("error")
+    found = two_shards(monkeypatch, toy, noise, precision="float16")
+    expected = two_shards(monkeypatch, toy, lambda *_: 0.0, precision="float32")
+    assert [masks_of(shard) for shard in found] == [masks_of(shard) for shard in expected]
+    assert 0.05 < found[0].certificate["eps"]["float16"] < 1
+
+
+def test_a_run_without_certificates_asks_one_precision_for_decisions(monkeypatch):
+    asked = []
+    config = ScoreConfig(precision="bfloat16", certify=False, threads=1)
+    engine = toy_engine(monkeypatch, random_toy(0), config, noise=rounding, asked=asked)
+    shard = encoded(random_sentences(1, 20))
+    scored, bands = engine.score_shard(shard, None)
+    assert {precision for precision, _ in asked} == {"bfloat16", "float32"}  # P(y|s) itself is float32
+    assert scored.certificate["audited"] == 0 and bands.levels == ("bfloat16",)
+
+
+def test_equal_sentences_are_scored_once_and_alike(monkeypatch):
+    asked = []
+    config = ScoreConfig(precision="float32", threads=1)
+    engine = toy_engine(monkeypatch, random_toy(0), config, asked=asked)
+    sentences = [*random_sentences(5, 10)] * 3
+    scored, _ = engine.score_shard(encoded(sentences), None)
+    masks, importance = masks_of(scored), split(scored.sentences.offsets, scored.importance)
+    assert masks[:10] == masks[10:20] == masks[20:] and importance[:10] == importance[10:20] == importance[20:]
+    wholes = [ids for _, ids in asked if list(ids[1:-1]) in sentences]
+    assert len(wholes) < 3 * 10
+
+
+def test_equal_texts_with_other_labels_are_different(monkeypatch):
+    engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1))
+    scored, _ = engine.score_shard(encoded([[3, 5, 4]] * 3, [1, 0, -1]), None)
+    assert scored.scored.tolist() == [True, False, True]
+    assert masks_of(scored) == [[1, 2], [], [1, 2]]
+
+
+def test_masks_depend_on_no_order_budget_or_thread(monkeypatch):
+    sentences, toy = random_sentences(6), random_toy(6)
+    expected = None
+    for order, options in (
+        (np.arange(150), {}),
+        (np.arange(150)[::-1], {"threads": 3}),
+        (np.random.default_rng(0).permutation(150), {"batch_tokens": 1}),
+        (np.random.default_rng(1).permutation(150), {"batch_tokens": 64, "seed": 9}),
+    ):
+        config = ScoreConfig(precision="bfloat16", mask_rate=0.3, **{"threads": 1, **options})
+        engine = toy_engine(monkeypatch, toy, config, noise=rounding)
+        scored, _ = engine.score_shard(encoded([sentences[n] for n in order]), None)
+        found = {int(n): masks for n, masks in zip(order, masks_of(scored), strict=True)}
+        expected = expected or found
+        assert found == expected
+
+
+def test_stopped_engine(monkeypatch):
+    from fastmask.engine import Stopped
+
+    engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1))
+    engine.stop()
+    with pytest.raises(Stopped):
+        engine.score_shard(encoded([[3, 5, 4]]), None)
