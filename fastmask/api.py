@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .records import ScoredSentences
 from .scorer import Scorer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SentenceRecord:
     """What ``fastmask.score`` yields for a sentence of n tokens.
 
@@ -68,6 +69,8 @@ def shard_tokens(manifest: dict) -> Callable[[list[int]], list[str]]:
         ModelError: that tokenizer is gone, or is not the same any more.
     """
     recorded = manifest["tokenizer"]
+    if recorded["local"] and recorded["name"] != EMBEDDED and not Path(recorded["name"]).is_dir():
+        raise ModelError(f"{recorded['name']}: the directory of these shards' tokenizer is not here")
     files = resolve_model(None if recorded["name"] == EMBEDDED else recorded["name"])
     if files.tokenizer_sha256 != recorded["vocabulary_sha256"]:
         raise ModelError(f"{recorded['name']}: its tokenizer is not the one that these shards were made with")

@@ -99,8 +99,14 @@ class Evidence:
         """Whether an error outside its band was seen; every flipped decision comes with one."""
         return bool(np.any(self.max_error > np.array(bands.eps)))
 
-    def certificate(self, bands: Bands, rescored: int) -> dict:
-        """The record of one shard, JSON-ready, by precision; ``rescored`` counts its repetitions with wider bands."""
+    def certificate(self, bands: Bands, rescored: int, settled: bool) -> dict:
+        """The record of one shard, JSON-ready, by precision.
+
+        Args:
+            bands: those it ended with.
+            rescored: its repetitions with wider bands.
+            settled: whether the next shard goes on with these bands; else it calibrates anew.
+        """
         lower = bands.levels[:-1]
         return {
             "eps": dict(zip(lower, bands.eps, strict=False)),
@@ -111,14 +117,15 @@ class Evidence:
             "audited": self.audited,
             "flips": self.flips,
             "rescored": rescored,
+            "settled": settled,
         }
 
 
 def bands_of(certificate: dict, levels: tuple[str, ...]) -> Bands | None:
-    """The bands that a shard's certificate hands to the next shard; None when they are not all known yet."""
-    eps = certificate.get("eps", {})
-    if not all(level in eps for level in levels[:-1]):
+    """The bands that a shard's certificate hands to the next shard; None when that has to calibrate anew."""
+    if not certificate.get("settled"):
         return None
+    eps = certificate["eps"]
     return Bands(levels, (*(eps[level] for level in levels[:-1]), TIE))
 
 
@@ -158,11 +165,12 @@ class Targets:
     exact: np.ndarray
     threshold: float
 
-    def exact_star(self, ask: Ask, level: int, units: np.ndarray) -> np.ndarray:
+    def exact_star(self, ask: Ask, level: int, units: np.ndarray, evidence: Evidence) -> np.ndarray:
         """z_star of units int32 [V] from the float64 ``level``, each sentence asked once."""
         unknown = np.unique(units[np.isnan(self.exact[units])])
         if len(unknown):
             z = ask(level, unknown, np.full(len(unknown), -1, np.int32))
+            evidence.compare(level - 1, self.z_full[unknown], z)
             self.z_full[unknown] = z
             self.exact[unknown] = star(z, self.threshold)
         return self.exact[units]
@@ -220,13 +228,13 @@ def resolve(ask: Ask, units, indices, goal: Targets, bands: Bands, audit, eviden
     last = len(bands.levels) - 1
     for low in range(last):
         doubt = _doubtful(z[open_], units[open_], goal, bands, low)
-        taken = doubt | audit[open_] if low == 0 else doubt
+        taken = doubt | audit[open_]
         chosen = open_[taken]
         if not len(chosen):
             break
         higher = ask(low + 1, units[chosen], indices[chosen])
         exact = low + 1 == last
-        z_star = goal.exact_star(ask, last, units[chosen]) if exact else goal.z_star[units[chosen]]
+        z_star = goal.exact_star(ask, last, units[chosen], evidence) if exact else goal.z_star[units[chosen]]
         now = higher > z_star + TIE
         evidence.compare(low, z[chosen], higher)
         if np.isfinite(bands.eps[low]):

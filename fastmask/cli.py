@@ -101,7 +101,8 @@ def command(function):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
-            _say("fastmask: stopped; the same command goes on from here")
+            again = "; the same command goes on from here" if function.__name__ == "score" else ""
+            _say(f"fastmask: stopped{again}")
             _leave(130)
         except BrokenPipeError:
             sys.stdout = None

@@ -66,7 +66,9 @@ class _Counts:
             piece = next(self._pieces, None)
             if piece is None:
                 break
-            self._held = tuple(np.concatenate(pair) for pair in zip(self._held, piece, strict=True))
+            recent = piece[0] >= shard.first_row
+            fresh = tuple(column[recent] for column in piece)
+            self._held = tuple(np.concatenate(pair) for pair in zip(self._held, fresh, strict=True))
         rows = self._held[0]
         here = (rows >= shard.first_row) & (rows < shard.end_row)
         *theirs, counts = (column[here] for column in self._held)

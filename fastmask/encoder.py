@@ -32,6 +32,8 @@ CLS_MULTIPLE = 16
 # Activation elements [T, H] of a batch: enough for full matrix products, few enough to stay in a core's cache.
 BATCH_ELEMENTS = 1024 * 384
 GENERIC_BATCH_TOKENS = 4096
+# Past this the remembered rows of a block are dropped and computed again.
+FIRST_ROWS_BYTES = 64 << 20
 
 
 class Encoder(Protocol):
@@ -137,6 +139,9 @@ class FirstRows:
     """Rows before the first attention, by (token, position, type): each is computed once and then looked up."""
 
     def __init__(self):
+        self._forget()
+
+    def _forget(self) -> None:
         self._memo, self._x, self._qkv = Memo(), GrowingRows(), GrowingRows()
 
     def rows(self, triples: np.ndarray, compute) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -144,6 +149,8 @@ class FirstRows:
 
         ``compute`` makes those of triples that were not met before.
         """
+        if self._x.bytes + self._qkv.bytes > FIRST_ROWS_BYTES:
+            self._forget()
         known = self._memo.used
         slots = self._memo.slots(_keys(triples))
         fresh, first = np.unique(slots, return_index=True)
@@ -163,6 +170,11 @@ class GrowingRows:
     def __init__(self):
         self.values: torch.Tensor | None = None
         self._count = 0
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        return 0 if self.values is None else self.values.nbytes
 
     def append(self, rows: torch.Tensor) -> None:
         """Add rows [R, N] after those there are."""

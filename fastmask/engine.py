@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -39,6 +40,11 @@ def cascade(config: ScoreConfig, device: str) -> tuple[str, ...]:
 
 
 Result = tuple[SentenceBlock, BlockScores]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Stopped(Exception):
@@ -77,7 +83,7 @@ class Engine:
             config.certify,
             config.seed,
         )
-        self.threads = config.threads or os.cpu_count() or 1
+        self.threads = config.threads or usable_cores()
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -98,7 +104,8 @@ class Engine:
 
     def describe(self) -> dict:
         """What runs, for the manifest: precision and back end of the first level."""
-        return {"device": "cpu", "precision": self.levels[0], "kernels": self._encoders[self.levels[0]].name}
+        kernels = self._encoders[self.levels[0]].name
+        return {"device": "cpu", "precision": self.levels[0], "kernels": kernels, "torch": torch.__version__}
 
     def score_shard(self, shard: EncodedSentences, bands: Bands | None) -> tuple[ScoredSentences, Bands | None]:
         """Score one shard; a pure function of the shard, the bands and the configuration.
@@ -113,7 +120,7 @@ class Engine:
         """
         distinct, original = distinct_sentences(shard)
         if not len(distinct):
-            record = Evidence(len(self.levels)).certificate(bands, 0) if bands else {}
+            record = Evidence(len(self.levels)).certificate(bands, 0, settled=True) if bands else {}
             return self._assemble(shard, original, [], record), bands
         with self._pool() as pool:
             in_force, done = (bands, []) if bands else self._calibrate(pool, shard, distinct)
@@ -125,8 +132,10 @@ class Engine:
                 if not self.config.certify or not evidence.refutes(in_force):
                     break
                 in_force, done, rescored = in_force.widened(evidence.max_error), [], rescored + 1
-        after = in_force if in_force.levels == self.levels else None
-        return self._assemble(shard, original, results, evidence.certificate(in_force, rescored)), after
+        # bands from fewer sentences than a calibration takes are good for these sentences only
+        settled = bands is not None or len(distinct) >= CALIBRATION_SENTENCES or not self.config.certify
+        record = evidence.certificate(in_force, rescored, settled)
+        return self._assemble(shard, original, results, record), in_force if settled else None
 
     def _score_all(self, pool: ThreadPoolExecutor, blocks, bands: Bands, total: int = 0) -> list[Result]:
         """Score blocks, telling progress as shares of ``total`` sentences."""
@@ -143,9 +152,16 @@ class Engine:
         config = self.config
         return make_blocks(shard, sentences, self.template, config.method, config.max_length, block_tokens)
 
-    def _pool(self) -> ThreadPoolExecutor:
+    @contextmanager
+    def _pool(self) -> Iterator[ThreadPoolExecutor]:
         """Worker threads with one core each: a batch a core scales better than one batch on all cores."""
-        return ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        before = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield pool
+        finally:
+            # what a thread sets is the default of threads made later, the caller's own included
+            torch.set_num_threads(before)
 
     def _calibrate(self, pool: ThreadPoolExecutor, shard: EncodedSentences, distinct) -> tuple[Bands, list[Result]]:
         """Bands from a sample of this shard, and the sample's results as far as they stand.

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .config import ScoreConfig
+from .errors import InputError
 from .formats import STDIN, standard_input_is_file
 from .read import read_documents
 
@@ -27,9 +28,13 @@ def seekable_standard_input(paths: Sequence[str]) -> Iterator[None]:
         return
     original = os.dup(0)
     with tempfile.TemporaryFile() as spool:
-        with open(0, "rb", closefd=False) as pipe:
-            shutil.copyfileobj(pipe, spool, _CHUNK)
-        spool.flush()
+        try:
+            with open(0, "rb", closefd=False) as pipe:
+                shutil.copyfileobj(pipe, spool, _CHUNK)
+            spool.flush()
+        except OSError as error:
+            place = f"{tempfile.gettempdir()} (TMPDIR names another place)"
+            raise InputError("<stdin>", None, None, f"cannot be copied to {place}: {error.strerror}") from error
         spool.seek(0)
         os.dup2(spool.fileno(), 0)
         try:
@@ -57,16 +62,11 @@ def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:
 
 
 def count_rows(paths: Sequence[str]) -> int | None:
-    """About how many rows there are, for the time left; None where only decompressing or waiting would tell."""
+    """About how many rows there are, for the time left; None where only reading as rows would tell."""
+    if any(path == STDIN or path.lower().endswith((".gz", ".parquet")) for path in paths):
+        return None
     total = 0
     for path in paths:
-        if path == STDIN or path.endswith(".gz"):
-            return None
-        if path.endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            total += pq.ParquetFile(path).metadata.num_rows
-            continue
         with open(path, "rb") as stream:
             while chunk := stream.read(_CHUNK):
                 total += chunk.count(b"\n")

@@ -15,12 +15,12 @@ class NoMeter:
     """Says nothing."""
 
     @contextmanager
-    def running(self, rows: int | None, done: int) -> Iterator[None]:
-        """Around the work: ``rows`` in the corpus (None if unknown), of which ``done`` are there already."""
+    def running(self, rows: Callable[[], int | None], done: int) -> Iterator[None]:
+        """Around the work: ``rows()`` in the corpus (None if unknown), of which ``done`` are there already."""
         yield
 
-    def shard(self, rows: int) -> None:
-        """A shard of so many rows begins."""
+    def shard(self, first_row: int, end_row: int) -> None:
+        """The shard of these rows begins."""
 
     def advance(self, share: float, tokens: int) -> None:
         """A share of the current shard is done, with so many tokens through the encoder; from any thread."""
@@ -41,14 +41,14 @@ class Meter(NoMeter):
         self.console, self.say = console, say
         self._lock = threading.Lock()
         self._rows = self._tokens = 0.0
-        self._shard_rows = 0
+        self._shard_rows, self._end = 0, 0.0
         self._total: int | None = None
         self._bar = None
 
     @contextmanager
-    def running(self, rows: int | None, done: int) -> Iterator[None]:
+    def running(self, rows: Callable[[], int | None], done: int) -> Iterator[None]:
         """See ``NoMeter.running``."""
-        self._total, self._rows, self._first = rows, float(done), float(done)
+        self._total, self._rows, self._first = rows(), float(done), float(done)
         self._began = self._said = time.monotonic()
         if done:
             self.say(f"resuming after {done:,} rows")
@@ -56,7 +56,7 @@ class Meter(NoMeter):
             yield
             return
         with self._progress() as bar:
-            self._bar, self._task = bar, bar.add_task("scoring", total=rows, completed=done, rate="")
+            self._bar, self._task = bar, bar.add_task("scoring", total=self._total, completed=done, rate="")
             yield
 
     def _progress(self):
@@ -79,15 +79,16 @@ class Meter(NoMeter):
         )
         return Progress(*columns, console=self.console, transient=True)
 
-    def shard(self, rows: int) -> None:
+    def shard(self, first_row: int, end_row: int) -> None:
         """See ``NoMeter.shard``."""
         with self._lock:
-            self._shard_rows = rows
+            self._rows, self._shard_rows, self._end = float(first_row), end_row - first_row, float(end_row)
 
     def advance(self, share: float, tokens: int) -> None:
         """See ``NoMeter.advance``."""
         with self._lock:
-            self._rows += share * self._shard_rows
+            # a shard that is scored again does not count twice
+            self._rows = min(self._rows + share * self._shard_rows, self._end)
             self._tokens += tokens
             now = time.monotonic()
             if self._bar is not None:

@@ -36,6 +36,7 @@ class ModelFiles:
     Attributes:
         dir: the directory.
         name: what the user called it; "embedded" for the classifier in the package.
+        is_local: whether that is a directory.
         config: its config.json.
         class_names: name of each class, "LABEL_<i>" where the config has none.
         num_labels: number of classes.
@@ -44,6 +45,7 @@ class ModelFiles:
 
     dir: Path
     name: str
+    is_local: bool
     config: dict
     class_names: tuple[str, ...]
     num_labels: int
@@ -59,12 +61,13 @@ def resolve_model(model: str | None) -> ModelFiles:
             weights, or no tokenizer.
     """
     path, name = (ASSETS, EMBEDDED) if model is None else (Path(model), model)
-    if not path.is_dir():
+    is_local = path.is_dir()
+    if not is_local:
         path = _download(model)
     config = _read_config(path, name)
     class_names = _class_names(config, name)
     hashes = weights_hash(path), tokenizer_hash(path)
-    return ModelFiles(path, name, config, class_names, len(class_names), *hashes)
+    return ModelFiles(path, name, is_local, config, class_names, len(class_names), *hashes)
 
 
 def _download(model: str) -> Path:
@@ -194,6 +197,8 @@ def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
         ModelError: the weights are damaged or incomplete, the architecture is unknown, there are fewer than
             two classes, or the tokenizer does not fit.
     """
+    if files.config.get("problem_type") == "multi_label_classification":
+        raise ModelError(f"{files.name}: gives any number of labels a text; fastmask needs one class of several")
     if files.num_labels < 2:
         raise ModelError(f"{files.name}: is not a classifier, it has {files.num_labels} class")
     model, missing = load_pretrained(files, dtype)

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from . import __version__
@@ -49,13 +50,14 @@ def score_corpus(
     config, meter = config or ScoreConfig(), meter or NoMeter()
     paths, out = [os.fspath(path) for path in paths], os.fspath(out)
     with seekable_standard_input(paths):
-        inputs = describe_inputs(paths)
+        # the model first: a mistake in its name should not wait for the hash of a large corpus
         scorer = Scorer(config, is_aspect_corpus(paths, config), meter)
+        inputs = describe_inputs(paths)
         with RunDirectory.open(out, config.as_dict(), _identity(scorer, inputs), overwrite) as run:
             if run.finished:
                 meter.nothing_to_do(out)
                 return run.manifest
-            with meter.running(count_rows(paths), _rows(run.entries)):
+            with meter.running(lambda: count_rows(paths), _rows(run.entries)):
                 _write_shards(run, scorer, paths, meter)
             certificates = [run.entries[index]["certificate"] for index in sorted(run.entries)]
             if not certificates:
@@ -82,13 +84,19 @@ def _write_shards(run: RunDirectory, scorer: Scorer, paths: Sequence[str], meter
 def _scored_shards(run, scorer: Scorer, paths, meter) -> Iterator[tuple[int, ScoredSentences]]:
     done = dict(run.entries)
     shards = encoded_shards(
-        paths, scorer.config, scorer.encoder, scorer.class_names, scorer.num_labels, wanted=_Absent(done)
+        paths,
+        scorer.config,
+        scorer.encoder,
+        scorer.class_names,
+        scorer.num_labels,
+        first_shard=run.next_index,
+        wanted=_Absent(done),
     )
     with closing(shards):
         for index, shard in shards:
             if index - 1 in done:
                 scorer.resume_after(done[index - 1])
-            meter.shard(shard.end_row - shard.first_row)
+            meter.shard(shard.first_row, shard.end_row)
             yield index, scorer.score_shard(shard)
 
 
@@ -128,10 +136,18 @@ def repair(out: str, meter=None) -> list[str]:
 
 
 def _replace_shards(run, scorer: Scorer, paths, entries: list[dict], wanted: list[int]) -> list[str]:
-    shards = encoded_shards(paths, scorer.config, scorer.encoder, scorer.class_names, scorer.num_labels, wanted=wanted)
+    shards = encoded_shards(
+        paths,
+        scorer.config,
+        scorer.encoder,
+        scorer.class_names,
+        scorer.num_labels,
+        first_shard=wanted[0],
+        wanted=wanted,
+    )
     mended = []
     with closing(shards):
-        for index, shard in shards:
+        for index, shard in islice(shards, len(wanted)):
             scorer.resume_after(entries[index - 1] if index else None)
             if not run.replace_shard(index, scorer.score_shard(shard)):
                 raise OutputError(
@@ -143,7 +159,7 @@ def _replace_shards(run, scorer: Scorer, paths, entries: list[dict], wanted: lis
 
 
 def _identity(scorer: Scorer, inputs: list[dict]) -> dict:
-    return {"fastmask_version": __version__, "inputs": inputs, **scorer.identity()}
+    return {"fastmask_version": __version__, "inputs": inputs, **scorer.identity(), "engine": scorer.describe()}
 
 
 def _environment(scorer: Scorer) -> dict:

@@ -31,9 +31,10 @@ class Scorer:
         self.control = RandomControl(config) if config.method == "random" else None
         self.num_labels = None if self.control else files.num_labels
         self.bands: Bands | None = None
-        self.engine = None if self.control else self._engine(is_aspect, meter or NoMeter())
+        self.meter = meter or NoMeter()
+        self.engine = None if self.control else self._engine(is_aspect)
 
-    def _engine(self, is_aspect: bool, meter):
+    def _engine(self, is_aspect: bool):
         import torch
 
         from .engine import Engine
@@ -47,11 +48,12 @@ class Scorer:
         positions = usable_positions(model.config)
         if positions is not None and config.max_length > positions:
             raise ModelError(f"--max-length {config.max_length}: {self.files.name} takes at most {positions} tokens")
-        return Engine(model, template, config, stop_tokens, meter.advance)
+        return Engine(model, template, config, stop_tokens, self.meter.advance)
 
     def score_shard(self, shard: EncodedSentences) -> ScoredSentences:
         """The shard's scores and masks; ``bands`` moves on."""
         if self.control:
+            self.meter.advance(1.0, len(shard.input_ids))
             return self.control.mask_shard(shard)
         scored, self.bands = self.engine.score_shard(shard, self.bands)
         return scored
@@ -72,6 +74,7 @@ class Scorer:
         model = None if self.control else {"name": files.name, "weights_sha256": files.weights_sha256}
         tokenizer = {
             "name": files.name,
+            "local": files.is_local,
             "vocabulary_sha256": files.tokenizer_sha256,
             "special_ids": special_ids(self.tokenizer),
         }
@@ -84,7 +87,7 @@ class Scorer:
         }
 
     def describe(self) -> dict:
-        """What runs, for the manifest's environment."""
+        """What runs and decides the last bits of a result: a run does not go on where another of these began."""
         return {"device": "cpu", "kernels": "none"} if self.control else self.engine.describe()
 
 

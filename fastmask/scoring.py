@@ -52,7 +52,7 @@ class BlockScores:
         predicted: int32 [S]; prob: float32 [S], NaN where an aspect text has no aspect predicted right.
         scored: bool [S]; importance: float32 [T]; chosen: bool [T], the tokens to mask.
         evidence: what the cascade saw.
-        z_full: float64 [U], each unit's log-odds on the whole sentence.
+        tokens: how many real tokens went through an encoder.
     """
 
     predicted: np.ndarray
@@ -136,7 +136,7 @@ class Asker:
 class BlockScorer:
     """Scores one block. One thread each; encoders are shared."""
 
-    def __init__(self, sentences: SentenceBlock, encoder: Callable[[int], Encoder], bands: Bands, rules: Rules):
+    def __init__(self, sentences: SentenceBlock, encoder: Encoders, bands: Bands, rules: Rules):
         self.sentences, self.bands, self.rules = sentences, bands, rules
         self.block = sentences.block
         self.ask = Asker(sentences, encoder, bands.levels, rules.batch_tokens)
@@ -165,7 +165,7 @@ class BlockScorer:
             top = np.sort(logits, axis=1)
             near = np.flatnonzero(top[:, -1] - top[:, -2] <= 2 * self.bands.float32).astype(np.int32)
             if len(near):
-                logits[near] = self.ask.logits(self.bands.levels[-1], near, full[near])
+                logits[near] = self.ask.logits("float64", near, full[near])
         predicted = logits.argmax(axis=1).astype(np.int32)
         given = self.sentences.unit_label
         self.ask.target = target = np.where(given >= 0, given, predicted)
@@ -210,7 +210,7 @@ class BlockScorer:
             prob=verdict.prob(),
             scored=verdict.scored(),
             importance=verdict.importance(),
-            chosen=verdict.chosen(self.ask, rules.stop_tokens, rules.mask_rate),
+            chosen=verdict.chosen(self.ask, rules.stop_tokens, rules.mask_rate, self.evidence),
             evidence=self.evidence,
             tokens=self.ask.tokens,
         )

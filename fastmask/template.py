@@ -23,6 +23,10 @@ def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
         ModelError: the tokenizer adds no token in front (there is nothing to classify by), or splits its special tokens
             some other way.
     """
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    # a tokenizer saved after training with padding would put that into every variant
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     encoding = tokenizer.encode("a", "a") if is_pair else tokenizer.encode("a")
     parts = [-1 if part is None else part for part in encoding.sequence_ids]
     runs = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .blocks import SentenceBlock
-from .certify import Ask, Bands, Targets, probability
+from .certify import Ask, Bands, Evidence, Targets, probability
 from .decide import cap_of, select
 
 
@@ -70,17 +70,22 @@ class Verdict:
         return out
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds float64 of the rank value of the sentences' tokens: what precision allows to be said."""
-        units, eps = self.units, np.array(self.bands.eps)
-        width = eps[units.level]
+        """Bounds float64 of the rank value of the sentences' tokens: what precision allows to be said.
+
+        A sentence's own tokens rank by z, which orders them as S(w) does; tokens of several aspects by S(w) itself,
+        whose P(y|s) are different.
+        """
+        units, z = self.units, self.units.z
+        width = np.array(self.bands.eps)[units.level]
+        if not self.shared:
+            return self._smallest(-self.sign * z - width), self._smallest(-self.sign * z + width)
         full = probability(units.goal.z_full)
-        shift = full * (1 - full) * self.bands.float32 if self.shared else np.zeros(len(full))
-        shift = np.where(np.isnan(units.goal.exact), shift, 0.0)[self.unit]
-        ends = [self.sign * (full[self.unit] - probability(units.z + side * width)) for side in (1, -1)]
+        shift = np.where(np.isnan(units.goal.exact), full * (1 - full) * self.bands.float32, 0.0)[self.unit]
+        ends = [self.sign * (full[self.unit] - probability(z + side * width)) for side in (1, -1)]
         return self._smallest(np.minimum(*ends) - shift), self._smallest(np.maximum(*ends) + shift)
 
-    def chosen(self, ask: Ask, stop_tokens: np.ndarray, mask_rate: float | None) -> np.ndarray:
-        """The tokens to mask, bool over the sentences' tokens."""
+    def chosen(self, ask: Ask, stop_tokens: np.ndarray, mask_rate: float | None, evidence: Evidence) -> np.ndarray:
+        """The tokens to mask, bool over the sentences' tokens; what a rate cap makes it recompute is ``evidence``."""
         s = self.sentences
         important = np.zeros(s.offsets[-1], bool)
         important[self.token[self.counted & self.units.important]] = True
@@ -90,10 +95,10 @@ class Verdict:
         cap = cap_of(np.diff(s.offsets), mask_rate)
         while True:
             chosen, ambiguous = select(s.offsets, *self._bounds(), candidate, cap)
-            if not self._refine(ask, ambiguous):
+            if not self._refine(ask, ambiguous, evidence):
                 return chosen
 
-    def _refine(self, ask: Ask, ambiguous: np.ndarray) -> bool:
+    def _refine(self, ask: Ask, ambiguous: np.ndarray, evidence: Evidence) -> bool:
         """Recompute the ambiguous tokens' variants one level up; False when there is nothing left to refine."""
         units, last = self.units, len(self.bands.levels) - 1
         wanted = np.flatnonzero(ambiguous[self.token] & self.counted & (units.level < last))
@@ -101,8 +106,10 @@ class Verdict:
             return False
         for level in np.unique(units.level[wanted])[::-1]:
             at = wanted[units.level[wanted] == level]
-            units.z[at] = ask(int(level) + 1, self.unit[at], self.index[at])
-            units.level[at] = level + 1
+            higher = ask(int(level) + 1, self.unit[at], self.index[at])
+            evidence.compare(int(level), units.z[at], higher)
+            evidence.rechecked[level + 1] += len(at)
+            units.z[at], units.level[at] = higher, level + 1
             if level + 1 == last and self.shared:
-                units.goal.exact_star(ask, last, self.unit[at])
+                units.goal.exact_star(ask, last, self.unit[at], evidence)
         return True

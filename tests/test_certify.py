@@ -148,7 +148,7 @@ def test_an_overflow_is_a_doubt_and_hides_no_error(bad):
     _, level, above, evidence, _ = decide(exact, [[bad, bad, 0.03], [0.0] * 3, [0.0] * 3])
     assert level.tolist() == [1, 1, 1] and above.tolist() == [False, True, True]
     assert evidence.max_error[0] == pytest.approx(0.03)
-    json.dumps(evidence.certificate(BANDS, 0), allow_nan=False)
+    json.dumps(evidence.certificate(BANDS, 0, True), allow_nan=False)
 
 
 def test_without_certificate_the_one_level_decides():
@@ -175,21 +175,21 @@ def test_evidence_adds_up_in_any_order():
     both, swapped = evidence_of(10, 0.3), evidence_of(20, 0.1)
     both.merge(evidence_of(20, 0.1))
     swapped.merge(evidence_of(10, 0.3))
-    assert both.certificate(BANDS, 0) == swapped.certificate(BANDS, 0)
+    assert both.certificate(BANDS, 0, True) == swapped.certificate(BANDS, 0, True)
     assert both.decisions == 30 and both.max_error[0] == 0.3 and both.pairs.tolist() == [4, 0, 0]
 
 
 def test_certificates_are_json_and_hand_on_the_bands():
-    record = json.loads(json.dumps(evidence_of(10, 0.3).certificate(BANDS, 2), allow_nan=False))
+    record = json.loads(json.dumps(evidence_of(10, 0.3).certificate(BANDS, 2, True), allow_nan=False))
     assert bands_of(record, LEVELS) == BANDS and bands_of(record, LEVELS[1:]) == Bands(LEVELS[1:], EPS[1:])
     assert bands_of({}, LEVELS) is None
-    started_at_float32 = Evidence(2).certificate(Bands(LEVELS[1:], EPS[1:]), 0)
+    started_at_float32 = Evidence(2).certificate(Bands(LEVELS[1:], EPS[1:]), 0, False)
     assert bands_of(started_at_float32, LEVELS) is None
 
 
 def test_merged_certificate():
     wider = Bands(LEVELS, (0.4, 2e-5, TIE))
-    records = [evidence_of(10, 0.3).certificate(BANDS, 1), {}, evidence_of(30, 0.1).certificate(wider, 0)]
+    records = [evidence_of(10, 0.3).certificate(BANDS, 1, True), {}, evidence_of(30, 0.1).certificate(wider, 0, True)]
     total = merged_certificate(records)
     assert total["eps"] == {"bfloat16": 0.4, "float32": 2e-5} and total["decisions"] == 40
     assert total["rechecked"] == {"float32": 8, "float64": 4} and total["rechecked_share"] == 12 / 40

@@ -4,6 +4,8 @@ LLVM leaves the short loops of attention and layer norm mostly scalar (aliasing,
 the CPU kernels say which values are vectors. LLVM splits ``<16 x float>`` to whatever the machine has. Arrays are
 float32, or uint16 holding bfloat16 bits: ``load`` widens and ``store`` rounds to nearest even, so one kernel serves
 both.
+
+numba's cache on disk does not see that ``cpu`` depends on this file: after a change here, touch ``cpu.py``.
 """
 
 from __future__ import annotations

@@ -375,3 +375,13 @@ def test_stopped_engine(monkeypatch):
     engine.stop()
     with pytest.raises(Stopped):
         engine.score_shard(encoded([[3, 5, 4]]), None)
+
+
+def test_a_small_first_shard_hands_on_no_bands(monkeypatch):
+    toy = Toy([[0, 0, 0, 3, -1, 2, 1, -2, 1, 0, 2, -3, 1, 2, -1, 3, 0, 1, 2, 1], [0] * 20])
+    for precision in ("float32", "auto"):
+        engine = toy_engine(monkeypatch, toy, ScoreConfig(precision=precision))
+        scored, bands = engine.score_shard(encoded([[3, 4, 5]]), None)
+        assert bands is None and scored.certificate["settled"] is False
+        scored, bands = engine.score_shard(encoded([[3 + n % 5, 4, 5 + n // 5] for n in range(70)]), bands)
+        assert bands is not None and scored.certificate["settled"] is True
