@@ -91,11 +91,11 @@ class StopAfter(NoMeter):
     def __init__(self, shards: int):
         self.shards, self.begun, self.rows = shards, 0, 0
 
-    def shard(self, rows: int) -> None:
+    def shard(self, first_row: int, end_row: int) -> None:
         """See ``NoMeter.shard``."""
         if self.shards and self.begun == self.shards:
             raise Enough
-        self.begun, self.rows = self.begun + 1, self.rows + rows
+        self.begun, self.rows = self.begun + 1, self.rows + end_row - first_row
 
 
 def memory(corpus: Path, config: ScoreConfig, shards: int, folder: Path) -> dict:

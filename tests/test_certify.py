@@ -126,7 +126,7 @@ def test_only_doubtful_decisions_go_up():
     _, level, above, evidence, world = decide(exact, np.zeros((3, 4)))
     assert level.tolist() == [0, 1, 2, 0] and above.tolist() == [True, True, True, False]
     assert world.asked == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 2)]
-    assert evidence.rechecked.tolist() == [0, 2, 1] and evidence.pairs.tolist() == [2, 1, 0]
+    assert evidence.rechecked.tolist() == [0, 2, 1] and evidence.pairs.tolist() == [2, 2, 0]
     assert evidence.audited == 0
 
 

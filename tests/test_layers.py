@@ -25,7 +25,7 @@ ALLOWED = {
     "segment": set(),
     "encode": {"errors", "records"},
     "frontend": {"config", "encode", "read", "records", "segment"},
-    "inputs": {"config", "formats", "read"},
+    "inputs": {"config", "errors", "formats", "read"},
     # ids to decisions
     "variants": {"records"},
     "template": {"errors", "variants"},
