@@ -12,7 +12,7 @@ from .variants import Block, Template
 
 # Tokens of all units of a block. A greedy round then packs about half as many, enough for full matrix products on one
 # core, and a shard still makes enough blocks to keep every core busy to the end.
-BLOCK_TOKENS = 4096
+BLOCK_TOKENS = 2048
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
