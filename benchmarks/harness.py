@@ -42,7 +42,7 @@ def machine(threads: int) -> dict:
         "cores": os.cpu_count(),
         "threads": cores(threads),
         "load_average_1_min": round(os.getloadavg()[0], 2),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
