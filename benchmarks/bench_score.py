@@ -28,7 +28,7 @@ LEAVE_ONE_OUT = ("fastmask-loo", "captum")
 KEPT = ("masks", "real_tokens", "distinct_tokens", "distinct_variants", "first_level", "cores_used_as",
         "certificate", "rechecked_share", "encoder_work")  # fmt: skip
 POOL = 1024  # sentences in lockstep from which the hf arms make batches of rows of like length
-WARM_UP = 72  # more than a calibration takes, so that every precision is warm
+WARM_UP = 176  # more than a calibration takes, so that every precision is warm
 FLOOR, AIM = 12, 20  # of DESIGN section 10, against the padded procedure
 LOO_FLOOR, LOO_AIM = 5, 8  # against Captum
 

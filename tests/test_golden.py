@@ -15,6 +15,12 @@ NEAR = 1e-5
 """Largest difference of a probability at float32; the golden files have seven digits of most."""
 
 
+@pytest.fixture(autouse=True)
+def small_calibration(monkeypatch):
+    """Corpora of a few dozen sentences go through the whole cascade, not through float32 alone."""
+    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 48)
+
+
 def score(tmp_path, rows, model, **options) -> list[dict]:
     """Rows through a file and the whole pipeline to shards."""
     corpus, out = write_jsonl(tmp_path / "corpus.jsonl", rows), tmp_path / "out"

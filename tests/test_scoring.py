@@ -17,6 +17,12 @@ METHODS = ("greedy", "prefix", "leave-one-out")
 QUICK = settings(deadline=None, max_examples=40)
 
 
+@pytest.fixture(autouse=True)
+def small_calibration(monkeypatch):
+    """Corpora of a few dozen sentences go through the whole cascade, not through float32 alone."""
+    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 48)
+
+
 @dataclass
 class Unit:
     """One classifier question: the paper's rule on it."""
