@@ -3,23 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from common import SEQUENCES, assert_as_good_as_torch, bounds_of, normal, poisoned
 from fastmask_kernels import cpu, launch, reference
 
-LENGTHS = {
-    "short": [1, 2, 3, 7, 1],
-    "around 16": [15, 16, 17, 31, 32, 33],
-    "long": [127, 128, 13, 1],
-    "one": [1],
-    "primes": [5, 97, 61, 2, 113],
-}
 SHAPES = [(64, 4), (64, 2), (128, 2), (384, 12), (768, 12)]
 """Hidden size and heads: head sizes 16, 32, 64, 32, 64."""
 DTYPES = [torch.float32, torch.bfloat16]
-FLOOR = 1e-6
-"""Of the difference that is always allowed, relative to the largest value: a few units in the last place."""
 
 lengths_and_shapes = [
-    pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS),
+    pytest.mark.parametrize("lengths", SEQUENCES.values(), ids=SEQUENCES),
     pytest.mark.parametrize(("hidden", "heads"), SHAPES, ids=lambda n: str(n)),
     pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"]),
 ]
@@ -32,26 +24,6 @@ def over(*marks):
         return test
 
     return decorate
-
-
-def normal(*shape, seed=0, scale=1.0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale
-
-
-def bounds_of(lengths) -> torch.Tensor:
-    return torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32)
-
-
-def poisoned(*shape, dtype) -> torch.Tensor:
-    return torch.full(shape, float("nan"), dtype=dtype)
-
-
-def assert_as_good_as_torch(found, by_torch, exact) -> None:
-    """Errors against float64; torch computes in the same dtype from the same inputs."""
-    found, by_torch = found.double(), by_torch.double()
-    assert torch.isfinite(found).all()
-    error, allowed = (found - exact).abs().max(), 2 * (by_torch - exact).abs().max()
-    assert error <= allowed + FLOOR * exact.abs().max(), (error, allowed)
 
 
 @over(*lengths_and_shapes)
