@@ -195,8 +195,8 @@ class TimedOps:
 def stage_shares(model, batch: PackedBatch, precision: str, repeats: int = 20) -> dict[str, float]:
     """Share of each stage in a single-thread forward; what no op accounts for is "head and other"."""
     seconds = dict.fromkeys(STAGES, 0.0)
-    select = launch.select_ops
-    with mock.patch.object(launch, "select_ops", lambda *args: TimedOps(select(*args), seconds)):
+    select = launch.cpu_ops
+    with mock.patch.object(launch, "cpu_ops", lambda *args: TimedOps(select(*args), seconds)):
         encoder = build_encoder(model, precision)
     torch.set_num_threads(1)
     encoder.logits(batch)
@@ -212,7 +212,7 @@ def stage_shares(model, batch: PackedBatch, precision: str, repeats: int = 20) -
 
 def encoder_row(engine: Engine, batch: PackedBatch, precision: str, threads: int, repeats: int) -> dict:
     """Encoder and F.linear in turns, a batch a core: rates, share and split by stage."""
-    shape, encoder = shape_of(engine.model), build_encoder(engine.model, precision)
+    shape, encoder = shape_of(engine.backend.model), build_encoder(engine.backend.model, precision)
     tokens, sequences = len(batch.input_ids), len(batch)
     gflop = shape.flops(tokens, sequences) / 1e9
     pairs = []
@@ -224,7 +224,7 @@ def encoder_row(engine: Engine, batch: PackedBatch, precision: str, threads: int
         "precision": precision, "kernels": encoder.name, "tokens": tokens, "sequences": sequences,
         "tokens_per_second": ours / gflop * tokens, "gflops": ours, "linear_gflops": linear,
         "share_of_linear": ours / linear, "linear_runs": [p[1] for p in pairs],
-        "stages_single_thread": stage_shares(engine.model, batch, precision),
+        "stages_single_thread": stage_shares(engine.backend.model, batch, precision),
     }  # fmt: skip
 
 

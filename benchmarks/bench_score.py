@@ -83,7 +83,7 @@ def fastmask_arm(task: Task, precision: str, method: str) -> dict:
             "rechecked_share": sum(certificate["rechecked"].values()) / max(1, certificate["decisions"]),
             "encoder_work": (work := engine.work()),
             "first_level": max(work, key=lambda name: work[name]["tokens"]),
-            "shape": encoder.shape_of(engine.model),
+            "shape": encoder.shape_of(engine.backend.model),
         }
         | (needed(scored, task) if method == "greedy" else {})
     )

@@ -111,6 +111,23 @@ def make_blocks(
     return [_block(shard, order[a:b], unit_start, template, method, max_length) for a, b in ranges]
 
 
+def make_pools(
+    shard: EncodedSentences, sentences: np.ndarray, template: Template, method: str, max_length: int, pool_tokens: int
+) -> list[SentenceBlock]:
+    """An even number of blocks of at most about ``pool_tokens`` with the same mix of lengths, for a device.
+
+    Two are under way at a time, and both have work for it to their ends.
+    """
+    if not len(sentences):
+        return []
+    unit_start = _unit_start(shard)
+    lengths, units = np.diff(shard.offsets), np.diff(unit_start)
+    order = sentences[np.argsort(-lengths[sentences], kind="stable")]
+    pairs = -(-int((lengths[order] * units[order]).sum()) // (2 * pool_tokens))
+    count = min(2 * max(pairs, 1), len(order))
+    return [_block(shard, order[n::count], unit_start, template, method, max_length) for n in range(count)]
+
+
 def _unit_start(shard: EncodedSentences) -> np.ndarray:
     """int64 [N + 1]: each sentence's first unit."""
     return np.searchsorted(shard.unit_sentence, np.arange(len(shard) + 1)).astype(np.int64)

@@ -7,8 +7,8 @@ P(y|s) - d, a token is *above* when z > z*. A level's band eps bounds its error 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,7 +20,34 @@ SAFETY = 1.5
 SAFETY_FLOAT32 = 16.0
 FLOOR_FLOAT32 = 2e-5
 
-Ask = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+# Bits of a decision: z is above z_star; z is too near it to be certain, or not finite.
+ABOVE, DOUBT = 1, 2
+
+
+class Limits(NamedTuple):
+    """What answers on V variants are compared with, float64 [V] each.
+
+    Attributes:
+        z_full: log-odds of y on the whole sentence.
+        z_star: log-odds above which a variant's token is important.
+        width: how near to z_star an answer leaves a doubt.
+    """
+
+    z_full: np.ndarray
+    z_star: np.ndarray
+    width: np.ndarray
+
+
+class Ask(Protocol):
+    """How the cascade asks about variants (units, indices int32 [V]; index -1 is the whole sentence) at a level."""
+
+    def __call__(self, level: int, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """z float64 [V], log-odds of each unit's class."""
+        ...
+
+    def decide(self, level: int, units, indices, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+        """z float64 [V] and decisions uint8 [V], bits ABOVE and DOUBT."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +126,14 @@ class Evidence:
         """Whether an error outside its band was seen; every flipped decision comes with one."""
         return bool(np.any(self.max_error > np.array(bands.eps)))
 
-    def certificate(self, bands: Bands, rescored: int, settled: bool) -> dict:
+    def certificate(self, bands: Bands, rescored: int, settled: bool, halved: dict[str, int] | None = None) -> dict:
         """The record of one shard, JSON-ready, by precision.
 
         Args:
             bands: those it ended with.
             rescored: its repetitions with wider bands.
             settled: whether the next shard goes on with these bands; else it calibrates anew.
+            halved: token budgets of precisions at which memory has run out.
         """
         lower = bands.levels[:-1]
         return {
@@ -118,6 +146,7 @@ class Evidence:
             "flips": self.flips,
             "rescored": rescored,
             "settled": settled,
+            "batch_tokens_halved": halved or {},
         }
 
 
@@ -132,9 +161,10 @@ def bands_of(certificate: dict, levels: tuple[str, ...]) -> Bands | None:
 def merged_certificate(certificates: list[dict]) -> dict:
     """One certificate for a run: counts added, errors at their largest, bands as they ended."""
     total = {"eps": {}, "decisions": 0, "rechecked": {}, "pairs": {}, "max_error": {}}
-    total |= {"audited": 0, "flips": 0, "rescored": 0}
+    total |= {"batch_tokens_halved": {}, "audited": 0, "flips": 0, "rescored": 0}
     for one in filter(None, certificates):
         total["eps"] |= one["eps"]
+        total["batch_tokens_halved"] |= one.get("batch_tokens_halved", {})
         for name in ("decisions", "audited", "flips", "rescored"):
             total[name] += one[name]
         for name in ("rechecked", "pairs"):
@@ -165,15 +195,21 @@ class Targets:
     exact: np.ndarray
     threshold: float
 
-    def exact_star(self, ask: Ask, level: int, units: np.ndarray, evidence: Evidence) -> np.ndarray:
-        """z_star of units int32 [V] from the float64 ``level``, each sentence asked once."""
+    def limits(self, units: np.ndarray, bands: Bands, level: int) -> Limits:
+        """What answers of ``level`` on units int32 [V] are compared with; those of the last one with exact targets."""
+        exact = level > 0 and level == len(bands.levels) - 1
+        with np.errstate(invalid="ignore"):  # an unknown target and no band: nothing is certain
+            width = bands.eps[level] + bands.float32 * self.slack[units]
+        return Limits(self.z_full[units], (self.exact if exact else self.z_star)[units], width)
+
+    def exact_star(self, ask: Ask, level: int, units: np.ndarray, evidence: Evidence) -> None:
+        """Make z_star of units int32 [V] exact by the float64 ``level``, each sentence asked once."""
         unknown = np.unique(units[np.isnan(self.exact[units])])
         if len(unknown):
             z = ask(level, unknown, np.full(len(unknown), -1, np.int32))
             evidence.compare(level - 1, self.z_full[unknown], z)
             self.z_full[unknown] = z
             self.exact[unknown] = star(z, self.threshold)
-        return self.exact[units]
 
 
 def probability(z: np.ndarray) -> np.ndarray:
@@ -207,12 +243,21 @@ def targets(z_full: np.ndarray, threshold: float, eps_float32: float) -> Targets
     return Targets(z_full.copy(), star(z_full, threshold), slack, np.full(len(z_full), np.nan), threshold)
 
 
-def resolve(ask: Ask, units, indices, goal: Targets, bands: Bands, audit, evidence: Evidence):
-    """Decide variants through the cascade.
+def decisions(z: np.ndarray, limits: Limits) -> np.ndarray:
+    """Decisions uint8 [V], bits ABOVE and DOUBT, by z float64 [V]; what is not finite is in doubt."""
+    with np.errstate(invalid="ignore"):
+        margin = z - limits.z_star
+        doubt = ~(np.abs(margin) > limits.width) | ~np.isfinite(z)
+        return np.where(margin > TIE, ABOVE, 0).astype(np.uint8) | np.where(doubt, DOUBT, 0).astype(np.uint8)
+
+
+def resolve(ask: Ask, units, indices, first, goal: Targets, bands: Bands, audit, evidence: Evidence):
+    """Take decisions through the cascade.
 
     Args:
-        ask: ``ask(level, units, indices) -> z`` float64, the log-odds of the unit's class on the variants.
+        ask: the classifier.
         units, indices: int32 [V].
+        first: z and decisions of level 0 on them.
         goal: the units' targets.
         bands: the cascade in force.
         audit: bool [V], decisions to recompute one level up even when they are certain.
@@ -221,35 +266,29 @@ def resolve(ask: Ask, units, indices, goal: Targets, bands: Bands, audit, eviden
     Returns:
         z float64 [V], level uint8 [V] it was computed at, above bool [V].
     """
-    z, level = ask(0, units, indices), np.zeros(len(units), np.uint8)
-    above = z > goal.z_star[units] + TIE
+    z, code = first[0].copy(), first[1]
+    level, above = np.zeros(len(units), np.uint8), (code & ABOVE) != 0
+    doubt = (code & DOUBT) != 0
     evidence.decisions += len(units)
     open_ = np.arange(len(units))
     last = len(bands.levels) - 1
     for low in range(last):
-        doubt = _doubtful(z[open_], units[open_], goal, bands, low)
         taken = doubt | audit[open_]
         chosen = open_[taken]
         if not len(chosen):
             break
-        higher = ask(low + 1, units[chosen], indices[chosen])
-        exact = low + 1 == last
-        z_star = goal.exact_star(ask, last, units[chosen], evidence) if exact else goal.z_star[units[chosen]]
-        now = higher > z_star + TIE
+        asked = units[chosen]
+        if low + 1 == last:
+            goal.exact_star(ask, last, asked, evidence)
+        higher, code = ask.decide(low + 1, asked, indices[chosen], goal.limits(asked, bands, low + 1))
+        now = (code & ABOVE) != 0
         evidence.compare(low, z[chosen], higher)
         if np.isfinite(bands.eps[low]):
             evidence.rechecked[low + 1] += int(doubt.sum())
         _count_audit(evidence, doubt[taken], above[chosen] != now)
         z[chosen], level[chosen], above[chosen] = higher, low + 1, now
-        open_ = open_[doubt]
+        open_, doubt = open_[doubt], (code & DOUBT)[doubt[taken]] != 0
     return z, level, above
-
-
-def _doubtful(z, units, goal: Targets, bands: Bands, level: int) -> np.ndarray:
-    """bool [V]: whether z float64 [V] of ``level`` is too near its target to decide."""
-    with np.errstate(invalid="ignore"):
-        width = bands.eps[level] + bands.float32 * goal.slack[units]
-        return ~(np.abs(z - goal.z_star[units]) > width) | ~np.isfinite(z)
 
 
 def _count_audit(evidence: Evidence, doubted: np.ndarray, differs: np.ndarray) -> None:

@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from typing import Protocol
 
 import numpy as np
 import torch
 from fastmask_kernels import launch
+from fastmask_kernels.layouts import Head, Sequences
 from torch import nn
 
 from .errors import FastmaskError
-from .families import FamilyWeights, LayerWeights, family_weights
+from .families import FamilyWeights, family_weights
+from .layers import DTYPES, ClassHead, FullBlock, Norm, blocks_of
 from .memo import Memo
 from .records import PackedBatch
 
-DTYPES = {
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
-# Rows of a packed batch, and of its last block, are filled up to multiples of these.
+OutOfMemory = torch.OutOfMemoryError
+"""What an encoder raises when a batch does not fit on its device."""
+# Rows of a packed batch are filled up to a multiple of this.
 ROW_MULTIPLE = 32
-CLS_MULTIPLE = 16
 # Activation elements [T, H] of a batch: enough for full matrix products, few enough to stay in a core's cache.
 BATCH_ELEMENTS = 1024 * 384
 GENERIC_BATCH_TOKENS = 4096
+# Fewer rows than these leave a processor's cores waiting for the weights.
+SPARE_TOKENS = 256
 # Past this the remembered rows of a block are dropped and computed again.
 FIRST_ROWS_BYTES = 64 << 20
 
@@ -43,11 +43,15 @@ class Encoder(Protocol):
         name: which back end this is, for the manifest.
         precision: a key of DTYPES.
         batch_tokens: the token budget that suits it.
+        spare_tokens: how many tokens a batch may have at next to no further cost.
+        most_tokens: what memory allows of a batch; lowered when it runs out.
     """
 
     name: str
     precision: str
     batch_tokens: int
+    spare_tokens: int
+    most_tokens: int
 
     def memory(self) -> object:
         """What ``logits`` may remember from batch to batch of related variants; for one thread at a time."""
@@ -56,83 +60,6 @@ class Encoder(Protocol):
     def logits(self, batch: PackedBatch, memory: object) -> np.ndarray:
         """Class logits float64 [B, C] of the batch's B variants."""
         ...
-
-
-def _single(layers: list[nn.Linear]) -> nn.Linear:
-    """Several linear layers of one input as one: [sum of N, K]."""
-    joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), device="meta")
-    joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
-    joined.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
-    return joined
-
-
-class _Norm:
-    """A layer norm's parameters, float32 for the numba kernels and the working dtype otherwise."""
-
-    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype):
-        self.weight, self.bias = (p.detach().to(dtype).contiguous() for p in (norm.weight, norm.bias))
-        self.eps = norm.eps
-
-
-class _Block:
-    """Everything of a transformer block after its attention, weights laid out once."""
-
-    def __init__(self, ops, weights: LayerWeights, activation: str, norm_dtype: torch.dtype):
-        self.ops = ops
-        self.attention_output = ops.linear(weights.attention_output)
-        self.attention_norm = _Norm(weights.attention_norm, norm_dtype)
-        self.intermediate = ops.linear(weights.intermediate, activation)
-        self.output = ops.linear(weights.output)
-        self.output_norm = _Norm(weights.output_norm, norm_dtype)
-
-    def feed_forward(self, context: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Attention context and block input [T, H] -> block output [T, H]."""
-        norm = self.attention_norm
-        x = self.ops.residual_layernorm(self.attention_output(context), x, norm.weight, norm.bias, norm.eps)
-        norm = self.output_norm
-        return self.ops.residual_layernorm(self.output(self.intermediate(x)), x, norm.weight, norm.bias, norm.eps)
-
-
-class _FullBlock(_Block):
-    """A block that updates every row."""
-
-    def __init__(self, ops, weights: LayerWeights, activation: str, norm_dtype: torch.dtype, heads: int):
-        super().__init__(ops, weights, activation, norm_dtype)
-        self.heads = heads
-        self.qkv = ops.linear(_single([weights.query, weights.key, weights.value]))
-
-    def __call__(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int, qkv=None) -> torch.Tensor:
-        qkv = self.qkv(x) if qkv is None else qkv
-        context = self.ops.varlen_attention(qkv, cu_seqlens, max_seqlen, self.heads)
-        return self.feed_forward(context, x)
-
-
-class _ClsBlock(_Block):
-    """The last block, for the first row of each sequence only.
-
-    With one query a sequence, q . (K x) = (K' q) . x and sum p (V x) = V (sum p x): the key and value matrices are
-    applied once a sequence instead of once a token. The key bias shifts all scores alike and drops out of the softmax.
-    """
-
-    def __init__(self, ops, weights: LayerWeights, activation: str, norm_dtype: torch.dtype, heads: int):
-        super().__init__(ops, weights, activation, norm_dtype)
-        self.heads, self.wide = heads, norm_dtype
-        hidden = weights.query.in_features
-        self.query = ops.linear(weights.query)
-        self.key = weights.key.weight.detach().to(norm_dtype).view(heads, -1, hidden) * (hidden // heads) ** -0.5
-        self.value = weights.value.weight.detach().to(norm_dtype).view(heads, -1, hidden).transpose(1, 2).contiguous()
-        self.value_bias = weights.value.bias.detach().to(norm_dtype)
-
-    def __call__(self, x: torch.Tensor, cu_seqlens: torch.Tensor, max_seqlen: int) -> torch.Tensor:
-        index = cu_seqlens[:-1].long()
-        # repeated up to a multiple, for the same reason as in PackedEncoder.logits
-        first = x[nn.functional.pad(index, (0, -len(index) % CLS_MULTIPLE))]
-        batch, hidden = first.shape
-        query = self.query(first).to(self.wide).view(batch, self.heads, -1).transpose(0, 1)
-        projected = torch.bmm(query, self.key).transpose(0, 1).contiguous()
-        rows = self.ops.cls_attention(projected, x, cu_seqlens, max_seqlen, self.heads)
-        context = torch.bmm(rows.transpose(0, 1), self.value).transpose(0, 1).reshape(batch, hidden) + self.value_bias
-        return self.feed_forward(context.to(x.dtype), first)
 
 
 class FirstRows:
@@ -201,34 +128,26 @@ class PackedEncoder:
     Args:
         weights: the model in the families' common shape, float32.
         precision: a key of DTYPES.
-        device: torch device name.
+        kernels: "auto", or "torch" for plain torch operations.
     """
 
-    def __init__(self, weights: FamilyWeights, precision: str, device: str = "cpu"):
+    spare_tokens = SPARE_TOKENS
+
+    def __init__(self, weights: FamilyWeights, precision: str, kernels: str = "auto"):
         self.precision, dtype = precision, DTYPES[precision]
+        self.most_tokens = sys.maxsize
         hidden = weights.layers[0].query.in_features
         width = math.gcd(hidden, weights.word.shape[1])  # ELECTRA's embeddings have a width of their own
-        ops = self.ops = launch.select_ops(device, dtype, width, hidden // weights.heads)
+        ops = self.ops = launch.cpu_ops(dtype, width, hidden // weights.heads, kernels)
         self.name = f"packed/{ops.name}"
         self.batch_tokens = max(4 * ROW_MULTIPLE, BATCH_ELEMENTS // hidden // ROW_MULTIPLE * ROW_MULTIPLE)
         self.wide = wide = torch.float64 if precision == "float64" else torch.float32
         self.tables = [t.detach().to(wide).contiguous() for t in (weights.word, weights.position, weights.token_type)]
         self.position_offset = weights.position_offset
-        self.embedding_norm = _Norm(weights.embedding_norm, wide)
+        self.embedding_norm = Norm(weights.embedding_norm, wide)
         self.projection = None if weights.projection is None else ops.linear(weights.projection)
-        blocks = [_FullBlock] * (len(weights.layers) - 1) + [_ClsBlock]
-        self.blocks = [
-            block(ops, layer, weights.activation, wide, weights.heads)
-            for block, layer in zip(blocks, weights.layers, strict=True)
-        ]
-        self._lay_out_head(weights)
-
-    def _lay_out_head(self, weights: FamilyWeights) -> None:
-        copies = [p.detach().to(self.wide) for layer in (weights.head, weights.classifier) for p in layer.parameters()]
-        self.head = copies[:2], copies[2:]
-        self.head_activation = {"tanh": torch.tanh, "relu": torch.relu, "gelu": nn.functional.gelu}[
-            weights.head_activation
-        ]
+        self.blocks = blocks_of(weights, ops, wide)
+        self.head = ClassHead(weights, wide)
 
     def memory(self) -> FirstRows:
         """Embeddings and first query, key and value rows, which variants of a sentence have in common."""
@@ -238,14 +157,12 @@ class PackedEncoder:
     def logits(self, batch: PackedBatch, memory: FirstRows | None = None) -> np.ndarray:
         """Class logits float64 [B, C]."""
         rows, whole = len(batch), _rounded_up(batch, self.tables[1].shape[0] - self.position_offset)
-        sequences = torch.from_numpy(whole.cu_seqlens), whole.max_seqlen
+        sequences = Sequences(torch.from_numpy(whole.cu_seqlens), whole.max_seqlen)
         x, qkv = (memory or FirstRows()).rows(self._triples(whole), self._first_rows)
-        x = self.blocks[0](x, *sequences) if qkv is None else self.blocks[0](x, *sequences, qkv)
+        x = self.blocks[0](x, sequences) if qkv is None else self.blocks[0](x, sequences, qkv)
         for block in self.blocks[1:]:
-            x = block(x, *sequences)
-        dense, classifier = self.head
-        pooled = self.head_activation(nn.functional.linear(x[:rows].to(self.wide), *dense))
-        return nn.functional.linear(pooled, *classifier).double().numpy()
+            x = block(x, sequences)
+        return self.head(x[:rows]).double().numpy()
 
     def _triples(self, batch: PackedBatch) -> np.ndarray:
         """int32 [3, T]: token, position and type ids, which are all that a row depends on before attention."""
@@ -259,7 +176,7 @@ class PackedEncoder:
         count = triples.shape[1]
         x = self._embed(np.pad(triples, ((0, 0), (0, -count % ROW_MULTIPLE)), mode="edge"))
         first = self.blocks[0]
-        return x[:count], first.qkv(x)[:count] if isinstance(first, _FullBlock) else None
+        return x[:count], first.qkv(x)[:count] if isinstance(first, FullBlock) else None
 
     def _embed(self, triples: np.ndarray) -> torch.Tensor:
         ids = torch.from_numpy(triples)
@@ -290,10 +207,12 @@ def _rounded_up(batch: PackedBatch, longest: int) -> PackedBatch:
 class GenericEncoder:
     """Any sequence classifier through its own forward, on runs of equal length, so that nothing is ever padded."""
 
+    spare_tokens = SPARE_TOKENS
+
     def __init__(self, model: nn.Module, precision: str, device: str = "cpu"):
         self.precision = precision
         self.name = f"generic/{model.config.model_type}"
-        self.batch_tokens = GENERIC_BATCH_TOKENS
+        self.batch_tokens, self.most_tokens = GENERIC_BATCH_TOKENS, sys.maxsize
         self.device = device
         self.model = model.to(device=device, dtype=DTYPES[precision]).eval()
         self.typed = getattr(model.config, "type_vocab_size", 0) > 1
@@ -330,14 +249,18 @@ def build_encoder(model: nn.Module, precision: str, device: str = "cpu", kernels
         model: a float32 ``AutoModelForSequenceClassification`` in eval mode; it is not written to.
         precision: a key of DTYPES.
         device: torch device name.
-        kernels: "auto" or "torch"; "triton" is not there yet.
+        kernels: "auto" is the fastest that the device has; "torch", "triton".
 
     Raises:
-        FastmaskError: for kernels that are not there.
+        FastmaskError: the model has no Triton path.
     """
-    if kernels == "triton":
-        raise FastmaskError("--kernels triton: the Triton path is not part of this version; use auto or torch")
     weights = family_weights(model)
-    if weights is None or device != "cpu":
+    if weights is None and kernels == "triton":
+        raise FastmaskError(f"--kernels triton: there are none for {model.config.model_type} models; use auto")
+    if weights is None:
         return GenericEncoder(copy.deepcopy(model), precision, device)
-    return PackedEncoder(weights, precision, device)
+    if device == "cpu" and kernels != "triton":
+        return PackedEncoder(weights, precision, kernels)
+    from .device import DeviceEncoder
+
+    return DeviceEncoder(weights, precision, device, kernels)

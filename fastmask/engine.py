@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
-import torch
-from fastmask_kernels import launch
 
-from .blocks import BLOCK_TOKENS, SentenceBlock, distinct_sentences, make_blocks, spread, take_ragged
+from .backend import Backend
+from .blocks import SentenceBlock, distinct_sentences, spread, take_ragged
 from .certify import TIE, Bands, Evidence, calibrated
 from .config import ScoreConfig
 from .decide import ragged_positions
-from .encoder import Encoder, build_encoder
-from .errors import FastmaskError
 from .records import EncodedSentences, ScoredSentences
-from .scoring import Asker, BlockScorer, BlockScores, Rules
+from .scoring import BlockScorer, BlockScores, Rules
 from .variants import FULL, Template
 
 # Sentences whose every variant is compared at the first two levels; every third one whole at float32 and float64, too.
 # Some 2,000 variants of review text: fewer give a band below errors that turn up later in a run.
 CALIBRATION_SENTENCES = 160
 CALIBRATION_STRIDE = 3
-# Tokens of a calibration block: small, so that every core gets some.
-CALIBRATION_BLOCK = 400
 
 
-def cascade(config: ScoreConfig, device: str) -> tuple[str, ...]:
+def cascade(config: ScoreConfig, fastest: str) -> tuple[str, ...]:
     """Precision names of the decision cascade, cheapest first: one alone when it is not certified."""
-    first = config.precision
-    if first == "auto":
-        first = "bfloat16" if launch.has_bfloat16(device) else "float32"
+    first = fastest if config.precision == "auto" else config.precision
     if not config.certify:
         return (first,)
     return ("float32", "float64") if first == "float32" else (first, "float32", "float64")
 
 
 Result = tuple[SentenceBlock, BlockScores]
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Stopped(Exception):
-    """Raised in worker threads after ``Engine.stop``."""
 
 
 class Engine:
@@ -71,42 +52,21 @@ class Engine:
         stop_tokens: np.ndarray,
         progress: Callable[[float, int], None] = lambda share, tokens: None,
     ):
-        if config.device not in ("auto", "cpu"):
-            raise FastmaskError(f"--device {config.device}: this version scores on the CPU; use cpu or auto")
-        self.model, self.template, self.config, self.progress = model, template, config, progress
-        self.levels = cascade(config, "cpu")
+        self.config, self.progress = config, progress
+        self.backend = Backend(model, template, config)
+        self.levels = cascade(config, self.backend.fastest)
         self.rules = Rules(
-            config.method,
-            config.threshold,
-            config.mask_rate,
-            stop_tokens,
-            config.batch_tokens,
-            config.certify,
-            config.seed,
+            config.method, config.threshold, config.mask_rate, stop_tokens, config.certify, config.seed
         )
-        self.threads = config.threads or usable_cores()
-        self._encoders: dict[str, Encoder] = {}
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self.encoder(self.levels[0])
-
-    def encoder(self, precision: str) -> Encoder:
-        """The encoder of a precision, built when first asked for. Workers ask before every batch, so they stop here."""
-        if self._stopped.is_set():
-            raise Stopped
-        with self._lock:
-            if precision not in self._encoders:
-                self._encoders[precision] = build_encoder(self.model, precision, "cpu", self.config.kernels)
-            return self._encoders[precision]
+        self.backend.encoder(self.levels[0])
 
     def stop(self) -> None:
         """End running ``score_shard`` calls soon, with Stopped."""
-        self._stopped.set()
+        self.backend.stop()
 
     def describe(self) -> dict:
-        """What runs, for the manifest: precision and back end of the first level."""
-        kernels = self._encoders[self.levels[0]].name
-        return {"device": "cpu", "precision": self.levels[0], "kernels": kernels, "torch": torch.__version__}
+        """What runs, for the manifest."""
+        return self.backend.describe(self.levels[0])
 
     def score_shard(self, shard: EncodedSentences, bands: Bands | None) -> tuple[ScoredSentences, Bands | None]:
         """Score one shard; a pure function of the shard, the bands and the configuration.
@@ -123,46 +83,31 @@ class Engine:
         if not len(distinct):
             record = Evidence(len(self.levels)).certificate(bands, 0, settled=True) if bands else {}
             return self._assemble(shard, original, [], record), bands
-        with self._pool() as pool:
+        with self.backend.pool() as pool:
             in_force, done = (bands, []) if bands else self._calibrate(pool, shard, distinct)
             rescored = 0
             while True:
                 rest = np.setdiff1d(distinct, [n for block, _ in done for n in block.sentences], assume_unique=True)
-                results = done + self._score_all(pool, self._blocks(shard, rest), in_force, len(distinct))
+                results = done + self._score_all(pool, self.backend.blocks(shard, rest), in_force, len(distinct))
                 evidence = _merged(results)
                 if not self.config.certify or not evidence.refutes(in_force):
                     break
                 in_force, done, rescored = in_force.widened(evidence.max_error), [], rescored + 1
         # bands from fewer sentences than a calibration takes are good for these sentences only
         settled = bands is not None or len(distinct) >= CALIBRATION_SENTENCES or not self.config.certify
-        record = evidence.certificate(in_force, rescored, settled)
+        record = evidence.certificate(in_force, rescored, settled, self.backend.batch_tokens_halved())
         return self._assemble(shard, original, results, record), in_force if settled else None
 
     def _score_all(self, pool: ThreadPoolExecutor, blocks, bands: Bands, total: int = 0) -> list[Result]:
         """Score blocks, telling progress as shares of ``total`` sentences."""
 
         def score(block: SentenceBlock) -> Result:
-            scores = BlockScorer(block, self.encoder, bands, self.rules).run()
+            scores = BlockScorer(block, self.backend.asker(block, bands.levels), bands, self.rules).run()
             if total:
                 self.progress(len(block.sentences) / total, scores.tokens)
             return block, scores
 
         return list(pool.map(score, blocks))
-
-    def _blocks(self, shard: EncodedSentences, sentences: np.ndarray, block_tokens: int = BLOCK_TOKENS):
-        config = self.config
-        return make_blocks(shard, sentences, self.template, config.method, config.max_length, block_tokens)
-
-    @contextmanager
-    def _pool(self) -> Iterator[ThreadPoolExecutor]:
-        """Worker threads with one core each: a batch a core scales better than one batch on all cores."""
-        before = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield pool
-        finally:
-            # what a thread sets is the default of threads made later, the caller's own included
-            torch.set_num_threads(before)
 
     def _calibrate(self, pool: ThreadPoolExecutor, shard: EncodedSentences, distinct) -> tuple[Bands, list[Result]]:
         """Bands from a sample of this shard, and the sample's results as far as they stand.
@@ -175,7 +120,7 @@ class Engine:
         sample = spread(shard, distinct, CALIBRATION_SENTENCES)
         exact = self.levels[self.levels.index("float32") :]
         evidence = Evidence(len(exact))
-        blocks = self._blocks(shard, sample, CALIBRATION_BLOCK)
+        blocks = self.backend.blocks(shard, sample, for_calibration=True)
         for pair in pool.map(lambda block: self._full_pair(block, exact), blocks):
             evidence.compare(0, *pair)
         bands = calibrated(exact, evidence.max_error)
@@ -190,7 +135,7 @@ class Engine:
         """Log-odds of some whole sentences of a block at the two levels: float64 [V] each."""
         units = np.arange(0, len(block.block.room), CALIBRATION_STRIDE, dtype=np.int32)
         full = np.full(len(units), FULL, np.int32)
-        ask = Asker(block, self.encoder, levels, self.config.batch_tokens)
+        ask = self.backend.asker(block, levels)
         ask.target = np.maximum(block.unit_label, 0)
         return ask(0, units, full), ask(1, units, full)
 

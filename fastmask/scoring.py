@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .blocks import SentenceBlock
-from .certify import Bands, Evidence, Targets, resolve, targets
-from .encoder import Encoder
+from .certify import DOUBT, Bands, Evidence, Limits, Targets, decisions, resolve, targets
+from .encoder import Encoder, OutOfMemory
+from .errors import FastmaskError
+from .greedy import accept, advance, look_ahead
 from .memo import Memo
-from .variants import FULL, advance, batch_starts, hash_variants, pack_variants
+from .variants import FULL, Variants, batch_starts, describe, hash_variants, pack_variants
 from .verdict import UnitScores, Verdict
 
 # Share of accepted decisions that are recomputed at the next precision.
@@ -30,7 +32,6 @@ class Rules:
         threshold: d.
         mask_rate: None, or the cap's rate.
         stop_tokens: bool [V].
-        batch_tokens: token budget of one forward, 0 for the encoder's own.
         certify: whether the cascade runs.
         seed: of the audit sample.
     """
@@ -39,7 +40,6 @@ class Rules:
     threshold: float
     mask_rate: float | None
     stop_tokens: np.ndarray
-    batch_tokens: int
     certify: bool
     seed: int
 
@@ -102,44 +102,79 @@ class Asker:
         self.target = sentences.unit_label.copy()
         self.tokens = 0
 
-    def logits(self, precision: str, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """Class logits float64 [V, C] of variants (units, indices int32 [V])."""
-        hashes, lengths = hash_variants(self.block, units, indices)
+    @property
+    def spare_tokens(self) -> int:
+        """Tokens that a forward at the first level takes at next to no further cost."""
+        return self.encoder(self.levels[0]).spare_tokens
+
+    def logits(self, precision: str, variants: Variants) -> np.ndarray:
+        """Class logits float64 [V, C]."""
         memo, known = self.memos.setdefault(precision, (Memo(), _Rows()))
         before = memo.used
-        slots = memo.slots(hashes)
+        slots = memo.slots(hash_variants(self.block, variants))
         fresh, first = np.unique(slots, return_index=True)
         first = first[fresh >= before]
         if len(first):
-            known.append(self._run(precision, units[first], indices[first], lengths[first]))
+            known.append(self._run(precision, variants.take(first)))
         return known.values[slots]
 
     def __call__(self, level: int, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Log-odds float64 [V] of each unit's target class at a level of the cascade."""
-        return log_odds(self.logits(self.levels[level], units, indices), self.target[units])
+        return log_odds(self.logits(self.levels[level], describe(self.block, units, indices)), self.target[units])
 
-    def _run(self, precision, units, indices, lengths) -> np.ndarray:
-        order = np.argsort(lengths, kind="stable")
-        self.tokens += int(lengths.sum())
-        budget = self.batch_tokens or self.encoder(precision).batch_tokens
+    def decide(self, level: int, units, indices, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+        """See ``certify.Ask``."""
+        return self.decide_variants(level, describe(self.block, units, indices), limits)
+
+    def decide_variants(self, level: int, variants: Variants, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+        """z float64 [V] and decisions uint8 [V] of variants that may rest on guesses."""
+        z = log_odds(self.logits(self.levels[level], variants), self.target[variants.units])
+        return z, decisions(z, limits)
+
+    def _run(self, precision: str, variants: Variants) -> np.ndarray:
+        encoder = self.encoder(precision)
         if precision not in self.memories:
-            self.memories[precision] = self.encoder(precision).memory()
-        out = None
-        for part in np.split(order, batch_starts(lengths[order], budget)[1:]):
-            packed = pack_variants(self.block, units[part], indices[part], lengths[part])
-            found = self.encoder(precision).logits(packed, self.memories[precision])
-            out = np.empty((len(order), found.shape[1])) if out is None else out
-            out[part] = found
+            self.memories[precision] = encoder.memory()
+
+        def run(part: np.ndarray) -> np.ndarray:
+            packed = pack_variants(self.block, variants.take(part))
+            return self.encoder(precision).logits(packed, self.memories[precision])
+
+        parts = self._in_batches(encoder, variants.lengths, run)
+        found = np.concatenate([logits for _, logits in parts])
+        out = np.empty_like(found)
+        out[np.concatenate([part for part, _ in parts])] = found
         return out
+
+    def _in_batches(self, encoder: Encoder, lengths: np.ndarray, run: Callable) -> list[tuple[np.ndarray, object]]:
+        """``run`` on batches of variants of lengths int32 [V] that fill the token budget: (their numbers, result).
+
+        Where memory runs out the budget is halved, for good.
+        """
+        self.tokens += int(lengths.sum())
+        waiting, done = self._split(np.argsort(lengths, kind="stable"), encoder, lengths), []
+        while waiting:
+            part = waiting.pop(0)
+            try:
+                done.append((part, run(part)))
+            except OutOfMemory as error:
+                if len(part) == 1:
+                    raise FastmaskError(f"a text of {lengths[part[0]]} tokens does not fit in memory") from error
+                encoder.most_tokens = int(lengths[part].sum()) // 2
+                waiting = self._split(np.concatenate([part, *waiting]), encoder, lengths)
+        return done
+
+    def _split(self, order: np.ndarray, encoder: Encoder, lengths: np.ndarray) -> list[np.ndarray]:
+        budget = min(self.batch_tokens or encoder.batch_tokens, encoder.most_tokens)
+        return np.split(order, batch_starts(lengths[order], budget)[1:])
 
 
 class BlockScorer:
     """Scores one block. One thread each; encoders are shared."""
 
-    def __init__(self, sentences: SentenceBlock, encoder: Encoders, bands: Bands, rules: Rules):
-        self.sentences, self.bands, self.rules = sentences, bands, rules
+    def __init__(self, sentences: SentenceBlock, ask: Asker, bands: Bands, rules: Rules):
+        self.sentences, self.ask, self.bands, self.rules = sentences, ask, bands, rules
         self.block = sentences.block
-        self.ask = Asker(sentences, encoder, bands.levels, rules.batch_tokens)
         self.evidence = Evidence(len(bands.levels))
 
     def run(self) -> BlockScores:
@@ -159,24 +194,31 @@ class BlockScorer:
     def _classify(self) -> tuple[np.ndarray, Targets]:
         """argmax class int32 [U] of whole sentences, and the units' targets; the class asked about is set, too."""
         units = np.arange(len(self.block.room), dtype=np.int32)
-        full = np.full(len(units), FULL, np.int32)
-        logits = self.ask.logits("float32", units, full)
+        whole = describe(self.block, units, np.full(len(units), FULL, np.int32))
+        logits = self.ask.logits("float32", whole)
         if self.rules.certify:
             top = np.sort(logits, axis=1)
-            near = np.flatnonzero(top[:, -1] - top[:, -2] <= 2 * self.bands.float32).astype(np.int32)
+            with np.errstate(invalid="ignore"):  # infinite logits are as doubtful as equal ones
+                near = np.flatnonzero(~(top[:, -1] - top[:, -2] > 2 * self.bands.float32))
             if len(near):
-                logits[near] = self.ask.logits("float64", near, full[near])
+                logits[near] = self.ask.logits("float64", whole.take(near))
         predicted = logits.argmax(axis=1).astype(np.int32)
         given = self.sentences.unit_label
         self.ask.target = target = np.where(given >= 0, given, predicted)
         eps = self.bands.float32 if self.rules.certify else 0.0
         return predicted, targets(log_odds(logits, target), self.rules.threshold, eps)
 
-    def _resolve(self, units: np.ndarray, indices: np.ndarray) -> None:
-        """Decide tokens ``indices`` of ``units`` and store z, level and importance."""
+    def _first(self, variants: Variants) -> tuple[np.ndarray, np.ndarray]:
+        """z and decisions of variants at the first level; the only level has no doubts."""
+        limits = self.scores.goal.limits(variants.units, self.bands, 0)
+        z, code = self.ask.decide_variants(0, variants, limits)
+        return z, code if len(self.bands.levels) > 1 else code & ~np.uint8(DOUBT)
+
+    def _resolve(self, units: np.ndarray, indices: np.ndarray, first: tuple[np.ndarray, np.ndarray]) -> None:
+        """Decide tokens ``indices`` of ``units``, of which ``first`` is known, and store z, level and importance."""
         audit = self._audit(units, indices)
         scores = self.scores
-        z, level, above = resolve(self.ask, units, indices, scores.goal, self.bands, audit, self.evidence)
+        z, level, above = resolve(self.ask, units, indices, first, scores.goal, self.bands, audit, self.evidence)
         at = self.block.offsets[units] + indices
         scores.z[at], scores.level[at] = z, level
         scores.important[at] = ~above if self.rules.method == "leave-one-out" else above
@@ -188,18 +230,30 @@ class BlockScorer:
         return (mixed >> np.uint64(32)) < np.uint64(AUDIT_SHARE * 2**32)
 
     def _greedy(self, active: np.ndarray) -> None:
-        """All units one token further at a time, until none has tokens left."""
-        scores = self.scores
+        """All units on by at least one token at a time, until none has tokens left."""
+        block, outcome = self.block, (self.scores.z, self.scores.level, self.scores.important)
+        # where every answer is to be compared with the next level none is certain, so that guesses gain nothing
+        spare = self.ask.spare_tokens if np.isfinite(self.bands.eps[0]) else 0
         while len(active):
-            self._resolve(active, self.block.cursor[active])
-            active = advance(self.block, active, scores.z, scores.level, scores.important)
+            asked = look_ahead(block, active, spare)
+            z, code = self._first(asked.variants)
+            audit = self._audit(asked.variants.units, asked.indices)
+            stops = code | np.where(audit, DOUBT, 0).astype(np.uint8)
+            decided, at = accept(block, asked, z, stops, *outcome)
+            self.evidence.decisions += decided
+            if len(at):
+                units = asked.variants.units[at]
+                self._resolve(units, asked.indices[at], (z[at], code[at]))
+                advance(block, units, *outcome)
+            active = active[block.cursor[active] < np.diff(block.offsets)[active]]
 
     def _all_at_once(self, units: np.ndarray) -> None:
         counts = np.diff(self.block.offsets)[units]
         starts = np.cumsum(counts) - counts
         indices = (np.arange(counts.sum()) - np.repeat(starts, counts)).astype(np.int32)
+        units = np.repeat(units, counts)
         if len(indices):
-            self._resolve(np.repeat(units, counts), indices)
+            self._resolve(units, indices, self._first(describe(self.block, units, indices)))
 
     def _outcome(self, units: UnitScores, predicted: np.ndarray) -> BlockScores:
         rules, s = self.rules, self.sentences

@@ -1,4 +1,4 @@
-"""What each scoring step asks the classifier: variants of a unit's tokens, as (unit, index), packed by numba.
+"""What each scoring step asks the classifier: variants of a unit's tokens, described by a few numbers, packed by numba.
 
 Index i of a unit with tokens w0..wn-1 names the variant that scores token i: ``prefix`` w0..wi, ``leave-one-out``
 all but wi, ``greedy`` the tokens kept before i, then wi (paper section 2.2). Index FULL is the whole sentence. A
@@ -16,6 +16,8 @@ import numpy as np
 from .records import PackedBatch
 
 FULL = -1
+# As the ``removed`` position of a variant: none.
+NOTHING = np.int32(1 << 30)
 METHOD_CODES = {"greedy": 0, "prefix": 1, "leave-one-out": 2}
 _GREEDY, _PREFIX = 0, 1
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -80,29 +82,89 @@ class Block:
             (t.prefix, t.middle, t.suffix, np.int32(t.content_type)),
         )
 
+    @property
+    def walk(self) -> tuple:
+        """What greedy's steps read and move on."""
+        return self.offsets, self.room, self.kept, self.kept_count, self.cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """V variants of a block's units: described, not written out.
+
+    Attributes:
+        table: int32 [V, 5], rows (unit, kept, next, removed, count). Content token c < count of a variant is at the
+            unit's position ``buffer[c]`` of greedy's buffer where c < kept, else at next + (c - kept), one further
+            from position ``removed`` on.
+        lengths: int32 [V], in tokens, context and special tokens included.
+    """
+
+    table: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, chosen: np.ndarray) -> Variants:
+        """Those at ``chosen`` int [R]."""
+        return Variants(self.table[chosen], self.lengths[chosen])
+
+    @property
+    def units(self) -> np.ndarray:
+        """int32 [V]."""
+        return self.table[:, 0]
+
 
 @nb.njit(**_JIT)
-def _content(block, unit, index, out):
+def _describe(block, units, indices, table, lengths):
+    method, offsets, _, context_offsets, _, room, kept, kept_count, special = block
+    for v in range(len(units)):
+        unit, index = units[v], indices[v]
+        start, limit = offsets[unit], room[unit]
+        n = np.int32(offsets[unit + 1] - start)
+        taken, position, removed, count = np.int32(0), np.int32(0), NOTHING, n
+        if index >= 0 and method == _GREEDY:
+            before = np.searchsorted(kept[start : start + kept_count[unit]], index)
+            taken, position, count = np.int32(min(before, limit)), index, np.int32(before + 1)
+        elif index >= 0 and method == _PREFIX:
+            count = np.int32(index + 1)
+        elif index >= 0:
+            removed, count = index, np.int32(n - 1)
+        write_row(table, v, unit, taken, position, removed, min(count, limit))
+        lengths[v] = table[v, 4] + around(context_offsets, unit, special)
+
+
+@nb.njit(**_JIT)
+def write_row(table, v, unit, kept, position, removed, count):
+    table[v, 0], table[v, 1], table[v, 2], table[v, 3], table[v, 4] = unit, kept, position, removed, count
+
+
+@nb.njit(**_JIT)
+def around(context_offsets, unit, special):
+    """Tokens of a unit's variants besides the content."""
+    return context_offsets[unit + 1] - context_offsets[unit] + len(special[0]) + len(special[1]) + len(special[2])
+
+
+def describe(block: Block, units: np.ndarray, indices: np.ndarray) -> Variants:
+    """The variants that score tokens ``indices`` of ``units`` (int32 [V] each), by greedy's buffers as they are."""
+    made = Variants(np.empty((len(units), 5), np.int32), np.empty(len(units), np.int32))
+    if len(units):
+        _describe(block.arrays, units, indices, made.table, made.lengths)
+    return made
+
+
+@nb.njit(**_JIT)
+def _content(block, row, out):
     """Write a variant's content tokens to ``out``; returns how many."""
-    method, offsets, input_ids, _, _, room, kept, kept_count, _ = block
-    start, limit = offsets[unit], room[unit]
-    n = offsets[unit + 1] - start
-    if method == _GREEDY and index >= 0:
-        count = min(np.searchsorted(kept[start : start + kept_count[unit]], index), limit)
-        for k in range(count):
-            out[k] = input_ids[start + kept[start + k]]
-        if count < limit:
-            out[count] = input_ids[start + index]
-            count += 1
-        return count
-    end, removed = n, n
-    if index >= 0 and method == _PREFIX:
-        end = index + 1
-    elif index >= 0:
-        removed = index
-    count = min(end - (1 if removed < n else 0), limit)
-    for k in range(count):
-        out[k] = input_ids[start + k + (1 if k >= removed else 0)]
+    _, offsets, input_ids, _, _, _, kept, _, _ = block
+    start, count = offsets[row[0]], row[4]
+    for c in range(count):
+        if c < row[1]:
+            position = kept[start + c]
+        else:
+            position = row[2] + c - row[1]
+            position += position >= row[3]
+        out[c] = input_ids[start + position]
     return count
 
 
@@ -116,28 +178,26 @@ def _mix(state, value):
 
 
 @nb.njit(**_JIT)
-def _hash_variants(block, units, indices, hashes, lengths):
-    _, _, _, context_offsets, context_ids, room, _, _, special = block
-    scratch = np.empty(max(1, room.max()), np.int32)
-    for v in range(len(units)):
-        unit = units[v]
-        begin, end = context_offsets[unit], context_offsets[unit + 1]
-        count = _content(block, unit, indices[v], scratch)
+def _hash_variants(block, table, hashes):
+    _, _, _, context_offsets, context_ids, _, _, _, _ = block
+    scratch = np.empty(max(1, table[:, 4].max()), np.int32)
+    for v in range(len(table)):
+        begin, end = context_offsets[table[v, 0]], context_offsets[table[v, 0] + 1]
+        count = _content(block, table[v], scratch)
         state = np.uint64(end - begin)
         for k in range(begin, end):
             state = _mix(state, context_ids[k] + 1)
         for k in range(count):
             state = _mix(state, scratch[k] + 1)
         hashes[v] = _mix(state, count)
-        lengths[v] = count + (end - begin) + len(special[0]) + len(special[1]) + len(special[2])
 
 
-def hash_variants(block: Block, units: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Identity and size of variants: units, indices int32 [V] -> hash uint64 [V], length in tokens int32 [V]."""
-    hashes, lengths = np.empty(len(units), np.uint64), np.empty(len(units), np.int32)
-    if len(units):
-        _hash_variants(block.arrays, units, indices, hashes, lengths)
-    return hashes, lengths
+def hash_variants(block: Block, variants: Variants) -> np.ndarray:
+    """uint64 [V]: the same for variants that are the same tokens, whatever their units."""
+    hashes = np.empty(len(variants), np.uint64)
+    if len(variants):
+        _hash_variants(block.arrays, variants.table, hashes)
+    return hashes
 
 
 @nb.njit(**_JIT)
@@ -147,29 +207,35 @@ def _copy(source, target, at):
 
 
 @nb.njit(**_JIT)
-def _pack(block, units, indices, cu_seqlens, ids, types):
-    _, _, _, context_offsets, context_ids, room, _, _, special = block
+def _pack(block, table, cu_seqlens, ids, types):
+    _, _, _, context_offsets, context_ids, _, _, _, special = block
     prefix, middle, suffix, content_type = special
-    scratch = np.empty(max(1, room.max()), np.int32)
-    for v in range(len(units)):
-        unit = units[v]
+    scratch = np.empty(max(1, table[:, 4].max()), np.int32)
+    for v in range(len(table)):
+        unit = table[v, 0]
         at = _copy(prefix, ids, cu_seqlens[v])
         at = _copy(context_ids[context_offsets[unit] : context_offsets[unit + 1]], ids, at)
         second = _copy(middle, ids, at)
-        count = _content(block, unit, indices[v], scratch)
+        count = _content(block, table[v], scratch)
         at = _copy(scratch[:count], ids, second)
         at = _copy(suffix, ids, at)
         types[cu_seqlens[v] : second] = 0
         types[second:at] = content_type
 
 
-def pack_variants(block: Block, units: np.ndarray, indices: np.ndarray, lengths: np.ndarray) -> PackedBatch:
-    """Lay variants end to end: units, indices, lengths int32 [V] (lengths from ``hash_variants``)."""
-    cu_seqlens = np.zeros(len(units) + 1, np.int32)
-    np.cumsum(lengths, out=cu_seqlens[1:])
+def bounds_of(variants: Variants) -> np.ndarray:
+    """cu_seqlens int32 [V + 1] of variants laid end to end."""
+    cu_seqlens = np.zeros(len(variants) + 1, np.int32)
+    np.cumsum(variants.lengths, out=cu_seqlens[1:])
+    return cu_seqlens
+
+
+def pack_variants(block: Block, variants: Variants) -> PackedBatch:
+    """Lay at least one variant end to end."""
+    cu_seqlens = bounds_of(variants)
     ids, types = np.empty(cu_seqlens[-1], np.int32), np.empty(cu_seqlens[-1], np.int32)
-    _pack(block.arrays, units, indices, cu_seqlens, ids, types)
-    return PackedBatch(ids, types, cu_seqlens, int(lengths.max()))
+    _pack(block.arrays, variants.table, cu_seqlens, ids, types)
+    return PackedBatch(ids, types, cu_seqlens, int(variants.lengths.max()))
 
 
 @nb.njit(**_JIT)
@@ -183,41 +249,3 @@ def batch_starts(lengths, budget):
             starts[count], total = v, lengths[v]
             count += 1
     return starts[:count]
-
-
-@nb.njit(**_JIT)
-def _advance(offsets, room, kept, kept_count, cursor, active, z, level, important):
-    """Greedy's step after decisions: append or leave out, move on; a full buffer settles all later tokens at once."""
-    remaining = 0
-    for a in range(len(active)):
-        unit = active[a]
-        start, n, i = offsets[unit], offsets[unit + 1] - offsets[unit], cursor[unit]
-        at = start + i
-        if kept_count[unit] >= room[unit]:
-            z[at : start + n] = z[at]
-            level[at : start + n] = level[at]
-            important[at : start + n] = important[at]
-            cursor[unit] = n
-            continue
-        if not important[at]:
-            kept[start + kept_count[unit]] = i
-            kept_count[unit] += 1
-        cursor[unit] = i + 1
-        if i + 1 < n:
-            active[remaining] = unit
-            remaining += 1
-    return remaining
-
-
-def advance(block: Block, active: np.ndarray, z: np.ndarray, level: np.ndarray, important: np.ndarray) -> np.ndarray:
-    """Apply the decisions at every active unit's cursor to greedy's buffers.
-
-    Args:
-        active: int32 [A], units whose token at ``cursor`` was just decided; overwritten.
-        z, level, important: float64, uint8, bool [T], filled at the cursors; filled to the end for full buffers.
-
-    Returns:
-        int32 [<= A], the units that have tokens left.
-    """
-    count = _advance(block.offsets, block.room, block.kept, block.kept_count, block.cursor, active, z, level, important)
-    return active[:count]

@@ -89,9 +89,10 @@ class ToyEncoder:
 
     name = "toy"
     batch_tokens = 100
+    most_tokens = sys.maxsize
 
-    def __init__(self, toy: Toy, precision: str, noise=no_noise, asked: list | None = None):
-        self.toy, self.precision, self.noise = toy, precision, noise
+    def __init__(self, toy: Toy, precision: str, noise=no_noise, asked: list | None = None, spare_tokens: int = 0):
+        self.toy, self.precision, self.noise, self.spare_tokens = toy, precision, noise, spare_tokens
         self.asked = [] if asked is None else asked
 
     def memory(self) -> None:
@@ -114,13 +115,15 @@ def pseudo_noise(ids, size: float) -> float:
     return (crc32(np.asarray(ids, np.int32).tobytes()) / 2**31 - 1) * size
 
 
-def toy_engine(monkeypatch, toy, config, *, is_aspect=False, stop_ids=(), noise=no_noise, asked=None) -> Engine:
+def toy_engine(
+    monkeypatch, toy, config, *, is_aspect=False, stop_ids=(), noise=no_noise, asked=None, spare_tokens=0
+) -> Engine:
     """An engine on a toy classifier."""
 
     def build(model, precision, device="cpu", kernels="auto"):
-        return ToyEncoder(toy, precision, noise, asked)
+        return ToyEncoder(toy, precision, noise, asked, spare_tokens)
 
-    monkeypatch.setattr("fastmask.engine.build_encoder", build)
+    monkeypatch.setattr("fastmask.backend.build_encoder", build)
     stop = np.zeros(toy.weights.shape[1], bool)
     stop[list(stop_ids)] = True
     return Engine(None, PAIR_TEMPLATE if is_aspect else TEXT_TEMPLATE, config, stop)

@@ -144,11 +144,6 @@ def test_unknown_activations_go_through_the_models_own_forward():
     np.testing.assert_allclose(encoder.logits(batch), by_transformers(model, batch, torch.float64), atol=1e-9)
 
 
-def test_triton_is_not_there():
-    with pytest.raises(FastmaskError, match="--kernels triton"):
-        build_encoder(model_of(CONFIGS["bert"]), "float32", kernels="triton")
-
-
 # --- whole runs ---
 
 SMALL = COMMON | WIDE | {"num_labels": 2, "vocab_size": 8192}

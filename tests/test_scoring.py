@@ -93,6 +93,10 @@ words = st.lists(st.integers(FIRST_ID, 11), min_size=1, max_size=12)
 thresholds = st.sampled_from([0.05, 0.01, 0.0, -0.01, -0.5, -1.0, 0.5, 1.0]) | st.floats(-1, 1, width=16)
 
 
+spares = st.sampled_from([0, 30, 1000])
+"""Tokens for looking ahead."""
+
+
 @given(
     toy=weights(2) | weights(3),
     sentences=st.lists(words, min_size=1, max_size=6),
@@ -101,12 +105,13 @@ thresholds = st.sampled_from([0.05, 0.01, 0.0, -0.01, -0.5, -1.0, 0.5, 1.0]) | s
     threshold=thresholds,
     max_length=st.sampled_from([8, 9, 128]),
     stop=st.sets(st.integers(FIRST_ID, 11), max_size=3),
+    spare=spares,
 )
 @QUICK
-def test_texts(toy, sentences, labels, method, threshold, max_length, stop):
+def test_texts(toy, sentences, labels, method, threshold, max_length, stop, spare):
     config = ScoreConfig(method=method, threshold=threshold, max_length=max_length, threads=1)
     with pytest.MonkeyPatch.context() as patch:
-        engine = toy_engine(patch, toy, config, stop_ids=stop)
+        engine = toy_engine(patch, toy, config, stop_ids=stop, spare_tokens=spare)
         scored, _ = engine.score_shard(encoded(sentences, labels[: len(sentences)]), None)
     paper = Paper(toy, method, threshold, max_length)
     units = [paper.unit(sentence, label) for sentence, label in zip(sentences, labels, strict=False)]
@@ -128,12 +133,13 @@ aspect = st.tuples(st.lists(st.integers(FIRST_ID, 11), min_size=1, max_size=3), 
     threshold=thresholds,
     max_length=st.sampled_from([10, 128]),
     mask_rate=st.none() | st.sampled_from([0.15, 0.5]),
+    spare=spares,
 )
 @QUICK
-def test_aspects(toy, texts, method, threshold, max_length, mask_rate):
+def test_aspects(toy, texts, method, threshold, max_length, mask_rate, spare):
     config = ScoreConfig(method=method, threshold=threshold, max_length=max_length, mask_rate=mask_rate, threads=1)
     with pytest.MonkeyPatch.context() as patch:
-        engine = toy_engine(patch, toy, config, is_aspect=True)
+        engine = toy_engine(patch, toy, config, is_aspect=True, spare_tokens=spare)
         scored, _ = engine.score_shard(encoded([t for t, _ in texts], aspects=[a for _, a in texts]), None)
     paper = Paper(toy, method, threshold, max_length)
     found = zip(masks_of(scored), split(scored.sentences.offsets, scored.importance), strict=True)
@@ -375,7 +381,7 @@ def test_masks_depend_on_no_order_budget_or_thread(monkeypatch):
 
 
 def test_stopped_engine(monkeypatch):
-    from fastmask.engine import Stopped
+    from fastmask.backend import Stopped
 
     engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1))
     engine.stop()

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmask.blocks import distinct_sentences, make_blocks, spread, take_ragged
+from fastmask.greedy import advance
 from fastmask.memo import Memo
 from fastmask.variants import (
     FULL,
     METHOD_CODES,
     Template,
-    advance,
     batch_starts,
+    describe,
     hash_variants,
     pack_variants,
 )
@@ -52,8 +53,9 @@ def assert_packed(block, template, kept, max_length):
     cursors = block.cursor if block.method == "greedy" else counts - 1
     asked = [(u, i) for u, n in enumerate(counts) for i in range(FULL, min(n, cursors[u] + 1))]
     units, indices = (np.array(column, np.int32) for column in zip(*asked, strict=True))
-    hashes, lengths = hash_variants(block, units, indices)
-    batch = pack_variants(block, units, indices, lengths)
+    variants = describe(block, units, indices)
+    hashes, lengths = hash_variants(block, variants), variants.lengths
+    batch = pack_variants(block, variants)
     sentences, contexts = split(block.offsets, block.input_ids), split(block.context_offsets, block.context_ids)
     found = {}
     for (u, i), h, (a, b) in zip(asked, hashes.tolist(), pairwise(batch.cu_seqlens), strict=True):
@@ -97,7 +99,8 @@ def test_greedys_buffer(problem, seed):
         z[at], important[at] = rng.random(len(at)), rng.random(len(at)) < 0.5
         asked = list(zip(active.tolist(), block.cursor[active].tolist(), important[at].tolist(), strict=True))
         full = {u for u, _, _ in asked if len(kept[u]) >= block.room[u]}
-        active = advance(block, active, z, level, important).copy()
+        advance(block, active, z, level, important)
+        active = active[block.cursor[active] < np.diff(block.offsets)[active]]
         for u, i, left_out in asked:
             n = block.offsets[u + 1] - block.offsets[u]
             assert block.cursor[u] == (n if u in full else i + 1)
@@ -112,18 +115,19 @@ def test_greedys_buffer(problem, seed):
 
 def test_no_variant():
     block, _ = block_of([[3]], None, "prefix", 8)
-    hashes, lengths = hash_variants(block, np.empty(0, np.int32), np.empty(0, np.int32))
-    assert len(hashes) == len(lengths) == 0
+    variants = describe(block, np.empty(0, np.int32), np.empty(0, np.int32))
+    assert len(hash_variants(block, variants)) == len(variants) == 0
 
 
 def test_same_words_after_other_aspects_are_other_variants():
     block, _ = block_of([[3, 4], [3, 4]], [[5], [6]], "greedy", 128)
-    hashes, _ = hash_variants(block, np.arange(2, dtype=np.int32), np.full(2, FULL, np.int32))
+    hashes = hash_variants(block, describe(block, np.arange(2, dtype=np.int32), np.full(2, FULL, np.int32)))
     assert hashes[0] != hashes[1]
     # nor may a word move from the aspect to the text
     block, _ = block_of([[4, 3], [3]], [[5], [5, 4]], "prefix", 128)
-    hashes, lengths = hash_variants(block, np.arange(2, dtype=np.int32), np.full(2, FULL, np.int32))
-    assert hashes[0] != hashes[1] and lengths[0] == lengths[1]
+    variants = describe(block, np.arange(2, dtype=np.int32), np.full(2, FULL, np.int32))
+    hashes = hash_variants(block, variants)
+    assert hashes[0] != hashes[1] and variants.lengths[0] == variants.lengths[1]
 
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=30), max_size=30), st.sampled_from([1, 2**64 - 41, 0x9E37]))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from . import cpu, reference
+from .layouts import Sequences
 from .simd import LANES
 
 
@@ -22,9 +24,27 @@ class TorchOps:
         """See ``reference.embed``."""
         return reference.embed(*args, self.dtype)
 
+    def tiles(self, cu_seqlens: np.ndarray) -> np.ndarray:
+        """No plan is wanted: int32 [0, 4]."""
+        return np.empty((0, 4), np.int32)
+
+    def embed_variants(self, *args):
+        """See ``reference.embed_variants``."""
+        return reference.embed_variants(*args, self.dtype)
+
+    def varlen_attention(self, qkv, sequences: Sequences, heads):
+        """See ``reference.varlen_attention``."""
+        return reference.varlen_attention(qkv, sequences.cu_seqlens, sequences.max_seqlen, heads)
+
+    def cls_attention(self, query, x, sequences: Sequences, heads):
+        """See ``reference.cls_attention``."""
+        return reference.cls_attention(query, x, sequences.cu_seqlens, sequences.max_seqlen, heads)
+
     residual_layernorm = staticmethod(reference.residual_layernorm)
-    varlen_attention = staticmethod(reference.varlen_attention)
-    cls_attention = staticmethod(reference.cls_attention)
+
+    def importance_deltas(self, *args):
+        """See ``reference.importance_deltas``."""
+        return reference.importance_deltas(*args)
 
     def linear(self, layer, activation: str = "none"):
         """A callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights laid out once."""
@@ -68,21 +88,21 @@ class CpuOps:
         cpu.residual_layernorm(_array(x), _array(residual), _array(weight), _array(bias), eps, _array(x))
         return x
 
-    def varlen_attention(self, qkv, cu_seqlens, max_seqlen, heads):
+    def varlen_attention(self, qkv, sequences: Sequences, heads):
         """See ``reference.varlen_attention``."""
         out = torch.empty(qkv.shape[0], qkv.shape[1] // 3, dtype=self.dtype)
-        cpu.varlen_attention(_array(qkv), _array(cu_seqlens), max_seqlen, heads, _array(out))
+        cpu.varlen_attention(_array(qkv), _array(sequences.cu_seqlens), sequences.max_seqlen, heads, _array(out))
         return out
 
-    def cls_attention(self, query, x, cu_seqlens, max_seqlen, heads):
+    def cls_attention(self, query, x, sequences: Sequences, heads):
         """See ``reference.cls_attention``; query float32; rows of it beyond the sequences stay zero."""
         out = torch.zeros_like(query)
         batch = len(query)
         cpu.cls_attention(
             _array(query.view(batch, -1)),
             _array(x),
-            _array(cu_seqlens),
-            max_seqlen,
+            _array(sequences.cu_seqlens),
+            sequences.max_seqlen,
             heads,
             _array(out.view(batch, -1)),
         )
@@ -98,16 +118,31 @@ class CpuOps:
         return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, kind, [], algorithm)
 
 
-def select_ops(device: str, dtype: torch.dtype, hidden: int, head_dim: int):
-    """The fastest ops for a device ("cpu", ...), dtype and shape; all give the same values within rounding."""
+def cpu_ops(dtype: torch.dtype, hidden: int, head_dim: int, kernels: str = "auto"):
+    """The fastest ops on the CPU for a dtype and shape, or plain torch ones for ``kernels`` "torch"."""
     fits = hidden % LANES == 0 and head_dim % LANES == 0
-    if device == "cpu" and dtype in (torch.float32, torch.bfloat16) and fits:
+    if kernels != "torch" and dtype in (torch.float32, torch.bfloat16) and fits:
         return CpuOps(dtype)
     return TorchOps(dtype)
 
 
-def has_bfloat16(device: str) -> bool:
-    """Whether bfloat16 products are faster than float32 on this device (AVX512-BF16 or AMX on x86)."""
-    if device != "cpu":
-        return True
+def device_ops(dtype: torch.dtype, head_dim: int, kernels: str = "auto"):
+    """Ops for packed batches on a device: Triton's where they fit, else, and for ``kernels`` "torch", plain torch's.
+
+    Raises:
+        ValueError: ``kernels`` is "triton" and none fits the shape.
+    """
+    from . import triton_ops  # triton is a heavy import, and the interpreter must be chosen before it
+
+    if kernels == "torch" or dtype == torch.float64:
+        return TorchOps(dtype)
+    if triton_ops.fits(head_dim):
+        return triton_ops.TritonOps(dtype)
+    if kernels == "triton":
+        raise ValueError(f"no Triton kernel for heads of {head_dim}")
+    return TorchOps(dtype)
+
+
+def has_bfloat16() -> bool:
+    """Whether bfloat16 products are faster than float32 on this processor (AVX512-BF16 or AMX on x86)."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -138,5 +138,5 @@ def test_bfloat16_rounds_to_nearest_even():
 
 @pytest.mark.parametrize(("hidden", "head_dim", "fits"), [(64, 32, True), (64, 8, False), (72, 24, False)])
 def test_kernels_are_chosen_by_shape(hidden, head_dim, fits):
-    assert isinstance(launch.select_ops("cpu", torch.float32, hidden, head_dim), launch.CpuOps) == fits
-    assert isinstance(launch.select_ops("cpu", torch.float64, hidden, head_dim), launch.TorchOps)
+    assert isinstance(launch.cpu_ops(torch.float32, hidden, head_dim), launch.CpuOps) == fits
+    assert isinstance(launch.cpu_ops(torch.float64, hidden, head_dim), launch.TorchOps)

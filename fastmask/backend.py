@@ -1,0 +1,167 @@
+"""What scoring runs on: the processor or one device; its encoders, its threads, and how its work is cut."""
+
+from __future__ import annotations
+
+import copy
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from fastmask_kernels import launch
+
+from .blocks import BLOCK_TOKENS, SentenceBlock, make_blocks, make_pools
+from .config import ScoreConfig
+from .device import DeviceEncoder
+from .device_scoring import DeviceAsker
+from .encoder import Encoder, build_encoder
+from .errors import FastmaskError
+from .records import EncodedSentences
+from .scoring import Asker
+from .variants import Template
+
+# Tokens of a calibration block on the processor: small, so that every core gets some.
+CALIBRATION_BLOCK = 400
+# Tokens of all units of a pool on a device: a greedy round packs about half as many, which fills a large GPU.
+POOL_TOKENS = 131072
+
+
+class Stopped(Exception):
+    """Raised in worker threads after ``Backend.stop``."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_of(name: str) -> str:
+    """The torch device that ``--device`` names, "auto" being the GPU where there is one.
+
+    Raises:
+        FastmaskError: there is no such device, or not one that scoring runs on.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FastmaskError(f"--device {name}: not the name of a device; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise FastmaskError(f"--device {name}: scoring runs on cpu and cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FastmaskError(f"--device {name}: {torch.cuda.device_count()} CUDA devices were found; use auto or cpu")
+    return name
+
+
+class Backend:
+    """Encoders of one model on one device, and the threads that use them.
+
+    On the processor a block of sentences is a core's work: a batch a core scales better than one batch on all cores.
+    A device has two blocks under way, each with a thread and a stream of its own, so that it never waits for the host.
+
+    Args:
+        model: float32 sequence classifier in eval mode, not written to.
+        template: its special tokens.
+        config: the run's configuration.
+    """
+
+    def __init__(self, model, template: Template, config: ScoreConfig):
+        self.device, self.template, self.config = device_of(config.device), template, config
+        self.is_cuda = self.device.startswith("cuda")
+        self.has_pools = self.is_cuda or config.kernels == "triton"
+        _require_interpreter(self.has_pools and not self.is_cuda)
+        self.model = copy.deepcopy(model).to(self.device) if self.is_cuda else model
+        self._encoders: dict[str, Encoder] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._streams = [torch.cuda.Stream(self.device) for _ in range(2)] if self.is_cuda else []
+
+    @property
+    def fastest(self) -> str:
+        """The precision of a cascade's first level."""
+        if self.has_pools:
+            return "float16"
+        return "bfloat16" if launch.has_bfloat16() else "float32"
+
+    @property
+    def threads(self) -> int:
+        """How many blocks are under way at a time; Triton's interpreter takes one."""
+        if self.has_pools:
+            return max(1, len(self._streams))
+        return self.config.threads or usable_cores()
+
+    def encoder(self, precision: str) -> Encoder:
+        """The encoder of a precision, built when first asked for. Workers ask before every batch, so they stop here."""
+        if self._stopped.is_set():
+            raise Stopped
+        with self._lock:
+            if precision not in self._encoders:
+                self._encoders[precision] = build_encoder(self.model, precision, self.device, self.config.kernels)
+                if self.is_cuda:  # other streams will read what this one has written
+                    torch.cuda.synchronize(self.device)
+            return self._encoders[precision]
+
+    def stop(self) -> None:
+        """End what workers are doing soon, with Stopped."""
+        self._stopped.set()
+
+    def asker(self, block: SentenceBlock, levels: tuple[str, ...]) -> Asker:
+        """What asks about a block's variants at the levels of a cascade."""
+        kind = DeviceAsker if isinstance(self.encoder(levels[0]), DeviceEncoder) else Asker
+        return kind(block, self.encoder, levels, self.config.batch_tokens)
+
+    def blocks(self, shard: EncodedSentences, sentences: np.ndarray, for_calibration: bool = False):
+        """Sentences int64 [S] of a shard as blocks of work that suit the device."""
+        how = shard, sentences, self.template, self.config.method, self.config.max_length
+        if self.has_pools:
+            return make_pools(*how, POOL_TOKENS)
+        return make_blocks(*how, CALIBRATION_BLOCK if for_calibration else BLOCK_TOKENS)
+
+    @contextmanager
+    def pool(self) -> Iterator[ThreadPoolExecutor]:
+        """The worker threads."""
+        before = torch.get_num_threads()
+        streams: queue.SimpleQueue = queue.SimpleQueue()
+        for stream in self._streams:
+            streams.put(stream)
+        start = (lambda: torch.cuda.set_stream(streams.get())) if streams.qsize() else self._use_one_core
+        try:
+            with ThreadPoolExecutor(self.threads, initializer=start) as pool:
+                yield pool
+        finally:
+            # what a thread sets is the default of threads made later, the caller's own included
+            torch.set_num_threads(before)
+
+    def _use_one_core(self) -> None:
+        if not self.has_pools:
+            torch.set_num_threads(1)
+
+    def batch_tokens_halved(self) -> dict[str, int]:
+        """By precision, the token budget of a batch where memory has run out."""
+        return {name: one.most_tokens for name, one in self._encoders.items() if one.most_tokens < sys.maxsize}
+
+    def describe(self, precision: str) -> dict:
+        """What runs, for the manifest: device, and back end and precision of the first level."""
+        name = torch.cuda.get_device_name(self.device) if self.is_cuda else None
+        kind = {"device": self.device.partition(":")[0]} | ({"gpu": name} if name else {})
+        return kind | {"precision": precision, "kernels": self._encoders[precision].name, "torch": torch.__version__}
+
+
+def _require_interpreter(wanted: bool) -> None:
+    """Triton kernels run on the processor in Triton's interpreter alone.
+
+    Raises:
+        FastmaskError: it is ``wanted`` and was not chosen.
+    """
+    if not wanted:
+        return
+    from fastmask_kernels.compiled import INTERPRETED
+
+    if not INTERPRETED:
+        raise FastmaskError("--kernels triton without a CUDA device: set TRITON_INTERPRET=1 to interpret them (slow)")

@@ -1,0 +1,163 @@
+"""The encoder's forward on a device: variants are sent as descriptors, and decisions come back."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from fastmask_kernels import launch
+from fastmask_kernels.layouts import Head, Sequences, Special, Texts
+
+from .certify import TIE, Limits
+from .errors import FastmaskError
+from .families import FamilyWeights
+from .layers import DTYPES, ClassHead, Norm, blocks_of
+from .variants import Block, Variants, bounds_of
+
+# A batch of these fills a large GPU; one of the other hardly costs more than an empty one.
+BATCH_TOKENS = 65536
+SPARE_TOKENS = 8192
+INTERPRETED_SPARE_TOKENS = 128
+
+
+def send(device: torch.device, *arrays: np.ndarray) -> list[torch.Tensor]:
+    """int32 arrays to the device in one copy that does not wait: tensors of the same shapes, 16-byte aligned."""
+    starts = np.cumsum([0, *(-(-array.size // 4) * 4 for array in arrays)]).tolist()
+    staging = torch.empty(starts[-1], dtype=torch.int32, pin_memory=device.type == "cuda")
+    for start, array in zip(starts, arrays, strict=False):
+        staging[start : start + array.size] = torch.from_numpy(array.reshape(-1))
+    sent = staging.to(device, non_blocking=True)
+    return [sent[s : s + a.size].view(a.shape) for s, a in zip(starts, arrays, strict=False)]
+
+
+def read(parts: list[torch.Tensor]) -> np.ndarray:
+    """Tensors [*, N] joined along N and brought to the host: the one place that waits for the device."""
+    joined = torch.cat(parts, dim=-1)
+    if joined.is_cuda:
+        host = torch.empty(joined.shape, dtype=joined.dtype, pin_memory=True)
+        host.copy_(joined, non_blocking=True)
+        torch.cuda.current_stream(joined.device).synchronize()
+        return host.numpy()
+    return joined.numpy()
+
+
+class DeviceBlock:
+    """A block's tokens on a device, sent once."""
+
+    def __init__(self, block: Block, device: torch.device):
+        self.block, self.device = block, device
+        t = block.template
+        small = (array.astype(np.int32) for array in (block.offsets, block.context_offsets))
+        special = np.concatenate([t.prefix, t.middle, t.suffix]).astype(np.int32)
+        self.offsets, self.context_offsets, self.input_ids, self.context_ids, ids = send(
+            device, *small, block.input_ids, block.context_ids, special
+        )
+        self.special = Special(ids, len(t.prefix), len(t.middle), len(t.suffix), int(t.content_type))
+
+    def batch(self, variants: Variants, tiles) -> DeviceBatch:
+        """Variants int32 [V, 5] on the device, with greedy's buffers as they are now.
+
+        ``tiles`` makes the attention's plan from cu_seqlens int32 [V + 1].
+        """
+        cu_seqlens = bounds_of(variants)
+        table, bounds, plan, kept = send(
+            self.device, variants.table, cu_seqlens, tiles(cu_seqlens), self.block.kept
+        )
+        numbers = torch.arange(len(variants), dtype=torch.int32, device=self.device)
+        rows = torch.repeat_interleave(numbers, torch.diff(bounds), output_size=int(cu_seqlens[-1]))
+        texts = Texts(self.offsets, self.input_ids, self.context_offsets, self.context_ids, kept)
+        sequences = Sequences(bounds, int(variants.lengths.max()), rows, plan)
+        return DeviceBatch(table, texts, self.special, sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBatch:
+    """V variants on a device, T tokens.
+
+    Attributes:
+        table: int32 [V, 5], see ``Variants``; texts, special: what its rows refer to.
+        sequences: where each variant lies in the packed batch.
+    """
+
+    table: torch.Tensor
+    texts: Texts
+    special: Special
+    sequences: Sequences
+
+
+class DeviceEncoder:
+    """Unpadded forward of the BERT family on a device; nothing here waits for it.
+
+    Args:
+        weights: the model in the families' common shape, float32, on the device.
+        precision: a key of DTYPES.
+        device: torch device name; "cpu" is for Triton's interpreter.
+        kernels: "auto", "triton" or "torch".
+
+    Raises:
+        FastmaskError: the model's shape has no Triton kernel and ``kernels`` is "triton".
+    """
+
+    def __init__(self, weights: FamilyWeights, precision: str, device: str, kernels: str = "auto"):
+        self.precision, self.device = precision, torch.device(device)
+        head_dim = weights.layers[0].query.in_features // weights.heads
+        try:
+            ops = self.ops = launch.device_ops(DTYPES[precision], head_dim, kernels)
+        except ValueError as error:
+            raise FastmaskError(f"--kernels {kernels}: {error}; use auto") from error
+        self.name = f"packed/{ops.name}"
+        self.batch_tokens, self.most_tokens = BATCH_TOKENS, sys.maxsize
+        self.spare_tokens = SPARE_TOKENS if self.device.type == "cuda" else INTERPRETED_SPARE_TOKENS
+        wide = torch.float64 if precision == "float64" else torch.float32
+        self.tables = tuple(t.detach().to(wide) for t in (weights.word, weights.position, weights.token_type))
+        self.position_offset = weights.position_offset
+        self.embedding_norm = Norm(weights.embedding_norm, wide)
+        self.projection = None if weights.projection is None else ops.linear(weights.projection)
+        self.blocks = blocks_of(weights, ops, wide)
+        self.head = ClassHead(weights, wide)
+
+    def batch(self, block: DeviceBlock, variants: Variants) -> DeviceBatch:
+        """At least one variant, sent."""
+        return block.batch(variants, self.ops.tiles)
+
+    @torch.inference_mode()
+    def logits(self, batch: DeviceBatch) -> torch.Tensor:
+        """Class logits [V, C], float32 or, at that precision, float64, still on the device."""
+        return self.head(self._rows(batch))
+
+    @torch.inference_mode()
+    def decide(self, batch: DeviceBatch, row: np.ndarray, target: np.ndarray, limits: Limits) -> torch.Tensor:
+        """Answers to K questions about a batch: float64 [2, K] of z and decisions, still on the device.
+
+        Args:
+            row: int32 [K], each question's variant in the batch; target: int32 [K], its class.
+            limits: what z is compared with, float64 [K] each.
+        """
+        rows, wanted = send(self.device, row, target)
+        against = torch.from_numpy(np.stack(limits))
+        if self.device.type == "cuda":
+            against = against.pin_memory().to(self.device, non_blocking=True)
+        found = self.ops.importance_deltas(self._rows(batch), self.head.parameters, rows, wanted, *against, TIE)
+        return torch.stack([found.z, found.decision.double()])
+
+    def _rows(self, batch: DeviceBatch) -> torch.Tensor:
+        """The last block's first rows [V, H]."""
+        norm, sequences = self.embedding_norm, batch.sequences
+        x = self.ops.embed_variants(
+            batch.table,
+            sequences.cu_seqlens,
+            sequences.row_sequence,
+            batch.texts,
+            batch.special,
+            self.tables,
+            self.position_offset,
+            norm.weight,
+            norm.bias,
+            norm.eps,
+        )
+        x = x if self.projection is None else self.projection(x)
+        for block in self.blocks:
+            x = block(x, sequences)
+        return x[: len(batch.table)]

@@ -1,0 +1,130 @@
+"""The transformer blocks of the BERT family on packed rows, by whatever ops they are given."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import torch
+from fastmask_kernels.layouts import Head, Sequences
+from torch import nn
+
+from .families import FamilyWeights, LayerWeights
+
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+# Rows of the last block are filled up to a multiple of this.
+CLS_MULTIPLE = 16
+
+
+def single(layers: list[nn.Linear]) -> nn.Linear:
+    """Several linear layers of one input as one: [sum of N, K]."""
+    joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), device="meta")
+    joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
+    joined.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
+    return joined
+
+
+class Norm:
+    """A layer norm's parameters, float32 for the numba kernels and the working dtype otherwise."""
+
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype):
+        self.weight, self.bias = (p.detach().to(dtype).contiguous() for p in (norm.weight, norm.bias))
+        self.eps = norm.eps
+
+
+class TransformerBlock:
+    """Everything of a transformer block after its attention, weights laid out once."""
+
+    def __init__(self, ops, weights: LayerWeights, activation: str, norm_dtype: torch.dtype):
+        self.ops = ops
+        self.attention_output = ops.linear(weights.attention_output)
+        self.attention_norm = Norm(weights.attention_norm, norm_dtype)
+        self.intermediate = ops.linear(weights.intermediate, activation)
+        self.output = ops.linear(weights.output)
+        self.output_norm = Norm(weights.output_norm, norm_dtype)
+
+    def feed_forward(self, context: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Attention context and block input [T, H] -> block output [T, H]."""
+        norm = self.attention_norm
+        x = self.ops.residual_layernorm(self.attention_output(context), x, norm.weight, norm.bias, norm.eps)
+        norm = self.output_norm
+        return self.ops.residual_layernorm(self.output(self.intermediate(x)), x, norm.weight, norm.bias, norm.eps)
+
+
+class FullBlock(TransformerBlock):
+    """A block that updates every row."""
+
+    def __init__(self, ops, weights: LayerWeights, activation: str, norm_dtype: torch.dtype, heads: int):
+        super().__init__(ops, weights, activation, norm_dtype)
+        self.heads = heads
+        self.qkv = ops.linear(single([weights.query, weights.key, weights.value]))
+
+    def __call__(self, x: torch.Tensor, sequences: Sequences, qkv=None) -> torch.Tensor:
+        qkv = self.qkv(x) if qkv is None else qkv
+        context = self.ops.varlen_attention(qkv, sequences, self.heads)
+        return self.feed_forward(context, x)
+
+
+class ClsBlock(TransformerBlock):
+    """The last block, for the first row of each sequence only.
+
+    With one query a sequence, q . (K x) = (K' q) . x and sum p (V x) = V (sum p x): the key and value matrices are
+    applied once a sequence instead of once a token. The key bias shifts all scores alike and drops out of the softmax.
+    """
+
+    def __init__(self, ops, weights: LayerWeights, activation: str, norm_dtype: torch.dtype, heads: int):
+        super().__init__(ops, weights, activation, norm_dtype)
+        self.heads, self.wide = heads, norm_dtype
+        hidden = weights.query.in_features
+        self.query = ops.linear(weights.query)
+        self.key = weights.key.weight.detach().to(norm_dtype).view(heads, -1, hidden) * (hidden // heads) ** -0.5
+        self.value = weights.value.weight.detach().to(norm_dtype).view(heads, -1, hidden).transpose(1, 2).contiguous()
+        self.value_bias = weights.value.bias.detach().to(norm_dtype)
+
+    def __call__(self, x: torch.Tensor, sequences: Sequences) -> torch.Tensor:
+        index = sequences.cu_seqlens[:-1].long()
+        # repeated up to a multiple, for the same reason as the rows of a batch
+        first = x[nn.functional.pad(index, (0, -len(index) % CLS_MULTIPLE))]
+        batch, hidden = first.shape
+        query = self.query(first).to(self.wide).view(batch, self.heads, -1).transpose(0, 1)
+        projected = torch.bmm(query, self.key).transpose(0, 1).contiguous()
+        rows = self.ops.cls_attention(projected, x, sequences, self.heads)
+        context = torch.bmm(rows.transpose(0, 1), self.value).transpose(0, 1).reshape(batch, hidden) + self.value_bias
+        return self.feed_forward(context.to(x.dtype), first)
+
+
+def blocks_of(weights: FamilyWeights, ops, wide: torch.dtype) -> list[TransformerBlock]:
+    """All blocks: the last one works on the first row of each sequence alone."""
+    kinds = [FullBlock] * (len(weights.layers) - 1) + [ClsBlock]
+    return [
+        kind(ops, layer, weights.activation, wide, weights.heads)
+        for kind, layer in zip(kinds, weights.layers, strict=True)
+    ]
+
+
+class ClassHead:
+    """The dense layer and the classifier on first rows, in float32 or float64.
+
+    Attributes:
+        parameters: what ``importance_deltas`` takes as ``head``.
+    """
+
+    _ACTIVATIONS = MappingProxyType({"tanh": torch.tanh, "relu": torch.relu, "gelu": nn.functional.gelu})
+
+    def __init__(self, weights: FamilyWeights, wide: torch.dtype):
+        dense, classifier = (
+            [p.detach().to(wide).contiguous() for p in (layer.weight, layer.bias)]
+            for layer in (weights.head, weights.classifier)
+        )
+        self.parameters = Head(*dense, weights.head_activation, *classifier)
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows [B, H] -> class logits [B, C]."""
+        head = self.parameters
+        pooled = nn.functional.linear(rows.to(head.dense_weight.dtype), head.dense_weight, head.dense_bias)
+        pooled = self._ACTIVATIONS[head.activation](pooled)
+        return nn.functional.linear(pooled, head.classifier_weight, head.classifier_bias)

@@ -1,0 +1,86 @@
+"""What ops are given and give, as named tuples of tensors on one device; heavy imports are not needed to name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Where the sequences of a packed batch are.
+
+    Attributes:
+        cu_seqlens: int32 [B + 1]; max_seqlen: length of the longest.
+        row_sequence: int32 [T], each row's sequence; tiles: int32 [N, 4] of ``varlen_attention.attention_tiles``.
+            None where nothing runs that wants them.
+    """
+
+    cu_seqlens: torch.Tensor
+    max_seqlen: int
+    row_sequence: torch.Tensor | None = None
+    tiles: torch.Tensor | None = None
+
+
+class Texts(NamedTuple):
+    """The scored units' tokens, U units.
+
+    Attributes:
+        offsets: int32 [U + 1] into input_ids and kept; input_ids: int32 [N], no special tokens.
+        context_offsets: int32 [U + 1]; context_ids: int32 [C], the units' aspects, may be empty.
+        kept: int32 [N], greedy's buffers: positions in the unit kept so far, from the unit's offset on.
+    """
+
+    offsets: torch.Tensor
+    input_ids: torch.Tensor
+    context_offsets: torch.Tensor
+    context_ids: torch.Tensor
+    kept: torch.Tensor
+
+
+class Special(NamedTuple):
+    """The special tokens around a variant: ``prefix context middle content suffix``.
+
+    Attributes:
+        ids: int32 [prefix + middle + suffix], the three groups end to end.
+        prefix, middle, suffix: how many tokens each has.
+        content_type: token type from the content on; 0 before it.
+    """
+
+    ids: torch.Tensor
+    prefix: int
+    middle: int
+    suffix: int
+    content_type: int
+
+
+class Head(NamedTuple):
+    """A dense layer and a classifier on [CLS] rows.
+
+    Attributes:
+        dense_weight: float [P, H]; dense_bias: float [P]; activation: "tanh", "relu" or "gelu".
+        classifier_weight: float [C, P]; classifier_bias: float [C].
+    """
+
+    dense_weight: torch.Tensor
+    dense_bias: torch.Tensor
+    activation: str
+    classifier_weight: torch.Tensor
+    classifier_bias: torch.Tensor
+
+
+class Deltas(NamedTuple):
+    """What is known of V asked variants.
+
+    Attributes:
+        z: float64 [V], log P(y) - log(1 - P(y)); margin: float64 [V], z - z*.
+        importance: float32 [V], S(w) = P(y|s) - P(y|variant).
+        decision: int8 [V], bit 0: above, bit 1: doubt.
+    """
+
+    z: torch.Tensor
+    margin: torch.Tensor
+    importance: torch.Tensor
+    decision: torch.Tensor

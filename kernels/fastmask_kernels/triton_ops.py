@@ -1,0 +1,92 @@
+"""The Triton kernels as a set of ops around cuBLAS products, for a device or, interpreted, for the CPU."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .bias_gelu import bias_gelu
+from .cls_attention import cls_attention
+from .compiled import INTERPRETED
+from .embed_variants import embed_variants
+from .importance_deltas import importance_deltas
+from .layouts import Sequences
+from .residual_layernorm import residual_layernorm
+from .split_half import split_half
+from .varlen_attention import HEAD_DIMS, attention_tiles, tile_rows, varlen_attention
+
+
+def fits(head_dim: int) -> bool:
+    """Whether the attention kernel takes heads of this size."""
+    return head_dim in HEAD_DIMS
+
+
+class TritonOps:
+    """Triton kernels for float16, bfloat16 and float32."""
+
+    name = "triton-interpreter" if INTERPRETED else "triton"
+    residual_layernorm = staticmethod(residual_layernorm)
+    importance_deltas = staticmethod(importance_deltas)
+
+    def __init__(self, dtype: torch.dtype):
+        self.dtype = dtype
+
+    def tiles(self, cu_seqlens: np.ndarray) -> np.ndarray:
+        """int32 [N, 4], the attention's plan for sequences cu_seqlens int32 [B + 1], made on the host."""
+        return attention_tiles(cu_seqlens, tile_rows(self.dtype))
+
+    def embed_variants(self, *args):
+        """See ``embed_variants``."""
+        return embed_variants(*args, self.dtype)
+
+    def varlen_attention(self, qkv, sequences: Sequences, heads):
+        """See ``varlen_attention``."""
+        return varlen_attention(qkv, sequences.cu_seqlens, sequences.row_sequence, sequences.tiles, heads)
+
+    def cls_attention(self, query, x, sequences: Sequences, heads):
+        """See ``cls_attention``."""
+        return cls_attention(query, x, sequences.cu_seqlens, heads)
+
+    def linear(self, layer, activation: str = "none"):
+        """A callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights laid out once."""
+        if self.dtype == torch.float32:
+            return HalfProducts(layer, activation)
+        weight, bias = layer.weight.detach().to(self.dtype).contiguous(), layer.bias.detach().to(self.dtype)
+        if activation == "none":
+            return lambda x: F.linear(x, weight, bias)
+        return lambda x: bias_gelu(F.linear(x, weight), bias, activation)
+
+
+class HalfProducts:
+    """A float32 linear layer by three products of halves, which tensor cores are an order of magnitude faster at.
+
+    x = hi + lo, each a half, has 22 bits, and so have the weights; x @ w = hi hi + hi lo + lo hi, and lo lo is below
+    float32's rounding. One product of inner size 3 K sums all three in float32. Weights are scaled by a power of
+    two, so that their low halves are not subnormal; activations past 65504 become infinite, which scoring takes for a
+    doubt. How exact this is on a device is measured at the start of a run, like the error of any other level.
+    """
+
+    def __init__(self, layer, activation: str):
+        weight = layer.weight.detach().float()
+        exponent = 10 - math.frexp(float(weight.abs().max()))[1]
+        high = (weight * 2.0**exponent).half()
+        low = (weight * 2.0**exponent - high.float()).half()
+        self.weight = torch.cat([high, low, high], dim=1).t()
+        self.scale, self.bias, self.activation = 2.0**-exponent, layer.bias.detach().float(), activation
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """float32 [T, K] -> [T, N]."""
+        y = _product(split_half(x), self.weight)
+        if self.activation == "none":
+            return torch.add(self.bias, y, alpha=self.scale)
+        return bias_gelu(y, self.bias, self.activation, self.scale)
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """float32 [T, N] of halves [T, K] @ [K, N], summed in float32."""
+    if x.is_cuda:
+        return torch.mm(x, weight, out_dtype=torch.float32)
+    return x.float() @ weight.float()
