@@ -133,7 +133,7 @@ def pack(variants: list[tuple[int, ...]], prefix: np.ndarray, suffix: np.ndarray
 def realistic_batch(engine: Engine, shard: EncodedSentences, tokens: int) -> PackedBatch:
     """Greedy variants of the shard's sentences drawn at random, about ``tokens`` of them, special tokens included."""
     scored, _ = engine.score_shard(shard, None)
-    template = engine.template
+    template = engine.backend.template
     special = len(template.prefix) + len(template.suffix)
     variants = greedy_variants(scored, engine.config.threshold, engine.config.max_length - special)
     order = np.random.default_rng(0).permutation(len(variants))

@@ -38,8 +38,9 @@ class CountingEncoder:
 
     def __init__(self, inner, batches: list[tuple[int, int]]):
         self.inner, self.batches = inner, batches
-        self.name, self.precision, self.batch_tokens = inner.name, inner.precision, inner.batch_tokens
-        self.memory = inner.memory
+
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
 
     def logits(self, batch: PackedBatch, memory: object) -> np.ndarray:
         """See ``Encoder``."""
@@ -51,12 +52,13 @@ class CountingEngine(Engine):
     """An engine that notes (tokens, variants) of every batch, by precision."""
 
     def __init__(self, *args):
-        self.batches: dict[str, list[tuple[int, int]]] = {}
         super().__init__(*args)
+        self.batches: dict[str, list[tuple[int, int]]] = {}
+        self.uncounted, self.backend.encoder = self.backend.encoder, self.counted
 
-    def encoder(self, precision: str):
-        """See ``Engine.encoder``."""
-        return CountingEncoder(super().encoder(precision), self.batches.setdefault(precision, []))
+    def counted(self, precision: str) -> CountingEncoder:
+        """The backend's encoder of a precision, counting."""
+        return CountingEncoder(self.uncounted(precision), self.batches.setdefault(precision, []))
 
     def work(self) -> dict:
         """Batches, tokens, variants and median batch tokens of each precision, calibration included."""

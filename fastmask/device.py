@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from fastmask_kernels import launch
-from fastmask_kernels.layouts import Head, Sequences, Special, Texts
+from fastmask_kernels.layouts import Sequences, Special, Texts
 
 from .certify import TIE, Limits
 from .errors import FastmaskError
@@ -62,9 +62,7 @@ class DeviceBlock:
         ``tiles`` makes the attention's plan from cu_seqlens int32 [V + 1].
         """
         cu_seqlens = bounds_of(variants)
-        table, bounds, plan, kept = send(
-            self.device, variants.table, cu_seqlens, tiles(cu_seqlens), self.block.kept
-        )
+        table, bounds, plan, kept = send(self.device, variants.table, cu_seqlens, tiles(cu_seqlens), self.block.kept)
         numbers = torch.arange(len(variants), dtype=torch.int32, device=self.device)
         rows = torch.repeat_interleave(numbers, torch.diff(bounds), output_size=int(cu_seqlens[-1]))
         texts = Texts(self.offsets, self.input_ids, self.context_offsets, self.context_ids, kept)

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from fastmask_kernels import launch
-from fastmask_kernels.layouts import Head, Sequences
+from fastmask_kernels.layouts import Sequences
 from torch import nn
 
 from .errors import FastmaskError

@@ -55,9 +55,7 @@ class Engine:
         self.config, self.progress = config, progress
         self.backend = Backend(model, template, config)
         self.levels = cascade(config, self.backend.fastest)
-        self.rules = Rules(
-            config.method, config.threshold, config.mask_rate, stop_tokens, config.certify, config.seed
-        )
+        self.rules = Rules(config.method, config.threshold, config.mask_rate, stop_tokens, config.certify, config.seed)
         self.backend.encoder(self.levels[0])
 
     def stop(self) -> None:

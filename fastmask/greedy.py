@@ -1,7 +1,7 @@
 """Greedy's walk: what is asked next, some tokens ahead where the encoder has room, and how answers move it on.
 
-*Verified speculation*: a unit's decisions depend on each other, but as long as a guess about them is right their variants
-are known beforehand. So several next tokens of a unit may be asked at once; answers count up to the first wrong guess.
+*Verified speculation*: a unit's decisions depend on each other, but as long as a guess about them is right, its next
+variants are known beforehand. So several may be asked at once; answers count up to the first wrong guess.
 """
 
 from __future__ import annotations

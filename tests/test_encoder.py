@@ -23,7 +23,7 @@ from transformers import (
 
 from fastmask.config import ScoreConfig
 from fastmask.encoder import GenericEncoder, PackedEncoder, build_encoder
-from fastmask.errors import FastmaskError, ModelError
+from fastmask.errors import ModelError
 from fastmask.pipeline import score_corpus
 from fastmask.records import PackedBatch
 
