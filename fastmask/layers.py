@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 import torch
-from fastmask_kernels.layouts import Head, Sequences
+from fastmask_kernels.layouts import Sequences, head_of
 from torch import nn
 
 from .families import FamilyWeights, LayerWeights
@@ -117,14 +117,12 @@ class ClassHead:
 
     def __init__(self, weights: FamilyWeights, wide: torch.dtype):
         dense, classifier = (
-            [p.detach().to(wide).contiguous() for p in (layer.weight, layer.bias)]
-            for layer in (weights.head, weights.classifier)
+            [p.detach().to(wide) for p in (layer.weight, layer.bias)] for layer in (weights.head, weights.classifier)
         )
-        self.parameters = Head(*dense, weights.head_activation, *classifier)
+        self.parameters = head_of(*dense, weights.head_activation, *classifier)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows [B, H] -> class logits [B, C]."""
         head = self.parameters
-        pooled = nn.functional.linear(rows.to(head.dense_weight.dtype), head.dense_weight, head.dense_bias)
-        pooled = self._ACTIVATIONS[head.activation](pooled)
-        return nn.functional.linear(pooled, head.classifier_weight, head.classifier_bias)
+        pooled = nn.functional.linear(rows.to(head.bias.dtype), head.dense_weight, head.dense_bias)
+        return nn.functional.linear(self._ACTIVATIONS[head.activation](pooled), head.weight, head.bias)

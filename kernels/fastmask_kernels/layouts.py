@@ -57,27 +57,34 @@ class Special(NamedTuple):
 
 
 class Head(NamedTuple):
-    """A dense layer and a classifier on [CLS] rows.
+    """``classifier(activation(dense(row)))``, made by ``head_of``.
 
     Attributes:
-        dense_weight: float [P, H]; dense_bias: float [P]; activation: "tanh", "relu" or "gelu".
-        classifier_weight: float [C, P]; classifier_bias: float [C].
+        dense_weight: float [P, H], laid out column by column; dense_bias: float [P].
+        activation: "tanh", "relu" or "gelu".
+        weight: float [C, P]; bias: float [C].
     """
 
     dense_weight: torch.Tensor
     dense_bias: torch.Tensor
     activation: str
-    classifier_weight: torch.Tensor
-    classifier_bias: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+def head_of(dense_weight, dense_bias, activation: str, weight, bias) -> Head:
+    """A head of parameters [P, H], [P], [C, P], [C], laid out once for ``importance_deltas``."""
+    return Head(dense_weight.t().contiguous().t(), dense_bias, activation, weight.contiguous(), bias)
 
 
 class Deltas(NamedTuple):
-    """What is known of V asked variants.
+    """What V variants say of their tokens.
 
     Attributes:
-        z: float64 [V], log P(y) - log(1 - P(y)); margin: float64 [V], z - z*.
-        importance: float32 [V], S(w) = P(y|s) - P(y|variant).
-        decision: int8 [V], bit 0: above, bit 1: doubt.
+        z: float64 [V], log P(y) - log(1 - P(y)), of float32 accuracy; NaN or infinite where half precision overflowed.
+        margin: float64 [V], z - z_star.
+        importance: float32 [V], P(y) on the whole sentence less P(y) on the variant.
+        decision: int8 [V], bit 0: above (margin > tie), bit 1: doubt (|margin| within the width, or z not finite).
     """
 
     z: torch.Tensor
