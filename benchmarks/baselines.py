@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 import bench_encoder as encoder
 import harness
@@ -106,12 +107,13 @@ def greedy(
 
 
 class PaddedClassifier:
-    """The Hugging Face model as it is, on batches of ``batch`` rows.
+    """The Hugging Face model as it is, on its own device and in its own dtype, on batches of ``batch`` rows.
 
-    Cores are used in the way that a trial finds faster: a batch a core, or one batch on all cores after the other.
+    Cores are used in the way that a trial finds faster: a batch a core, or one batch on all cores after the other. On a
+    GPU batches are queued one after the other, and waited for together.
 
     Args:
-        model: an ``AutoModelForSequenceClassification`` in float32, SDPA attention, eval mode.
+        model: an ``AutoModelForSequenceClassification``, SDPA attention, eval mode.
         special: ids of the start, end and padding tokens.
         pad_to: length of every batch; None pads to the longest row, after sorting rows by length.
     """
@@ -125,7 +127,7 @@ class PaddedClassifier:
         """See ``Classify``."""
         order = range(len(variants)) if self.pad_to else sorted(range(len(variants)), key=lambda v: len(variants[v]))
         parts = [order[at : at + self.batch] for at in range(0, len(order), self.batch)]
-        found = np.concatenate(list(self.each(self._batch, ([variants[v] for v in part] for part in parts))))
+        found = torch.cat(list(self.each(self._batch, ([variants[v] for v in part] for part in parts)))).cpu().numpy()
         out = np.empty_like(found)
         out[list(order)] = found
         return out
@@ -137,12 +139,14 @@ class PaddedClassifier:
         return name
 
     @torch.inference_mode()
-    def _batch(self, variants: list[list[int]]) -> np.ndarray:
+    def _batch(self, variants: list[list[int]]) -> torch.Tensor:
         rows = [[self.start, *variant, self.end] for variant in variants]
-        width = self.pad_to or max(map(len, rows))
-        ids = torch.tensor([row + [self.pad] * (width - len(row)) for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        return torch.softmax(self.model(input_ids=ids, attention_mask=mask).logits.double(), -1).numpy()
+        lengths = np.array([*map(len, rows)])
+        inside = np.arange(self.pad_to or lengths.max()) < lengths[:, None]
+        ids = np.full(inside.shape, self.pad)
+        ids[inside] = np.fromiter(chain.from_iterable(rows), np.int64)
+        ids, mask = (torch.from_numpy(v).to(self.model.device) for v in (ids, inside.astype(np.int64)))
+        return torch.softmax(self.model(input_ids=ids, attention_mask=mask).logits.double(), -1)
 
 
 def hugging_face(task: Task):

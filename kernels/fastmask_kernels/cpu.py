@@ -16,6 +16,8 @@ from .simd import LANES
 
 _JIT = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
 _LOWEST = np.float32(-1e30)
+# Of 2^24 values of a random number, those below _MASKED mean [MASK], and those below _KEPT no change.
+_MASKED, _KEPT = np.uint64(0.8 * 2**24), np.uint64(0.9 * 2**24)
 
 
 @nb.njit(**_JIT)
@@ -220,3 +222,30 @@ def cls_attention(query, x, cu_seqlens, max_seqlen, heads, out):
                 for j in range(length):
                     total = simd.fma(simd.splat(scores[j]), simd.load(x_flat, start + j * hidden + c), total)
                 simd.store(out_flat, base + c, simd.mul(total, inverse))
+
+
+@nb.njit(**_JIT)
+def _mix(state, value):
+    """One splitmix64 step: folds an integer into a 64-bit state."""
+    z = (state ^ np.uint64(value)) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@nb.njit(**_JIT)
+def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary, out):
+    """``out`` is ``input_ids`` int32 [T] with the M tokens ``at`` corrupted, as ``apply_mask.apply_mask`` does it.
+
+    at int32 or int64 [M]; row int64 [M]; sentence, position int32 [M]; ordinary int32 [K], the ids that may be drawn.
+    """
+    out[:] = input_ids
+    start = _mix(np.uint64(seed), epoch)
+    for m in range(len(at)):
+        state = _mix(_mix(_mix(start, row[m]), sentence[m]), position[m])
+        choice = _mix(state, 0) >> np.uint64(40)
+        if choice < _MASKED:
+            out[at[m]] = mask_id
+        elif choice >= _KEPT:
+            drawn = (_mix(state, 1) >> np.uint64(32)) * np.uint64(len(ordinary)) >> np.uint64(32)
+            out[at[m]] = ordinary[drawn]

@@ -7,6 +7,8 @@ from itertools import groupby, pairwise
 import torch
 import torch.nn.functional as F
 
+from .layouts import Deltas
+
 
 def embed(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps, dtype):
     """Layer norm of the three embeddings' sum: ids int [T], tables [*, H] -> [T, H] of ``dtype``."""
@@ -57,9 +59,115 @@ def _equal_runs(cu_seqlens):
 
 def linear(x, weight, bias, activation="none"):
     """``activation(x @ weight.T + bias)``: x [T, K], weight [N, K] -> [T, N]; none, gelu, gelu_tanh or relu."""
-    y = F.linear(x, weight, bias)
+    return _activate(F.linear(x, weight, bias), activation)
+
+
+def bias_gelu(x, bias, activation, scale=1.0):
+    """``activation(x * scale + bias)``: x [T, F], bias [F] -> [T, F]; gelu, gelu_tanh or relu."""
+    return _activate(x * scale + bias.to(x.dtype), activation)
+
+
+def split_half(x):
+    """x float32 [T, K] -> float16 [T, 3 * K]: rows [hi, hi, lo] with hi = half(x) and lo = half(x - hi)."""
+    hi = x.half()
+    return torch.cat([hi, hi, (x - hi.float()).half()], dim=1)
+
+
+def _activate(y, activation):
     if activation == "gelu":
         return F.gelu(y)
     if activation == "gelu_tanh":
         return F.gelu(y, approximate="tanh")
     return F.relu(y) if activation == "relu" else y
+
+
+def embed_variants(
+    variants, cu_seqlens, row_variant, texts, special, tables, position_offset, weight, bias, eps, dtype
+):
+    """Layer norm of the embeddings of V packed variants: descriptors int [V, 5], row_variant int [T] -> [T, E].
+
+    The descriptors, ``texts`` and ``special`` are those of ``embed_variants.embed_variants``; nothing synchronises.
+    """
+    row = row_variant.long()
+    unit, buffered, following, removed, count = variants.long()[row].unbind(1)
+    place = torch.arange(len(row), device=row.device) - cu_seqlens.long()[row]
+    start, context_start = texts.offsets.long()[unit], texts.context_offsets.long()[unit]
+    context = texts.context_offsets.long()[unit + 1] - context_start
+    in_context = place - special.prefix
+    in_content = in_context - context - special.middle
+    position = following + in_content - buffered
+    position = torch.where(position >= removed, position + 1, position)
+    position = torch.where(in_content < buffered, _at(texts.kept, start + in_content), position)
+    ids = _at(special.ids, place - context * (in_context >= 0) - count * (in_content >= 0))
+    ids = torch.where(
+        (in_context >= 0) & (in_context < context), _at(texts.context_ids, context_start + in_context), ids
+    )
+    ids = torch.where((in_content >= 0) & (in_content < count), _at(texts.input_ids, start + position), ids)
+    types = (in_content >= 0).long() * min(special.content_type, len(tables[2]) - 1)
+    return embed(ids, place + position_offset, types, *tables, weight, bias, eps, dtype)
+
+
+def _at(values, index):
+    """``values[index]`` int [T], anything where the index is outside."""
+    padded = F.pad(values, (0, 1))
+    return padded[index.clamp(0, len(values))].long()
+
+
+def importance_deltas(rows, head, row, target, z_full, z_star, width, tie):
+    """The decisions about V variants from [CLS] rows [B, H]; see ``importance_deltas.importance_deltas``."""
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    dense_weight, dense_bias, weight, bias = (head[n].to(wide) for n in (0, 1, 3, 4))
+    activation = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}[head.activation]
+    logits = F.linear(activation(F.linear(rows[row.long()].to(wide), dense_weight, dense_bias)), weight, bias)
+    index = target.long()[:, None]
+    others = logits.scatter(1, index, -torch.inf)
+    top = others.amax(1, keepdim=True)
+    z = logits.gather(1, index).squeeze(1) - (top.squeeze(1) + (others - top).exp().sum(1).log())
+    margin = z.double() - z_star
+    doubt = ~(margin.abs() > width) | ~z.isfinite()
+    importance = (torch.sigmoid(z_full) - torch.sigmoid(z.double())).float()
+    return Deltas(z.double(), margin, importance, (margin > tie).to(torch.int8) + 2 * doubt.to(torch.int8))
+
+
+def mask_indices(candidate, rank, offsets, cap, largest):
+    """Positions to mask as int64 [S + 1] and int32 [M]: candidate [T], rank [T], offsets int [S + 1], cap int [S].
+
+    The candidates with the smallest (``largest``: the largest) rank of each sentence, at most ``cap``, ties by
+    position, NaN last; positions are counted from the sentence's start and ascend.
+    """
+    sentence = torch.repeat_interleave(offsets.diff())
+    order = torch.sort((-rank if largest else rank) + 0.0, stable=True).indices
+    order = order[torch.sort(candidate[order] == 0, stable=True).indices]
+    order = order[torch.sort(sentence[order], stable=True).indices]
+    place = torch.arange(len(rank), device=rank.device) - offsets[sentence]
+    chosen = torch.zeros_like(candidate, dtype=torch.bool)
+    chosen[order] = (candidate[order] != 0) & (place < cap[sentence])
+    masked = chosen.nonzero().squeeze(1)
+    mask_offsets = F.pad(torch.cumsum(chosen, 0), (1, 0))[offsets]
+    return mask_offsets, (masked - offsets[sentence[masked]]).int()
+
+
+def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary):
+    """A copy of ``input_ids`` int [T] with its tokens ``at`` int [M] corrupted, by Python's integers.
+
+    A token's key is (seed, epoch, row, sentence, position), int [M] the last three. A splitmix64 chain over it and 0
+    gives 24 bits that mean [MASK] in 80 % and no change in 10 %; else the chain over the key and 1 gives 32 bits that
+    choose one of ``ordinary`` int [K].
+    """
+    out, ordinary = input_ids.tolist(), ordinary.tolist()
+    for index, *key in zip(*(t.tolist() for t in (at, row, sentence, position)), strict=True):
+        choice = _chain(seed, epoch, *key, 0) >> 40
+        if choice < 2**24 * 8 // 10:
+            out[index] = mask_id
+        elif choice >= 2**24 * 9 // 10:
+            out[index] = ordinary[(_chain(seed, epoch, *key, 1) >> 32) * len(ordinary) >> 32]
+    return torch.tensor(out, dtype=input_ids.dtype, device=input_ids.device)
+
+
+def _chain(state, *values):
+    for value in values:
+        state = ((state ^ value) + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state

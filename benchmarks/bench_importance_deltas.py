@@ -1,0 +1,46 @@
+"""The classification head and the decisions about one batch's 5,041 variants.
+
+    python benchmarks/bench_importance_deltas.py [--device cuda|cpu] [--out FILE]
+
+The head is float32 whatever the rows are.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import op_harness
+import torch
+from fastmask_kernels import reference
+from fastmask_kernels.importance_deltas import importance_deltas
+from fastmask_kernels.layouts import head_of
+
+SHAPES = (("MiniLM", 384, torch.float16), ("BERT-base", 768, torch.float16), ("BERT-base", 768, torch.float32))
+
+
+def case(name: str, hidden: int, dtype: torch.dtype, count: int, device: str) -> op_harness.OpCase:
+    """One shape: a [CLS] row a variant, two classes."""
+    rows = torch.randn(count, hidden, device=device).to(dtype)
+    dense = torch.randn(hidden, hidden, device=device) * hidden**-0.5, torch.randn(hidden, device=device)
+    head = head_of(*dense, "tanh", torch.randn(2, hidden, device=device) * 0.1, torch.randn(2, device=device))
+    row = torch.randperm(count, device=device).int()
+    target = torch.randint(2, (count,), device=device).int()
+    z_full, z_star, width = torch.randn(3, count, dtype=torch.float64, device=device).abs()
+    arguments = (rows, head, row, target, z_full, z_star, width, 1e-9)
+    outputs = count * (8 + 8 + 4 + 1)
+    tensors = (rows, head.dense_weight, head.dense_bias, head.weight, head.bias, row, target, z_full, z_star, width)
+    precision = "fp32" if dtype == torch.float32 else "fp16"
+    return op_harness.OpCase(
+        "importance_deltas", f"{name}, {precision} rows, fp32 head, {count:,} variants",
+        partial(importance_deltas, *arguments), partial(reference.importance_deltas, *arguments),
+        sum(t.nbytes for t in tensors) + outputs, 2 * count * hidden * (hidden + 2),
+    )  # fmt: skip
+
+
+def cases(device: str, small: bool = False) -> list[op_harness.OpCase]:
+    """MiniLM and BERT-base on half-precision rows, BERT-base on float32 ones."""
+    return [case(name, 64 if small else hidden, dtype, 40 if small else 5041, device) for name, hidden, dtype in SHAPES]
+
+
+if __name__ == "__main__":
+    op_harness.main(__doc__, cases)

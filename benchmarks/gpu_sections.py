@@ -1,0 +1,236 @@
+"""The GPU suite's sections: what each of them runs, and what it reports."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import bench_encoder
+import gpu_arms
+import gpu_profile
+import gpu_text
+import harness
+import numpy as np
+import op_harness
+import torch
+from tokenizers import Tokenizer
+
+from fastmask.config import ScoreConfig
+from fastmask.engine import Engine
+from fastmask.models import load_classifier, resolve_model
+from fastmask.template import template_of
+
+METHODS = ("greedy", "prefix", "leave-one-out")
+
+
+class Skip(Exception):
+    """Why a section has nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes:
+        shapes: of ``gpu_arms.SHAPES``; sentences, warm_up, sample: how many reviews count, come before the clock, and
+            choose the model; profiled: how many go under the profiler; repeats: of a timed job.
+        longest: cut reviews to so many tokens; golden: (texts of a golden file, their longest in words).
+        padded_seconds: about what a padded arm may take.
+        tests: arguments of pytest.
+    """
+
+    shapes: tuple[str, ...] = ("bert-base", "minilm")
+    sentences: int = 8000
+    warm_up: int = 400
+    sample: int = 200
+    profiled: int = 1500
+    repeats: int = 3
+    longest: int | None = None
+    golden: tuple[int | None, int | None] = (None, None)
+    padded_seconds: float = 30.0
+    tests: tuple[str, ...] = ("tests/ops",)
+
+
+REHEARSAL = Sizes(("toy",), 3, 2, 2, 2, 1, 6, (1, 8), 0.0, ("tests/ops", "--collect-only"))
+
+
+@dataclass(slots=True)
+class Suite:
+    """A run: what it is told, what it has made, and the report so far.
+
+    Attributes:
+        place: where jobs run; sizes: how large; out: where reports go; deadline: of the clock ``time.monotonic``.
+        report: JSON-ready; models, scores, bands: by shape, and by (shape, method).
+    """
+
+    place: gpu_arms.Place
+    sizes: Sizes
+    out: Path
+    deadline: float
+    report: dict
+    models: dict = field(default_factory=dict)
+    scores: dict = field(default_factory=dict)
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+    def found(self, section: str) -> dict:
+        """What a section reported, {} if it did not."""
+        return self.report["sections"].get(section, {})
+
+    def trusted(self) -> bool:
+        """Whether tests and golden masks are all right, without which no speed-up is told."""
+        return all(is_right(self.found(name)) and "skipped" not in self.found(name) for name in ("tests", "golden"))
+
+    def write(self) -> None:
+        """The report so far, as a file that is whole at any time."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        whole = self.out / "gpu_suite.json.new"
+        whole.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
+        whole.replace(self.out / "gpu_suite.json")
+
+
+Section = tuple[str, float, Callable[[Suite], dict]]
+"""Its name, about how many seconds it takes on a GPU, and what makes its part of the report."""
+
+
+def is_right(found: dict) -> bool:
+    """Whether a section ran and complains of nothing; one that was skipped complains of nothing."""
+    return bool(found) and not found.get("failed") and not found.get("wrong")
+
+
+def ceilings(suite: Suite) -> dict:
+    """What copies and matrix products reach."""
+    return {"measured": op_harness.ceilings("cuda")} if suite.place.timed else {}
+
+
+def run_tests(suite: Suite) -> dict:
+    """The ops' tests in a process of their own, on the device."""
+    workers = ("-n", "6") if suite.place.timed and importlib.util.find_spec("xdist") else ()
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *suite.sizes.tests, *workers]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=harness.ROOT, timeout=min(200, max(1, suite.left())),
+        env=os.environ | {"TRITON_INTERPRET": "0" if suite.place.timed else "1"},
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    wrong = [] if done.returncode == 0 else [*lines[-40:], *done.stderr.splitlines()[-10:]]
+    return {"exit_code": done.returncode, "closing_line": lines[-1] if lines else "", "wrong": wrong}
+
+
+def golden(suite: Suite) -> dict:
+    """The released scripts' masks, sentence by sentence; the small calibration lets few sentences through it all."""
+    files, wrong = {}, []
+    for name, model in gpu_text.MODELS.items():
+        if not model.is_dir():
+            files[name] = {"skipped": f"no {model.parent.name}/{model.name} beside the checkout"}
+            continue
+        asked = gpu_text.golden(name, *suite.sizes.golden)
+        found, certificate = _golden_masks(suite, asked)
+        same = sum(ours == theirs for ours, theirs in zip(found, asked.masks, strict=True))
+        files[name] = {"sentences": len(found), "same_masks": same, "certificate": certificate}
+        wrong += [f"{name}: {len(found) - same} of {len(found)} masks differ"] if same < len(found) else []
+    return {"files": files, "wrong": wrong}
+
+
+def _golden_masks(suite: Suite, asked) -> tuple[list[list[int]], dict]:
+    tokenizer = Tokenizer.from_file(str(asked.model / "tokenizer.json"))
+    template = template_of(tokenizer, asked.name, asked.sentences.is_aspect)
+    config = ScoreConfig(threshold=asked.threshold, stop_words="none", device=suite.place.device,
+                         kernels=suite.place.kernels)  # fmt: skip
+    classifier = load_classifier(resolve_model(str(asked.model)), torch.float32)
+    with mock.patch("fastmask.engine.CALIBRATION_SENTENCES", 48):
+        engine = Engine(classifier, template, config, np.zeros(tokenizer.get_vocab_size(), bool))
+        scored, _ = engine.score_shard(asked.sentences, None)
+    return gpu_arms.masks_of(scored), scored.certificate
+
+
+def ops(suite: Suite) -> dict:
+    """Every op's benchmark against the ceilings; an op without one, or whose cases fail, is told and left out."""
+    limits, rows, wrong = suite.found("ceilings").get("measured"), [], []
+    if suite.place.timed and not limits:
+        raise Skip("the ceilings are not known")
+    for op in op_names():
+        try:
+            cases = importlib.import_module(f"bench_{op}").cases(suite.place.device, small=not suite.place.timed)
+            rows += op_harness.measure(cases, limits) if suite.place.timed else op_harness.run_once(cases)
+        except Exception as error:
+            wrong.append(f"{op}: {type(error).__name__}: {error}")
+    return {"rows": rows, "wrong": wrong}
+
+
+def op_names() -> list[str]:
+    """The kernel package's modules that have cases to compile: the Triton ops."""
+    import fastmask_kernels as package
+
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return [name for name in names if hasattr(importlib.import_module(f"{package.__name__}.{name}"), "cases")]
+
+
+def texts(suite: Suite) -> tuple:
+    """Reviews of the warm-up, and those that count."""
+    sizes = suite.sizes
+    return tuple(gpu_text.reviews(n, seed, sizes.longest) for seed, n in ((1, sizes.warm_up), (0, sizes.sentences)))
+
+
+def model_of(suite: Suite, shape: str):
+    """The model of a shape, made when first asked for."""
+    if shape not in suite.models:
+        sample = gpu_text.reviews(suite.sizes.sample, 2, suite.sizes.longest)
+        suite.models[shape], made = gpu_arms.fair_model(shape, suite.place, sample)
+        suite.report["models"][shape] = made
+    return suite.models[shape]
+
+
+def job(suite: Suite, shape: str, method: str) -> dict:
+    """A whole job by a method, and where its time goes."""
+    model, (warm_up, sentences) = model_of(suite, shape), texts(suite)
+    found, scored, bands = gpu_arms.fastmask_job(model, method, suite.place, (warm_up, sentences), suite.sizes.repeats)
+    suite.scores[shape, method] = scored
+    few = bench_encoder.sentences_at(sentences, np.arange(suite.sizes.profiled))
+    engine = suite.place.engine(model, method)
+    found["profile"] = gpu_profile.profiled(partial(engine.score_shard, few, bands), suite.place.device)
+    if limits := suite.found("ceilings").get("measured"):
+        found["share_of_matrix"] = found["useful_flops"] / found["median_seconds"] / 1e12 / limits["fp16_tflops"]
+    return found
+
+
+def padded(suite: Suite, shape: str, name: str) -> dict:
+    """A padded arm on the same sentences, and what fastmask's speed is as a multiple of its."""
+    if (shape, "greedy") not in suite.scores:
+        raise Skip("there are no masks of fastmask's to compare with")
+    way, model = gpu_arms.PADDED[name], model_of(suite, shape)
+    found, done = gpu_arms.padded_job(model, way, suite.place, texts(suite), suite.sizes.padded_seconds)
+    found |= gpu_arms.compare(suite.scores[shape, "greedy"], done)
+    if found["unexplained"] and way.precision == "float32":
+        found["wrong"] = [f"{found['unexplained']} of {found['compared']} masks are not those of float32"]
+    ours = suite.found(f"{shape} greedy")
+    reason = "masks differ" if found["unexplained"] else "" if suite.trusted() else "a test or a golden mask is wrong"
+    if suite.place.timed:
+        rate = None if reason else ours["real_tokens_per_second"] / found["real_tokens_per_second"]
+        found |= {"times_padded": rate, "no_ratio_because": reason}
+    return found
+
+
+def sections(shapes: tuple[str, ...]) -> list[Section]:
+    """In order of what is missed most when time runs out, after what must be known first."""
+    found: list[Section] = [("ceilings", 20, ceilings), ("tests", 30, run_tests), ("golden", 20, golden)]
+    for shape in shapes:
+        found.append((f"{shape} greedy", 30, partial(job, shape=shape, method="greedy")))
+        found.append((f"{shape} padded", 50, partial(padded, shape=shape, name="padded")))
+    found.append(("ops", 30, ops))
+    for shape in shapes:
+        found += [(f"{shape} {name}", 25, partial(padded, shape=shape, name=name)) for name in ("hf-fp16", "hf-fp32")]
+        found += [(f"{shape} {method}", 15, partial(job, shape=shape, method=method)) for method in METHODS[1:]]
+    return found

@@ -1,0 +1,189 @@
+"""The device path in Triton's interpreter: transformers' logits, the processor's masks, the released scripts' masks."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from helpers import TEXT_TEMPLATE, encoded, fastmask, golden, masks_of, real_engine, rows_of
+from test_encoder import CONFIGS, by_transformers, model_of
+
+from fastmask.backend import Backend, device_of
+from fastmask.blocks import make_blocks, make_pools
+from fastmask.certify import Limits, decisions
+from fastmask.config import ScoreConfig
+from fastmask.device import send
+from fastmask.encode import TextEncoder
+from fastmask.encoder import build_encoder
+from fastmask.errors import FastmaskError
+from fastmask.frontend import encode_texts
+from fastmask.scoring import log_odds
+from fastmask.variants import FULL, Template, describe, pack_variants
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="kernels run on the device here")
+# special tokens that no family takes for padding
+TEXT = Template(np.array([5], np.int32), np.empty(0, np.int32), np.array([6], np.int32), 0)
+PAIR = Template(*(np.array(ids, np.int32) for ids in ([5], [6, 6], [6])), 1)
+TRITON = {"device": "cpu", "kernels": "triton"}
+LENGTHS = [1, 2, 15, 17, 33, 70]
+FAMILIES = ["bert", "roberta", "distilbert", "electra-projected", "bert-one-layer"]
+
+
+def block_and_variants(template=TEXT, method="leave-one-out", max_length=66):
+    """Leave-one-out variants and whole sentences of random text, cut at 66 tokens."""
+    rng = np.random.default_rng(0)
+    sentences = [rng.integers(7, 200, n).tolist() for n in LENGTHS]
+    aspects = [[([7, 8, 9], 0)]] * len(sentences) if len(template.middle) else None
+    shard = encoded(sentences, aspects=aspects)
+    (block,) = make_blocks(shard, np.arange(len(sentences)), template, method, max_length, 1 << 20)
+    units = np.repeat(np.arange(len(sentences), dtype=np.int32), 4)
+    indices = np.stack([np.minimum([FULL, 0, 1, 10**6], n - 1) for n in LENGTHS]).astype(np.int32).ravel()
+    return block, describe(block.block, units, indices), indices
+
+
+def asker_of(model, block, levels, template=TEXT):
+    return Backend(model, template, ScoreConfig(**TRITON)).asker(block, levels)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("precision", ["float16", "float32", "float64"])
+def test_logits_are_transformers(family, precision):
+    template = PAIR if family in ("bert", "electra-projected") else TEXT
+    model, (block, variants, _) = model_of(CONFIGS[family]), block_and_variants(template)
+    batch = pack_variants(block.block, variants)
+    exact = by_transformers(model, batch, torch.float64)
+    noise = np.abs(by_transformers(model, batch, getattr(torch, precision)) - exact).max()
+    found = asker_of(model, block, ("float16", "float32", "float64"), template).logits(precision, variants)
+    assert found.dtype == np.float64 and np.abs(found - exact).max() <= 2 * noise + 1e-12 + 5e-7 * (
+        precision != "float64"
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_decisions_are_the_hosts(precision):
+    model, (block, variants, _) = model_of(CONFIGS["bert"]), block_and_variants()
+    asker = asker_of(model, block, (precision,))
+    asker.target = np.arange(len(LENGTHS), dtype=np.int32) % 3
+    z = log_odds(asker.logits(precision, variants), asker.target[variants.units])
+    rng = np.random.default_rng(0)
+    z_star = z + rng.choice([-1, -0.05, 0.05, 1], len(z)) * rng.uniform(0.5, 1, len(z))
+    z_star[:2] = -np.inf, np.inf
+    limits = Limits(np.zeros(len(z)), z_star, np.where(rng.random(len(z)) < 0.2, np.inf, 0.1))
+    found, code = asker.decide_variants(0, variants, limits)
+    np.testing.assert_allclose(found, z, atol=1e-5)
+    assert code.tolist() == decisions(z, limits).tolist() and len(set(code.tolist())) == 4
+
+
+def test_float32_by_three_products_of_halves():
+    from fastmask_kernels.triton_ops import HalfProducts
+
+    generator = torch.Generator().manual_seed(0)
+    for size in (1e-3, 0.05, 30.0):
+        layer = torch.nn.Linear(96, 40)
+        layer.weight.data = torch.randn(40, 96, generator=generator) * size
+        x = torch.randn(33, 96, generator=generator) * 3
+        x[:, 5] *= 40  # an outlier column, as encoders have them
+        exact = torch.nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double())
+        noise = (layer(x) - exact).abs().max()
+        assert (HalfProducts(layer, "none")(x) - exact).abs().max() <= 2 * noise
+        exact = torch.nn.functional.gelu(exact)
+        assert (HalfProducts(layer, "gelu")(x) - exact).abs().max() <= 2 * noise + 1e-6 * size
+    layer.weight.data.zero_()
+    assert torch.equal(HalfProducts(layer, "none")(x), layer.bias.expand(33, -1))
+    assert not torch.isfinite(HalfProducts(layer, "none")(x * 1e5)).all()  # a doubt, not a wrong answer
+
+
+def test_what_is_sent_keeps_its_shape_and_is_aligned():
+    arrays = [np.arange(n, dtype=np.int32).reshape(shape) for n, shape in ((10, (2, 5)), (3, (3,)), (0, (0, 4)))]
+    sent = send(torch.device("cpu"), *arrays)
+    for array, tensor in zip(arrays, sent, strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), array)
+        assert tensor.data_ptr() % 16 == 0 and tensor.is_contiguous()
+
+
+@pytest.mark.parametrize("tokens", [1, 20, 10**6])
+def test_pools_are_even_in_number_and_alike(tokens):
+    sentences = [[5] * (1 + n % 7) for n in range(40)]
+    pools = make_pools(encoded(sentences), np.arange(40), TEXT_TEMPLATE, "greedy", 128, tokens)
+    assert sorted(n for pool in pools for n in pool.sentences.tolist()) == list(range(40))
+    assert len(pools) % 2 == 0 and len(pools) == {1: 40, 20: 8, 10**6: 2}[tokens]
+    if tokens > 1:
+        sizes = [len(pool.input_ids) for pool in pools]
+        assert max(sizes) - min(sizes) <= 7 and max(sizes) <= max(tokens, 7) + 7
+    assert len(make_pools(encoded([[5]]), np.arange(1), TEXT_TEMPLATE, "greedy", 128, tokens)) == 1
+    assert make_pools(encoded([]), np.arange(0), TEXT_TEMPLATE, "greedy", 128, tokens) == []
+
+
+# --- masks ---
+
+
+def golden_rows(folder, count):
+    """The shortest texts with a mask among the first of the golden file."""
+    rows = [row for row in golden(folder, "mr_tiny_0.05")[:120] if any(s["important"] for s in row["sentences"])]
+    return sorted(rows, key=lambda row: len(row["text"]))[:count]
+
+
+def test_golden_masks_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
+    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 4)  # so that a few texts go through float16
+    rows = golden_rows(golden_dir, 5)
+    texts = encode_texts([(row["text"], row["label"]) for row in rows], TextEncoder(mr_tiny), num_labels=2)
+    engine = real_engine(mr_tiny, **TRITON)
+    scored, bands = engine.score_shard(texts, None)
+    sentences = [s for row in rows for s in row["sentences"]]
+    assert masks_of(scored) == [s["masked"] for s in sentences]
+    assert bands.levels == ("float16", "float32", "float64")
+    assert engine.describe()["kernels"] == "packed/triton-interpreter" and engine.describe()["precision"] == "float16"
+    probs = [(found, s["prob"]) for found, s in zip(scored.prob, sentences, strict=True) if s["correct"]]
+    np.testing.assert_allclose(*np.array(probs).T, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"method": "prefix"}, {"method": "leave-one-out", "mask_rate": 0.2, "threshold": -1}]
+)
+def test_masks_are_the_processors(mr_tiny, golden_dir, monkeypatch, options):
+    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 2)
+    texts = encode_texts([row["text"][:30] for row in golden_rows(golden_dir, 3)], TextEncoder(mr_tiny))
+    expected, _ = real_engine(mr_tiny, precision="float32", **options).score_shard(texts, None)
+    scored, _ = real_engine(mr_tiny, **TRITON, **options, batch_tokens=150).score_shard(texts, None)
+    assert masks_of(scored) == masks_of(expected) and any(masks_of(scored))
+
+
+def test_aspects_on_the_device_path(restaurant_tiny, golden_dir, tmp_path):
+    import json
+
+    rows = sorted(golden(golden_dir, "restaurant_tiny_0.05"), key=lambda row: len(row["text"]))[:3]
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("".join(json.dumps({"text": r["text"], "aspects": r["aspects"]}) + "\n" for r in rows))
+    result = fastmask("score", corpus, "-o", tmp_path / "out", "--model", restaurant_tiny, "--kernels", "triton", "-q",
+                      "--device", "cpu")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert [row["mask_index"] for row in rows_of(tmp_path / "out")] == [row["masked"] for row in rows]
+
+
+def test_the_command_takes_the_device_path(mr_tiny, tmp_path):
+    (tmp_path / "c.txt").write_text("A fine film , well acted .\nDull plot , and bad acting !\n")
+    for out, options in (("device", ("--kernels", "triton", "--device", "cpu")), ("host", ())):
+        result = fastmask("score", tmp_path / "c.txt", "-o", tmp_path / out, "--model", mr_tiny, "-q", *options)
+        assert result.exit_code == 0, result.stderr
+    found, expected = rows_of(tmp_path / "device"), rows_of(tmp_path / "host")
+    assert [row["mask_index"] for row in found] == [row["mask_index"] for row in expected]
+    assert any(row["mask_index"] for row in found)
+
+
+# --- what is not there ---
+
+
+@pytest.mark.parametrize(("name", "words"), [("cuda:7", "CUDA devices were found"), ("gpu", "not the name of a device"),
+                                             ("meta", "runs on cpu and cuda")])  # fmt: skip
+def test_devices_that_are_not_there(name, words):
+    with pytest.raises(FastmaskError, match=words):
+        device_of(name)
+
+
+@pytest.mark.parametrize(
+    ("family", "words"), [("bert-odd", "no Triton kernel for heads of 12"), ("generic", "bert models")]
+)
+def test_models_without_triton_kernels(family, words):
+    config = CONFIGS.get(family) or type(CONFIGS["bert"])(**{**CONFIGS["bert"].to_dict(), "hidden_act": "silu"})
+    with pytest.raises(FastmaskError, match=words):
+        build_encoder(model_of(config), "float16", kernels="triton")
