@@ -32,7 +32,7 @@ ARCHITECTURES = (80, 90, 100)
 DIVISIBLE = ["tt.divisibility", 16]
 RESOURCE = re.compile(r"\b(REG|STACK|LOCAL):(\d+)")
 # Global to registers, global to shared memory, and the bulk copies of sm_90 and later, which are as wide as can be.
-WIDE = re.compile(r"\b(?:LDG|LDGSTS)\.\S*?(?:128|256)\b|\b(?:UBLKCP|UTMALDG|UTMACCTL)\b")
+WIDE = re.compile(r"\b(?:LDG|LDGSTS)\.\S*?(?:128|256)\b|\b(?:UBLKCP|UTMALDG)\b")
 LOAD = re.compile(r"\b(?:LDG|LDGSTS|UBLKCP|UTMALDG)\b")
 SPILL = re.compile(r"\b(?:LDL|STL)\b")
 
@@ -104,7 +104,8 @@ def inspected(cubin: bytes) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage, code = (_cuobjdump(option, file.name) for option in ("--dump-resource-usage", "-sass"))
+        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
+        code = _tool("nvdisasm", "-ndf", "-c", file.name)  # without its analysis of the data flow, which takes time
     found = {key: int(value) for key, value in RESOURCE.findall(usage)}
     counts = {"spills": SPILL, "wide": WIDE, "loads": LOAD}
     return {"registers": found["REG"], "local": found["STACK"] + found["LOCAL"]} | {
@@ -112,9 +113,10 @@ def inspected(cubin: bytes) -> dict[str, int]:
     }
 
 
-def _cuobjdump(option: str, file: str) -> str:
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return subprocess.run([tool, option, file], capture_output=True, text=True, check=True).stdout
+def _tool(name: str, *arguments: str) -> str:
+    """What one of the tools in triton's package prints."""
+    path = Path(triton.__file__).parent / "backends/nvidia/bin" / name
+    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 def compile_all(package: str, ops: list[str], architectures: list[int], workers: int) -> list[Compiled]:

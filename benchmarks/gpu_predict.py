@@ -19,8 +19,8 @@ GAP_MICROSECONDS = 1.5
 """Between two kernels of a stream that never runs dry."""
 BATCH_TOKENS, BLOCK_KERNELS = 65_536, 8
 """Of a full batch, and kernels that a block starts; three times the batches, for float32, the last steps and splits."""
-HALVES = 3.3
-"""A float32 product by three half-precision ones, in half-precision products of its own size."""
+HALVES = 3
+"""Half-precision products of its own size that a float32 product is made of."""
 IMPORTANT_SHARE = 0.28
 """Of tokens, in the suite's models of random weights."""
 RECHECKED = 0.02

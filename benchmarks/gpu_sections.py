@@ -45,7 +45,9 @@ class Sizes:
     Attributes:
         shapes: of ``gpu_arms.SHAPES``; sentences, warm_up, sample: how many reviews count, come before the clock, and
             choose the model; profiled: how many go under the profiler; repeats: of a timed job.
-        longest: cut reviews to so many tokens; golden: (texts of a golden file, their longest in words).
+        longest: cut reviews to so many tokens.
+        files: golden files; golden: (how many of their texts, the longest in words).
+        calibration: sentences that golden runs calibrate on, fewer than usual, so that the rest go through the cascade.
         padded_seconds: about what a padded arm may take.
         tests: arguments of pytest.
     """
@@ -57,12 +59,17 @@ class Sizes:
     profiled: int = 1500
     repeats: int = 3
     longest: int | None = None
+    files: tuple[str, ...] = tuple(gpu_text.MODELS)
     golden: tuple[int | None, int | None] = (None, None)
+    calibration: int = 48
     padded_seconds: float = 30.0
     tests: tuple[str, ...] = ("tests/ops",)
 
 
-REHEARSAL = Sizes(("toy",), 3, 2, 2, 2, 1, 6, (1, 8), 0.0, ("tests/ops", "--collect-only"))
+REHEARSAL = Sizes(
+    shapes=("toy",), sentences=2, warm_up=1, sample=2, profiled=1, repeats=1, longest=4, golden=(2, 8), calibration=1,
+    files=("mr_tiny_0.05", "restaurant_tiny_0.05"), tests=("tests/ops", "--collect-only"),
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -130,10 +137,10 @@ def run_tests(suite: Suite) -> dict:
 
 
 def golden(suite: Suite) -> dict:
-    """The released scripts' masks, sentence by sentence; the small calibration lets few sentences through it all."""
+    """The released scripts' masks, sentence by sentence."""
     files, wrong = {}, []
-    for name, model in gpu_text.MODELS.items():
-        if not model.is_dir():
+    for name in suite.sizes.files:
+        if not (model := gpu_text.MODELS[name]).is_dir():
             files[name] = {"skipped": f"no {model.parent.name}/{model.name} beside the checkout"}
             continue
         asked = gpu_text.golden(name, *suite.sizes.golden)
@@ -150,7 +157,7 @@ def _golden_masks(suite: Suite, asked) -> tuple[list[list[int]], dict]:
     config = ScoreConfig(threshold=asked.threshold, stop_words="none", device=suite.place.device,
                          kernels=suite.place.kernels)  # fmt: skip
     classifier = load_classifier(resolve_model(str(asked.model)), torch.float32)
-    with mock.patch("fastmask.engine.CALIBRATION_SENTENCES", 48):
+    with mock.patch("fastmask.engine.CALIBRATION_SENTENCES", suite.sizes.calibration):
         engine = Engine(classifier, template, config, np.zeros(tokenizer.get_vocab_size(), bool))
         scored, _ = engine.score_shard(asked.sentences, None)
     return gpu_arms.masks_of(scored), scored.certificate

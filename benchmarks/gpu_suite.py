@@ -1,7 +1,7 @@
 """All that a GPU has to tell, in one command of at most eight minutes: tests, masks, ceilings, ops, whole jobs.
 
     python benchmarks/gpu_suite.py --out DIR [--minutes 8] [--commit ID]
-    python benchmarks/gpu_suite.py --out DIR --rehearse     # the same code at toy sizes on the CPU, nothing timed
+    python benchmarks/gpu_suite.py --out DIR --rehearse     # the same code at toy sizes in the interpreter, untimed
     python benchmarks/gpu_suite.py --predict                # rooflines, from bytes and operations alone
 
 Needs neither spaCy nor ../shared. DIR gets gpu_suite.json, written anew after every section, and the tables as text.
@@ -115,10 +115,12 @@ def _output(*command: str) -> str | None:
 def suite_of(options, deadline: float) -> Suite:
     """The run that the options ask for, nothing done yet."""
     rehearse = options.rehearse
-    place = Place("cpu", "auto", timed=False) if rehearse else Place("cuda", "auto", timed=True)
+    place = Place("cpu", "triton", timed=False) if rehearse else Place("cuda", "auto", timed=True)
     report = {"benchmark": "gpu_suite", "rehearsal": rehearse, "machine": described(options.commit)}
     if rehearse:
-        report["note"] = "toy sizes on the CPU, to try the code: nothing was timed, and nothing here is a result"
+        report["note"] = (
+            "toy sizes in Triton's interpreter, to try the code: nothing was timed, and nothing here is a result"
+        )
     report |= {"models": {}, "sections": {}}
     return Suite(place, gpu_sections.REHEARSAL if rehearse else Sizes(), options.out, deadline, report)
 
@@ -154,7 +156,7 @@ def options_of(arguments: list[str] | None = None):
     parser.add_argument("--out", type=Path, help="folder for the reports")
     parser.add_argument("--minutes", type=float, default=8, help="sections that would end later are left out")
     parser.add_argument("--commit", help="what is measured, for a copy without its git history")
-    parser.add_argument("--rehearse", action="store_true", help="toy sizes on the CPU, nothing timed")
+    parser.add_argument("--rehearse", action="store_true", help="toy sizes in Triton's interpreter, nothing timed")
     parser.add_argument("--predict", action="store_true", help="only print what an H200 should reach")
     options = parser.parse_args(arguments)
     if not options.predict and options.out is None:

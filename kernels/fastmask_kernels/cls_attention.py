@@ -88,6 +88,8 @@ def _cls_attention(
         highest = peak
         inverse = 1.0 / tl.maximum(total, 1.0)  # the largest weight is 1, unless there are no rows
         weights, keep = weights * inverse[:, None], kept * inverse
+        # a vector: masks of a scalar comparison are no masks to the interpreter from triton 3.9 on
+        has_before = head_inside & (tl.full([HEAD_ROWS], first_row, tl.int32) > start)
         for first in range(0, HIDDEN, CHUNK):
             columns = first + tl.arange(0, CHUNK)[None, :]
             inside = columns < HIDDEN
@@ -95,7 +97,7 @@ def _cls_attention(
             out_at = out_ptr + heads[:, None] * HIDDEN + columns
             mask = head_inside[:, None] & inside
             x = tl.load(x_at, row_inside[:, None] & inside, other=0.0)
-            before = tl.load(out_at, mask & (first_row > start), other=0.0)
+            before = tl.load(out_at, has_before[:, None] & inside, other=0.0)
             tl.store(out_at, before * keep[:, None] + _product(weights, x), mask)
         # The next step reads what other threads may have written.
         tl.debug_barrier()
