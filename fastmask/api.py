@@ -59,6 +59,10 @@ def score(
     if isinstance(texts, str):
         raise FastmaskError("texts: is one string; give a list of strings")
     config = ScoreConfig(model=model, method=method, **options)
+    if len(config.devices) > 1:
+        raise FastmaskError(
+            f"--device {config.device}: texts in memory are scored on one device; score_corpus takes several"
+        )
     return _records(iter(texts), Scorer(config))
 
 
@@ -78,7 +82,7 @@ def shard_tokens(manifest: dict) -> Callable[[list[int]], list[str]]:
 
 
 def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
-    config, first = scorer.config, 0
+    config, first, bands = scorer.config, 0, None
     while batch := list(islice(texts, config.shard_rows)):
         shard = encode_texts(
             batch,
@@ -89,7 +93,8 @@ def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
             first_row=first,
         )
         plain = [item if isinstance(item, str) else item[0] for item in batch]
-        yield from _unpack(scorer.score_shard(shard), plain, scorer.tokenizer)
+        scored, bands = scorer.score_shard(shard, bands)
+        yield from _unpack(scored, plain, scorer.tokenizer)
         first += len(batch)
 
 

@@ -27,7 +27,7 @@ SCORE_HELP = {
     "max_length": "Longest classifier input in tokens.",
     "precision": "Precision of the first pass; masks do not depend on it.",
     "certify": "Recheck doubtful decisions at higher precision.",
-    "device": "auto, cpu or cuda.",
+    "device": "auto, cpu, cuda or cuda:N; several, such as cuda:0,cuda:1, score shards side by side.",
     "kernels": "Back end of the forward pass.",
     "batch_tokens": "Token budget of one forward batch; 0 is what suits the model.",
     "shard_rows": "Documents a shard.",
@@ -65,7 +65,8 @@ FINETUNE_HELP = {
     "average": "Decay of a running mean of the weights, which is what is saved; 0 is off.",
     "token_dropout": "Share of tokens that are read as [MASK] in training.",
     "dtype": "Of the saved weights.",
-    **{name: SCORE_HELP[name] for name in ("text_field", "label_field", "encoding", "on_error", "device")},
+    **{name: SCORE_HELP[name] for name in ("text_field", "label_field", "encoding", "on_error")},
+    "device": "auto, cpu or cuda.",
     "seed": "Of everything that is random.",
     "overwrite": "Replace OUT.",
 }

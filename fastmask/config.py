@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 
 from .errors import FastmaskError
@@ -9,6 +10,7 @@ from .errors import FastmaskError
 METHODS = ("greedy", "prefix", "leave-one-out", "random")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 KERNELS = ("auto", "torch", "triton")
+_DEVICE = re.compile(r"[a-z]+(:(0|[1-9]\d*))?")
 
 
 def _require(ok: bool, option: str, value, reason: str) -> None:
@@ -18,6 +20,19 @@ def _require(ok: bool, option: str, value, reason: str) -> None:
 def _demand(ok: bool, what: str, reason: str) -> None:
     if not ok:
         raise FastmaskError(f"{what}: {reason}")
+
+
+def _check_devices(device: str) -> None:
+    """That there are such names; whether there are such devices is for the engine to say."""
+    names = device.split(",")
+    well_formed = all(_DEVICE.fullmatch(name) for name in names)
+    _require(well_formed, "device", device, "auto, cpu, cuda, cuda:N, or several with commas between, cuda:0,cuda:1")
+    if len(names) > 1:
+        _require(len({name.partition(":")[0] for name in names}) == 1, "device", device, "several must be of one kind")
+        # workers share a processor, so that several need no GPU
+        if set(names) != {"cpu"}:
+            numbered = all(":" in name for name in names) and len(set(names)) == len(names)
+            _require(numbered, "device", device, "number several and name each once, as in cuda:0,cuda:1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +51,8 @@ class ScoreConfig:
         max_length: longest variant in tokens, special tokens included.
         precision: precision of the first pass; "auto" takes the fastest the device has.
         certify: recheck doubtful decisions at higher precision (DESIGN section 4).
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", or a torch device such as "cuda" or "cuda:1"; or several of one kind, separated by
+            commas, which score shards side by side.
         kernels: which encoder back end runs the forward pass.
         batch_tokens: token budget of one forward batch; 0 leaves it to the encoder.
         shard_rows: documents a shard.
@@ -71,6 +87,7 @@ class ScoreConfig:
         _require(self.method in METHODS, "method", self.method, f"choose one of {', '.join(METHODS)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, f"choose one of {', '.join(PRECISIONS)}")
         _require(self.kernels in KERNELS, "kernels", self.kernels, f"choose one of {', '.join(KERNELS)}")
+        _check_devices(self.device)
         _require(self.segment in ("sentence", "line"), "segment", self.segment, "choose sentence or line")
         _require(self.on_error in ("fail", "skip"), "on_error", self.on_error, "choose fail or skip")
         _require(-1.0 <= self.threshold <= 1.0, "threshold", self.threshold, "a probability difference, -1 to 1")
@@ -81,6 +98,11 @@ class ScoreConfig:
         _require(self.shard_rows >= 1, "shard_rows", self.shard_rows, "at least 1")
         for option in ("batch_tokens", "seed", "threads"):
             _require(0 <= getattr(self, option) < 2**63, option, getattr(self, option), "0 to 2**63 - 1")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The names in ``device``."""
+        return tuple(self.device.split(","))
 
     def as_dict(self) -> dict:
         """The configuration as a JSON-ready dictionary, for the manifest."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import count, islice
 
@@ -82,10 +82,13 @@ def encode_texts(
     )
 
 
-def run_ahead(items: Generator, depth: int) -> Generator:
+def run_ahead(items: Generator, depth: int, stop: Callable[[], None] = lambda: None) -> Generator:
     """The same items, made in a background thread that is at most ``depth`` of them ahead.
 
-    An exception comes out where its item would have. Closing the generator ends the thread.
+    An exception comes out where its item would have. Closing the generator, or an interrupt in it, ends the thread.
+
+    Args:
+        stop: called at the end, however it comes, to make the item in work fail soon.
     """
     ready: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()
@@ -101,6 +104,7 @@ def run_ahead(items: Generator, depth: int) -> Generator:
             yield item
     finally:
         stopped.set()
+        stop()
         producer.join(_STOP_SECONDS)
 
 

@@ -11,9 +11,9 @@ from .errors import OutputError
 from .schema import is_entry
 
 JOURNAL = "journal.jsonl"
-RESULT_NEUTRAL = ("threads",)
-"""Options that leave the result as it is, so that a resumed run may have others. ``batch_tokens`` is not one:
-it changes the last bits of an importance."""
+RESULT_NEUTRAL = ("threads", "device")
+"""Options that leave the result as it is, so that a resumed run may have others. The kind of device is in the
+identity. ``batch_tokens`` is not one: it changes the last bits of an importance."""
 
 
 def journal_line(record: dict) -> bytes:

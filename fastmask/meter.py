@@ -20,10 +20,10 @@ class NoMeter:
         yield
 
     def shard(self, first_row: int, end_row: int) -> None:
-        """The shard of these rows begins."""
+        """The shard of these rows begins, or begins again. Several may be in work."""
 
-    def advance(self, share: float, tokens: int) -> None:
-        """A share of the current shard is done, with so many tokens through the encoder; from any thread."""
+    def advance(self, first_row: int, share: float, tokens: int) -> None:
+        """A share of the shard from that row is done, with so many tokens through the encoder; from any thread."""
 
     def nothing_to_do(self, out: str) -> None:
         """The run was finished before."""
@@ -41,7 +41,8 @@ class Meter(NoMeter):
         self.console, self.say = console, say
         self._lock = threading.Lock()
         self._rows = self._tokens = 0.0
-        self._shard_rows, self._end = 0, 0.0
+        # share done and rows of each shard by its first row
+        self._shards: dict[int, tuple[float, int]] = {}
         self._total: int | None = None
         self._bar = None
 
@@ -82,13 +83,18 @@ class Meter(NoMeter):
     def shard(self, first_row: int, end_row: int) -> None:
         """See ``NoMeter.shard``."""
         with self._lock:
-            self._rows, self._shard_rows, self._end = float(first_row), end_row - first_row, float(end_row)
+            share, rows = self._shards.get(first_row, (0.0, 0))
+            self._rows -= share * rows
+            self._shards[first_row] = 0.0, end_row - first_row
 
-    def advance(self, share: float, tokens: int) -> None:
+    def advance(self, first_row: int, share: float, tokens: int) -> None:
         """See ``NoMeter.advance``."""
         with self._lock:
-            # a shard that is scored again does not count twice
-            self._rows = min(self._rows + share * self._shard_rows, self._end)
+            before, rows = self._shards[first_row]
+            # blocks that are scored again do not count twice
+            after = min(before + share, 1.0)
+            self._shards[first_row] = after, rows
+            self._rows += (after - before) * rows
             self._tokens += tokens
             now = time.monotonic()
             if self._bar is not None:

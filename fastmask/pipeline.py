@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from .frontend import encoded_shards, run_ahead
 from .inputs import count_rows, is_aspect_corpus, seekable_standard_input
 from .meter import NoMeter
 from .read import describe_inputs
-from .records import ScoredSentences
+from .records import EncodedSentences, ScoredSentences
 from .schema import read_manifest
 from .scorer import Scorer
 from .shards import RunDirectory, verify
 
-# Shards scored ahead of the writer.
+# Shards scored ahead of the writer, for each device.
 _SCORED_AHEAD = 1
 _LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "numba", "numpy", "pyarrow", "spacy")
 
@@ -49,16 +50,15 @@ def score_corpus(
     """
     config, meter = config or ScoreConfig(), meter or NoMeter()
     paths, out = [os.fspath(path) for path in paths], os.fspath(out)
-    with seekable_standard_input(paths):
-        # the model first: a mistake in its name should not wait for the hash of a large corpus
-        scorer = Scorer(config, is_aspect_corpus(paths, config), meter)
+    # the model first: a mistake in its name should not wait for the hash of a large corpus
+    with seekable_standard_input(paths), Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         inputs = describe_inputs(paths)
         with RunDirectory.open(out, config.as_dict(), _identity(scorer, inputs), overwrite) as run:
             if run.finished:
                 meter.nothing_to_do(out)
                 return run.manifest
             with meter.running(lambda: count_rows(paths), _rows(run.entries)):
-                _write_shards(run, scorer, paths, meter)
+                _write_shards(run, scorer, paths)
             certificates = [run.entries[index]["certificate"] for index in sorted(run.entries)]
             if not certificates:
                 raise InputError(", ".join(paths), None, None, "no rows to score")
@@ -69,35 +69,32 @@ def _rows(entries: dict[int, dict]) -> int:
     return sum(entry["end_row"] - entry["first_row"] for entry in entries.values())
 
 
-def _write_shards(run: RunDirectory, scorer: Scorer, paths: Sequence[str], meter) -> None:
+def _write_shards(run: RunDirectory, scorer: Scorer, paths: Sequence[str]) -> None:
     """Score and write what is missing; scoring runs in a thread ahead of the writer."""
-    with closing(run_ahead(_scored_shards(run, scorer, paths, meter), _SCORED_AHEAD)) as scored:
-        try:
-            for index, shard in scored:
-                run.write_shard(index, shard)
-        except BaseException:
-            # before the generator is closed, which waits for its thread
-            scorer.stop()
-            raise
+    ahead = _SCORED_AHEAD * len(scorer.config.devices)
+    with closing(run_ahead(_scored_shards(run, scorer, paths), ahead, scorer.stop)) as scored:
+        for index, shard in scored:
+            run.write_shard(index, shard)
 
 
-def _scored_shards(run, scorer: Scorer, paths, meter) -> Iterator[tuple[int, ScoredSentences]]:
+def _scored_shards(run: RunDirectory, scorer: Scorer, paths) -> Iterator[tuple[int, ScoredSentences]]:
     done = dict(run.entries)
-    shards = encoded_shards(
+    with closing(_encoded_shards(scorer, paths, run.next_index, _Absent(done))) as shards:
+        yield from scorer.score_shards(shards, done)
+
+
+def _encoded_shards(
+    scorer: Scorer, paths: Sequence[str], first: int, wanted: Container[int]
+) -> Generator[tuple[int, EncodedSentences]]:
+    return encoded_shards(
         paths,
         scorer.config,
         scorer.encoder,
         scorer.class_names,
         scorer.num_labels,
-        first_shard=run.next_index,
-        wanted=_Absent(done),
+        first_shard=first,
+        wanted=wanted,
     )
-    with closing(shards):
-        for index, shard in shards:
-            if index - 1 in done:
-                scorer.resume_after(done[index - 1])
-            meter.shard(shard.first_row, shard.end_row)
-            yield index, scorer.score_shard(shard)
 
 
 class _Absent:
@@ -130,26 +127,21 @@ def repair(out: str, meter=None) -> list[str]:
     config, paths = ScoreConfig(**manifest["config"]), [one["name"] for one in manifest["inputs"]]
     if STDIN in paths:
         raise OutputError(f"{out}: was made from standard input, which is gone; score it again with --overwrite")
-    scorer = Scorer(config, is_aspect_corpus(paths, config), meter)
-    with RunDirectory.open_for_repair(out, _identity(scorer, describe_inputs(paths))) as run:
+    # one device is enough for some shards, and there may be fewer than there were
+    config = replace(config, device=config.devices[0])
+    with (
+        Scorer(config, is_aspect_corpus(paths, config), meter) as scorer,
+        RunDirectory.open_for_repair(out, _identity(scorer, describe_inputs(paths))) as run,
+    ):
         return _replace_shards(run, scorer, paths, manifest["shards"], sorted({d.index for d in damaged}))
 
 
 def _replace_shards(run, scorer: Scorer, paths, entries: list[dict], wanted: list[int]) -> list[str]:
-    shards = encoded_shards(
-        paths,
-        scorer.config,
-        scorer.encoder,
-        scorer.class_names,
-        scorer.num_labels,
-        first_shard=wanted[0],
-        wanted=wanted,
-    )
     mended = []
-    with closing(shards):
-        for index, shard in islice(shards, len(wanted)):
-            scorer.resume_after(entries[index - 1] if index else None)
-            if not run.replace_shard(index, scorer.score_shard(shard)):
+    with closing(_encoded_shards(scorer, paths, wanted[0], wanted)) as shards:
+        scored = scorer.score_shards(islice(shards, len(wanted)), dict(enumerate(entries)))
+        for index, shard in scored:
+            if not run.replace_shard(index, shard):
                 raise OutputError(
                     f"{run.path / entries[index]['file']}: made again, but not to the same bytes as before: "
                     "another machine or library version; the manifest now has the new hash"
@@ -165,7 +157,7 @@ def _identity(scorer: Scorer, inputs: list[dict]) -> dict:
 def _environment(scorer: Scorer) -> dict:
     """What the result was made with: back end, processor, versions of the libraries that matter."""
     versions = {name: _version(name) for name in _LIBRARIES}
-    return {**scorer.describe(), "cpu": _processor(), "python": platform.python_version(), **versions}
+    return {**scorer.environment(), "cpu": _processor(), "python": platform.python_version(), **versions}
 
 
 def _version(name: str) -> str | None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 
 from .certify import Bands, bands_of
 from .config import ScoreConfig
 from .control import RandomControl
-from .decide import stop_token_table, stop_words
+from .decide import stop_words
 from .encode import TextEncoder
-from .errors import ModelError
+from .fleet import Fleet
+from .loading import load_engine
 from .meter import NoMeter
 from .models import ModelFiles, load_tokenizer, resolve_model
 from .records import EncodedSentences, ScoredSentences
 
 
 class Scorer:
-    """A model made ready for a configuration; scores shards in sequence, carrying the bands from one to the next.
+    """A model made ready for a configuration, on one device or several; ``with`` ends what runs for it.
 
     Raises:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
@@ -30,43 +32,61 @@ class Scorer:
         self.class_names = {name: index for index, name in enumerate(files.class_names)}
         self.control = RandomControl(config) if config.method == "random" else None
         self.num_labels = None if self.control else files.num_labels
-        self.bands: Bands | None = None
         self.meter = meter or NoMeter()
+        self._first_row = 0
         self.engine = None if self.control else self._engine(is_aspect)
 
     def _engine(self, is_aspect: bool):
-        import torch
+        if len(self.config.devices) > 1:
+            return Fleet(self.config, self.files, is_aspect, self.meter)
+        return load_engine(self.config, self.files, self.tokenizer, is_aspect, self._advance)
 
-        from .engine import Engine
-        from .models import load_classifier
-        from .template import template_of
+    def _advance(self, share: float, tokens: int) -> None:
+        self.meter.advance(self._first_row, share, tokens)
 
-        config, tokenizer = self.config, self.tokenizer.backend_tokenizer
-        stop_tokens = stop_token_table(tokenizer.get_vocab(), stop_words(config.stop_words))
-        template = template_of(tokenizer, self.files.name, is_aspect)
-        model = load_classifier(self.files, torch.float32)
-        positions = usable_positions(model.config)
-        if positions is not None and config.max_length > positions:
-            raise ModelError(f"--max-length {config.max_length}: {self.files.name} takes at most {positions} tokens")
-        return Engine(model, template, config, stop_tokens, self.meter.advance)
+    def score_shard(self, shard: EncodedSentences, bands: Bands | None) -> tuple[ScoredSentences, Bands | None]:
+        """The scores and masks of one shard, and the bands for the next; see ``Engine.score_shard``. One device."""
+        self._first_row = shard.first_row
+        self.meter.shard(shard.first_row, shard.end_row)
+        if not self.control:
+            return self.engine.score_shard(shard, bands)
+        self._advance(1.0, len(shard.input_ids))
+        return self.control.mask_shard(shard), None
 
-    def score_shard(self, shard: EncodedSentences) -> ScoredSentences:
-        """The shard's scores and masks; ``bands`` moves on."""
-        if self.control:
-            self.meter.advance(1.0, len(shard.input_ids))
-            return self.control.mask_shard(shard)
-        scored, self.bands = self.engine.score_shard(shard, self.bands)
-        return scored
+    def score_shards(
+        self, shards: Iterator[tuple[int, EncodedSentences]], entries: Mapping[int, dict]
+    ) -> Iterator[tuple[int, ScoredSentences]]:
+        """(k, its scores and masks) for each shard k, in the same order.
 
-    def resume_after(self, entry: dict | None) -> None:
-        """Take the state that follows a shard from its entry in the journal or manifest; None is the beginning."""
-        if self.engine:
-            self.bands = bands_of(entry["certificate"], self.engine.levels) if entry else None
+        Each goes on with the bands that the shard before it ended with.
+
+        Args:
+            shards: ascending; where k - 1 is not among them it is in ``entries``.
+            entries: of shards that were scored before, from the journal or the manifest, by number.
+
+        Raises:
+            FastmaskError: a worker process failed or ended.
+        """
+        if isinstance(self.engine, Fleet):
+            yield from self.engine.score_shards(shards, entries)
+            return
+        bands = None
+        for index, shard in shards:
+            if self.engine and index - 1 in entries:
+                bands = bands_of(entries[index - 1]["certificate"], self.engine.levels)
+            scored, bands = self.score_shard(shard, bands)
+            yield index, scored
 
     def stop(self) -> None:
-        """Make a running ``score_shard`` in another thread end soon."""
+        """Make scoring that runs in another thread end soon, for good."""
         if self.engine:
             self.engine.stop()
+
+    def __enter__(self) -> Scorer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
 
     def identity(self) -> dict:
         """Model, tokenizer and other inputs of the decisions as the manifest has them."""
@@ -90,17 +110,13 @@ class Scorer:
         """What runs and decides the last bits of a result: a run does not go on where another of these began."""
         return {"device": "cpu", "kernels": "none"} if self.control else self.engine.describe()
 
+    def environment(self) -> dict:
+        """``describe``, with the devices by name where there are several: how many there are decides nothing."""
+        several = {"device": self.config.device} if isinstance(self.engine, Fleet) else {}
+        return {**self.describe(), **several}
+
 
 def special_ids(tokenizer) -> dict[str, int | None]:
     """Ids of a transformers tokenizer's special tokens by role; None where it has none."""
     roles = ("cls", "sep", "mask", "pad", "unk", "bos", "eos")
     return {role: getattr(tokenizer, f"{role}_token_id", None) for role in roles}
-
-
-def usable_positions(model_config) -> int | None:
-    """Longest input of a model in tokens; None where its positions are not a table."""
-    positions = getattr(model_config, "max_position_embeddings", None)
-    if positions is None or positions <= 0:
-        return None
-    offset = model_config.model_type in ("roberta", "xlm-roberta", "camembert")
-    return positions - (model_config.pad_token_id + 1 if offset else 0)

@@ -1,0 +1,57 @@
+"""From a model's files to the engine that scores with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .config import ScoreConfig
+from .decide import stop_token_table, stop_words
+from .errors import ModelError
+from .models import ModelFiles, load_classifier
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from .engine import Engine
+
+
+def load_engine(
+    config: ScoreConfig,
+    files: ModelFiles,
+    tokenizer: PreTrainedTokenizerBase,
+    is_aspect: bool,
+    progress: Callable[[float, int], None],
+) -> Engine:
+    """The engine of a configuration that names one device.
+
+    Args:
+        files, tokenizer: the model's.
+        is_aspect: whether the corpus holds (aspect, text) pairs.
+        progress: as for ``Engine``.
+
+    Raises:
+        ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
+    """
+    import torch
+
+    from .engine import Engine
+    from .template import template_of
+
+    backend = tokenizer.backend_tokenizer
+    stop_tokens = stop_token_table(backend.get_vocab(), stop_words(config.stop_words))
+    template = template_of(backend, files.name, is_aspect)
+    model = load_classifier(files, torch.float32)
+    positions = usable_positions(model.config)
+    if positions is not None and config.max_length > positions:
+        raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {positions} tokens")
+    return Engine(model, template, config, stop_tokens, progress)
+
+
+def usable_positions(model_config) -> int | None:
+    """Longest input of a model in tokens; None where its positions are not a table."""
+    positions = getattr(model_config, "max_position_embeddings", None)
+    if positions is None or positions <= 0:
+        return None
+    offset = model_config.model_type in ("roberta", "xlm-roberta", "camembert")
+    return positions - (model_config.pad_token_id + 1 if offset else 0)
