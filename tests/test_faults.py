@@ -134,7 +134,7 @@ def test_a_pickle_is_not_opened(copy, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [("--model", "/no/such/dir", "no such model directory"), ("--model", "no-such-model", "no such directory"),
-     ("--kernels", "triton", "--kernels triton"), ("--device", "cuda", "--device cuda"),
+     ("--device", "cuda", "--device cuda"),
      ("--device", "mps", "--device mps"), ("--max-length", "129", "takes at most 128 tokens")],
 )  # fmt: skip
 def test_what_is_not_there_is_said(option, value, words, corpus, tmp_path, mr_tiny):

@@ -19,9 +19,11 @@ ROW_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ACTIVATIONS = ("tanh", "relu", "gelu")
 MAX_CLASSES = 64
 
-BLOCKS = {"BLOCK_P": 128, "BLOCK_H": 16}
-"""The slices of pooled units and hidden columns that a program goes by."""
 FEW_CLASSES = 3
+BLOCKS_OF_FEW = {"BLOCK": 32, "BLOCK_P": 128, "BLOCK_H": 16}
+BLOCKS_OF_MANY = {"BLOCK": 32, "BLOCK_P": 64, "BLOCK_H": 16}
+"""Variants of a program, and the slices of pooled units and hidden columns it goes by: a thread holds 32 sums, or
+half as many beside the logits of many classes."""
 WARPS, STAGES = 4, 3
 
 
@@ -109,16 +111,15 @@ def _importance_deltas(
     tl.store(decision_out + v, above.to(tl.int8) + tl.where(certain, 0, 2).to(tl.int8), mask=valid)
 
 
-def _block(classes: int) -> int:
-    """Variants of a program: a thread holds 32 sums, or half as many beside the logits of many classes."""
-    return 32 if classes <= FEW_CLASSES else 16
+def _blocks(classes: int) -> dict[str, int]:
+    """The kernel's block sizes for a number of classes."""
+    return BLOCKS_OF_FEW if classes <= FEW_CLASSES else BLOCKS_OF_MANY
 
 
 def _constants(hidden: int, pooled: int, classes: int, activation: str, tie: float) -> dict:
     block_c = triton.next_power_of_2(classes)
     shape = {"HIDDEN": hidden, "POOLED": pooled, "CLASSES": classes, "BLOCK_C": block_c}
-    shape["BLOCK"] = _block(classes)
-    return {"TIE": tie, "ACTIVATION": activation} | shape | BLOCKS
+    return {"TIE": tie, "ACTIVATION": activation} | shape | _blocks(classes)
 
 
 def _check(rows, head: Head, integers, doubles) -> None:
@@ -157,7 +158,7 @@ def importance_deltas(rows, head: Head, row, target, z_full, z_star, width, tie:
         out = Deltas(*(torch.empty(count, dtype=dtype, device=rows.device) for dtype in dtypes))
     if count:
         pooled, hidden = head.dense_weight.shape
-        _importance_deltas[(triton.cdiv(count, _block(len(head.bias))),)](
+        _importance_deltas[(triton.cdiv(count, _blocks(len(head.bias))["BLOCK"]),)](
             rows, head.dense_weight, head.dense_bias, head.weight, head.bias, row, target, z_full, z_star, width, *out,
             count, **_constants(hidden, pooled, len(head.bias), head.activation, tie),
             num_warps=WARPS, num_stages=STAGES,
