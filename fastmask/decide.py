@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numba as nb
 import numpy as np
+from fastmask_kernels.splitmix import mix
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
@@ -62,14 +63,8 @@ def ragged_positions(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarra
 
 @nb.njit(**_JIT)
 def _draw(seed, row, sentence, counter):
-    """splitmix64 of a key and a counter: the same number on any machine, in any order."""
-    z = np.uint64(seed)
-    for value in (np.uint64(row), np.uint64(sentence), np.uint64(counter)):
-        z = (z ^ value) + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return z
+    """A random number by its key: the same on any machine, in any order."""
+    return mix(mix(mix(np.uint64(seed), row), sentence), counter)
 
 
 @nb.njit(**_JIT)

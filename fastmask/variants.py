@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numba as nb
 import numpy as np
+from fastmask_kernels.splitmix import mix
 
 from .records import PackedBatch
 
@@ -169,15 +170,6 @@ def _content(block, row, out):
 
 
 @nb.njit(**_JIT)
-def _mix(state, value):
-    """One splitmix64 step: folds a token into a 64-bit running hash."""
-    z = (state ^ np.uint64(value)) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@nb.njit(**_JIT)
 def _hash_variants(block, table, hashes):
     _, _, _, context_offsets, context_ids, _, _, _, _ = block
     scratch = np.empty(max(1, table[:, 4].max()), np.int32)
@@ -186,10 +178,10 @@ def _hash_variants(block, table, hashes):
         count = _content(block, table[v], scratch)
         state = np.uint64(end - begin)
         for k in range(begin, end):
-            state = _mix(state, context_ids[k] + 1)
+            state = mix(state, context_ids[k] + 1)
         for k in range(count):
-            state = _mix(state, scratch[k] + 1)
-        hashes[v] = _mix(state, count)
+            state = mix(state, scratch[k] + 1)
+        hashes[v] = mix(state, count)
 
 
 def hash_variants(block: Block, variants: Variants) -> np.ndarray:

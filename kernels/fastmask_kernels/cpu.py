@@ -13,6 +13,7 @@ import numpy as np
 
 from . import simd
 from .simd import LANES
+from .splitmix import mix
 
 _JIT = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
 _LOWEST = np.float32(-1e30)
@@ -225,27 +226,18 @@ def cls_attention(query, x, cu_seqlens, max_seqlen, heads, out):
 
 
 @nb.njit(**_JIT)
-def _mix(state, value):
-    """One splitmix64 step: folds an integer into a 64-bit state."""
-    z = (state ^ np.uint64(value)) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@nb.njit(**_JIT)
 def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary, out):
     """``out`` is ``input_ids`` int32 [T] with the M tokens ``at`` corrupted, as ``apply_mask.apply_mask`` does it.
 
     at int32 or int64 [M]; row int64 [M]; sentence, position int32 [M]; ordinary int32 [K], the ids that may be drawn.
     """
     out[:] = input_ids
-    start = _mix(np.uint64(seed), epoch)
+    start = mix(np.uint64(seed), epoch)
     for m in range(len(at)):
-        state = _mix(_mix(_mix(start, row[m]), sentence[m]), position[m])
-        choice = _mix(state, 0) >> np.uint64(40)
+        state = mix(mix(mix(start, row[m]), sentence[m]), position[m])
+        choice = mix(state, 0) >> np.uint64(40)
         if choice < _MASKED:
             out[at[m]] = mask_id
         elif choice >= _KEPT:
-            drawn = (_mix(state, 1) >> np.uint64(32)) * np.uint64(len(ordinary)) >> np.uint64(32)
+            drawn = (mix(state, 1) >> np.uint64(32)) * np.uint64(len(ordinary)) >> np.uint64(32)
             out[at[m]] = ordinary[drawn]
