@@ -53,7 +53,8 @@ ALLOWED = {
     # shards to training sequences
     "corruption": set(),
     "sequences": {"errors"},
-    "stream": {"dataset", "errors", "schema", "sequences"},
+    "corpus": {"dataset", "errors", "schema", "sequences"},
+    "stream": {"corpus", "errors", "sequences"},
     "torch_stream": {"sequences", "stream"},
     # what puts stages together
     "control": {"config", "dataset", "decide", "errors", "records", "schema"},
