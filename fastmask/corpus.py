@@ -75,7 +75,7 @@ class Part:
 
 
 def _make_blocks(sets: Sequence[ShardSet]) -> Iterator[tuple[tuple[Part, ...], int]]:
-    """All sentences as blocks, in corpus order, and the tokens of each: those of a part are its share of its shard's."""
+    """Every block and how many tokens it has, in corpus order; a part has its share of its shard's tokens."""
     parts: list[Part] = []
     tokens = base = 0
     for shards in sets:

@@ -68,8 +68,8 @@ class Sentences:
 
     Attributes:
         row: int64 [N], sentence: int32 [N]: which document, which sentence of it.
-        offsets: int64 [N + 1] into ``input_ids`` int32 [T].
-        mask_offsets: int64 [N + 1] into ``mask_index`` int32 [M], masked positions of each sentence, ascending.
+        offsets: int64 [N + 1] into ``input_ids`` int32 [T], from 0 to T.
+        mask_offsets: int64 [N + 1] into ``mask_index`` int32 [M], from 0 to M; ascending in each sentence.
     """
 
     row: np.ndarray
@@ -159,7 +159,7 @@ def _fitted(s: Sentences, room: int) -> Sentences:
     lengths, masks = np.diff(s.offsets), np.diff(s.mask_offsets)
     input_ids, mask_index = s.input_ids, s.mask_index
     if (lengths > room).any():
-        position = np.arange(len(input_ids)) - np.repeat(s.offsets[:-1] - s.offsets[0], lengths)
+        position = np.arange(len(input_ids)) - np.repeat(s.offsets[:-1], lengths)
         input_ids, keep = input_ids[position < room], mask_index < room
         owner = np.repeat(np.arange(len(s)), masks)[keep]
         mask_index, masks = mask_index[keep], np.bincount(owner, minlength=len(s))

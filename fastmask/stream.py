@@ -20,10 +20,10 @@ WINDOW_TOKENS = 2**23
 class TrainingStream:
     """An endless iterator of ``(epoch, Example)`` over finished shard directories.
 
-    **Order.** Sentences are joined within *blocks* (``corpus.Corpus``), so the sequences are the same in every epoch. In
-    each epoch the blocks are shuffled and taken in *windows* of WINDOW_TOKENS tokens (at least one block); the sequences
-    of a window are shuffled and come out. The order is a pure function of the shards, ``seed`` and epoch. Without
-    ``shuffle`` it is the corpus's own in every epoch.
+    **Order.** Sentences are joined within *blocks* (``corpus.Corpus``), so the sequences are the same in every epoch.
+    In each epoch the blocks are shuffled and taken in *windows* of WINDOW_TOKENS tokens (at least one block); the
+    sequences of a window are shuffled and come out. The order is a pure function of the shards, ``seed`` and epoch.
+    Without ``shuffle`` it is the corpus's own in every epoch.
 
     **Ranks.** The epochs one after the other are one endless sequence, of which rank r takes places r, r + world,
     r + 2 * world ... So each sequence comes exactly once an epoch, whatever ``world`` is: when it does not divide
@@ -194,7 +194,7 @@ class TrainingStream:
         windows: list[list[int]] = []
         room = 0
         for block in order:
-            if tokens[block] > room:
+            if not windows or tokens[block] > room:
                 windows.append([])
                 room = WINDOW_TOKENS
             windows[-1].append(block)
