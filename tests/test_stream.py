@@ -47,11 +47,11 @@ def documents(first_row: int, count: int, seed: int, mean_tokens: int = 6):
     return replace(scored, sentences=numbered)
 
 
-def write_corpus(out, counts, tokenizer=TOKENIZER, **options) -> str:
+def write_corpus(out, counts, tokenizer=TOKENIZER, change=lambda scored: scored, **options) -> str:
     with open_run(out, identity=IDENTITY | {"tokenizer": tokenizer}) as run:
         first = 0
         for index, count in enumerate(counts):
-            run.write_shard(index, documents(first, count, index, **options))
+            run.write_shard(index, change(documents(first, count, index, **options)))
             first += count
         run.finish(FIELDS)
     return str(out)
@@ -161,6 +161,23 @@ def test_the_order_is_that_of_hashes(out, epoch):
     assert len(blocks) > 8 and len(windows) > 2
     expected = [key((0, example)) for window in windows for _, example in sorted(window, key=itemgetter(0))]
     assert [key((0, example)) for example in stream(out).epoch(epoch)] == expected
+
+
+def test_other_masks_do_not_change_the_order(out, tmp_path):
+    """The arms of a comparison see the same sequences at the same time."""
+
+    def moved(scored):
+        lengths = np.repeat(np.diff(scored.sentences.offsets), np.diff(scored.mask_offsets))
+        index = [n - 1 - p for n, p in zip(lengths, scored.mask_index, strict=True)]
+        owner = np.repeat(np.arange(len(scored.scored)), np.diff(scored.mask_offsets))
+        return replace(scored, mask_index=np.array(index, np.int32)[np.lexsort((index, owner))])
+
+    other = write_corpus(tmp_path / "other", [30, 30, 0, 3, 45], change=moved)
+    for pack in (False, True):
+        a, b = (list(stream(shards, pack=pack).epoch(1)) for shards in (out, other))
+        assert [e.input_ids.tolist() for e in a] == [e.input_ids.tolist() for e in b]
+        assert [e.row.tolist() for e in a] == [e.row.tolist() for e in b]
+        assert [e.at.tolist() for e in a] != [e.at.tolist() for e in b]
 
 
 def test_several_directories_are_numbered_on(out, tmp_path):
@@ -429,3 +446,18 @@ def test_shards_that_fastmask_made(tmp_path, mr_tiny, golden_dir):
     assert sum(len(example) - 2 for example in found) == manifest["totals"]["tokens"]
     assert {(int(e.input_ids[0]), int(e.input_ids[-1])) for e in found} == {(special["cls"], special["sep"])}
     assert os.path.basename(data.tokenizer["name"]) == "mr-tiny"
+
+
+def test_the_readme_trainer(tmp_path, out, monkeypatch):
+    """The loop that README shows, on these shards."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (code,) = [part.split("```")[0] for part in text.split("```python\n") if "TrainingStream" in part]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "masks").symlink_to(out)
+    names = {"fastmask": fastmask}
+    exec(code + "    break\n", names)
+    example = names["e"]
+    assert names["targets"].tolist() == example.input_ids[example.at].tolist()
+    unmasked = np.setdiff1d(np.arange(len(example)), example.at)
+    assert np.array_equal(names["inputs"][unmasked], example.input_ids[unmasked])
+    assert np.isin(names["inputs"][example.at], [*names["ordinary"], SPECIAL["mask"]]).all()
