@@ -198,7 +198,7 @@ def first_items(out, **options) -> list[tuple]:
     return take(stream(out, **options), 1200)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_ranks_and_any_interruptions_give_the_one_order(out, data):
     options = {name: data.draw(st.booleans(), name) for name in ("shuffle", "pack", "masked_only")}
