@@ -147,7 +147,7 @@ class TrainingStream:
     def _identity(self) -> dict:
         """What decides the order: hash of the shards, and the settings by name."""
         return {
-            "shards": self._corpus.digest(),
+            "shards": self._corpus.digest,
             "seed": self._seed,
             "shuffle": self._shuffle,
             **{name: self._join[name] for name in ("max_length", "pack", "masked_only")},

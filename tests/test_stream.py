@@ -1,14 +1,9 @@
-"""The training stream: every sequence once an epoch, in one order, for any ranks, workers and interruptions."""
+"""What the training stream gives: every sequence once an epoch, in an order of hashes; errors that name the shard."""
 
 import json
 import os
-import pickle
-import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -16,10 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastmask_kernels.reference import _chain as splitmix
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from shard_samples import IDENTITY, build, contents, open_run
-from torch.utils.data import DataLoader
+from shard_samples import contents
+from stream_samples import SPECIAL, TOKENIZER, key, make_blocks_small, sample_corpus, stream, take, write_corpus
 
 import fastmask
 from fastmask.corpus import Corpus
@@ -27,71 +20,16 @@ from fastmask.dataset import open_shards
 from fastmask.errors import FastmaskError, OutputError
 from fastmask.schema import shard_name
 from fastmask.sequences import Frame, examples_of
-from fastmask.torch_stream import TorchStream
-
-SPECIAL = {"cls": 9001, "sep": 9002, "mask": 9003, "pad": 9000, "unk": 9004, "bos": None, "eos": None}
-TOKENIZER = {"name": "toy", "local": True, "vocabulary_sha256": "ab", "special_ids": SPECIAL}
-FIELDS = {"certificate": {}, "environment": {}}
-
-
-def documents(first_row: int, count: int, seed: int, mean_tokens: int = 6):
-    """Decisions for ``count`` documents of one to four sentences."""
-    rng = np.random.default_rng(seed)
-    sentences = rng.integers(1, 5, count)
-    lengths = rng.poisson(mean_tokens, sentences.sum())
-    masked = [np.flatnonzero(rng.random(n) < 0.15).tolist() for n in lengths]
-    scored = build(lengths, masked, first_row=first_row, seed=seed)
-    number = np.arange(len(lengths)) - np.repeat(np.cumsum(sentences) - sentences, sentences)
-    row = first_row + np.repeat(np.arange(count), sentences)
-    numbered = replace(scored.sentences, row=row, sentence=number.astype(np.int32), end_row=first_row + count)
-    return replace(scored, sentences=numbered)
-
-
-def write_corpus(out, counts, tokenizer=TOKENIZER, change=lambda scored: scored, **options) -> str:
-    with open_run(out, identity=IDENTITY | {"tokenizer": tokenizer}) as run:
-        first = 0
-        for index, count in enumerate(counts):
-            run.write_shard(index, change(documents(first, count, index, **options)))
-            first += count
-        run.finish(FIELDS)
-    return str(out)
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> str:
-    """108 documents in five shards of several row groups each, one of them empty."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastmask.schema.ROW_GROUP", 16)
-        return write_corpus(tmp_path_factory.mktemp("corpus") / "out", [30, 30, 0, 3, 45])
+    return sample_corpus(tmp_path_factory.mktemp("corpus") / "out")
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Blocks and windows small enough for a corpus of a few hundred sentences to have many."""
-    monkeypatch.setattr("fastmask.corpus.ROW_GROUP", 16)
-    monkeypatch.setattr("fastmask.corpus.BLOCK_TOKENS", 120)
-    monkeypatch.setattr("fastmask.stream.WINDOW_TOKENS", 500)
-
-
-def stream(shards, **options) -> fastmask.TrainingStream:
-    return fastmask.TrainingStream(shards, **({"max_length": 24, "seed": 5} | options))
-
-
-def key(item) -> tuple:
-    epoch, example = item
-    fields = ("input_ids", "at", "row", "sentence", "position")
-    return epoch, *(tuple(getattr(example, name).tolist()) for name in fields)
-
-
-def take(items, count: int) -> list[tuple]:
-    return [key(item) for item in islice(items, count)]
-
-
-def in_turns(iterators, rounds: int) -> list[tuple]:
-    return [key(next(iterator)) for _ in range(rounds) for iterator in iterators]
-
-
-# what comes
+    make_blocks_small(monkeypatch)
 
 
 def test_an_epoch_holds_every_sentence_once(out):
@@ -188,164 +126,6 @@ def test_several_directories_are_numbered_on(out, tmp_path):
     expected = [row["row"] for row in open_shards(out) if row["mask_index"]]
     others = [108 + row["row"] for row in open_shards(other) if row["mask_index"]]
     assert rows == {*expected, *others, *(118 + row for row in expected)}
-
-
-# ranks, workers, resuming
-
-
-@cache
-def first_items(out, **options) -> list[tuple]:
-    return take(stream(out, **options), 1200)
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_any_ranks_and_any_interruptions_give_the_one_order(out, data):
-    options = {name: data.draw(st.booleans(), name) for name in ("shuffle", "pack", "masked_only")}
-    expected = first_items(out, **options)
-    state, found = None, []
-    for _ in range(data.draw(st.integers(1, 4), "interruptions")):
-        world = data.draw(st.integers(1, 7), "world")
-        ranks = [stream(out, **options, rank=rank, world=world) for rank in range(world)]
-        for each in ranks:
-            if state is not None:
-                each.load_state_dict(json.loads(state))
-        found += in_turns([iter(each) for each in ranks], data.draw(st.integers(0, 40), "rounds"))
-        state = json.dumps(data.draw(st.sampled_from(ranks), "rank").state_dict())
-    assert found == expected[: len(found)]
-
-
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.integers(0, 250))
-def test_any_workers_give_the_one_order(out, workers, world, batch_size, start):
-    expected = first_items(out)[start:]
-    ranks = [stream(out, rank=rank, world=world) for rank in range(world)]
-    state = stream(out)
-    state.advance(start)
-    for each in ranks:
-        each.load_state_dict(state.state_dict())
-    rounds = 200 // (world * workers * batch_size)
-    parts = [[each.part(worker, workers, batch_size) for worker in range(workers)] for each in ranks]
-    by_rank = [[key(next(part)) for _ in range(rounds) for part in mine for _ in range(batch_size)] for mine in parts]
-    found = [item for turn in zip(*by_rank, strict=True) for item in turn]
-    assert found == expected[: len(found)]
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 40])
-def test_the_ranks_share_an_epoch(out, world):
-    parts = [[key((0, e)) for e in stream(out, rank=rank, world=world).epoch(2)] for rank in range(world)]
-    assert sorted(item for part in parts for item in part) == sorted(key((0, e)) for e in stream(out).epoch(2))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_states_are_plain_and_normal(out):
-    data = stream(out)
-    length = len(data)
-    assert data.state_dict()["epoch"] == data.state_dict()["example"] == 0
-    take(data, 2 * length + 3)
-    state = data.state_dict()
-    assert (state["epoch"], state["example"]) == (2, 3) and json.loads(json.dumps(state)) == state
-    again = stream(out)
-    again.advance(2 * length + 3)
-    assert take(again, 5) == take(data, 5)
-    # a break and another loop go on where the first one stopped
-    assert take(again, 5) == take(data, 3) + take(data, 2)
-
-
-def test_a_state_of_other_data_is_refused(out, tmp_path):
-    state = stream(out).state_dict()
-    for change in ({"seed": 6}, {"max_length": 25}, {"pack": True}, {"masked_only": True}, {"shuffle": False}):
-        with pytest.raises(FastmaskError, match=f"another stream's state: {next(iter(change))} was"):
-            stream(out, **change).load_state_dict(state)
-    with pytest.raises(FastmaskError, match="shards was"):
-        stream([out, out]).load_state_dict(state)
-    with pytest.raises(FastmaskError, match="window_tokens was"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastmask.stream.WINDOW_TOKENS", 501)
-        stream(out).load_state_dict(state)
-
-
-CHILD = """
-import json, os, sys
-from pathlib import Path
-import fastmask, fastmask.corpus, fastmask.stream
-fastmask.corpus.ROW_GROUP, fastmask.corpus.BLOCK_TOKENS, fastmask.stream.WINDOW_TOKENS = 16, 120, 500
-shards, folder = sys.argv[1], Path(sys.argv[2])
-stream = fastmask.TrainingStream(shards, max_length=24, seed=5, rank=1, world=2)
-taken = []
-if (folder / "state.json").exists():
-    state, taken = json.loads((folder / "state.json").read_text())
-    stream.load_state_dict(state)
-for n, (epoch, example) in enumerate(stream, len(taken) + 1):
-    taken.append([epoch, example.input_ids.tolist(), example.at.tolist(), example.row.tolist()])
-    if n % 7 == 0:
-        (folder / "new.json").write_text(json.dumps([stream.state_dict(), taken]))
-        os.replace(folder / "new.json", folder / "state.json")
-        print(n, flush=True)
-    if n == 400:
-        break
-print(json.dumps(taken))
-"""
-
-
-def test_a_killed_process_goes_on_in_another(out, tmp_path):
-    command = [sys.executable, "-c", CHILD, out, str(tmp_path)]
-    for lines in (9, 11):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            for _ in range(lines):
-                child.stdout.readline()
-            child.send_signal(signal.SIGKILL)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout.splitlines()[0]) > 7 * 20
-    expected = take(stream(out, rank=1, world=2), 400)
-    assert json.loads(done.stdout.splitlines()[-1]) == json.loads(json.dumps([item[:4] for item in expected]))
-
-
-@pytest.mark.parametrize("workers, batch_size", [(0, None), (1, None), (2, None), (0, 4), (2, 4)])
-def test_torch_loaders_give_the_one_order(out, workers, batch_size):
-    data = stream(out, rank=1, world=2)
-    data.advance(17)
-    expected = take(pickle.loads(pickle.dumps(data)), 40)
-    context = "fork" if workers else None
-    options = {"collate_fn": list} if batch_size else {}
-    loader = DataLoader(
-        TorchStream(data, batch_size or 1), batch_size, num_workers=workers, multiprocessing_context=context, **options
-    )
-    items = iter(loader)
-    found = [next(items) for _ in range(10)] if batch_size else [[next(items)] for _ in range(40)]
-    del items
-    assert [key(item) for batch in found for item in batch] == expected[: sum(map(len, found))]
-    data.advance(40)
-    again = stream(out, rank=1, world=2)
-    again.load_state_dict(data.state_dict())
-    assert take(again, 9) == take(data, 9)
-
-
-# memory
-
-
-MEMORY = """
-import resource, sys
-import fastmask, fastmask.corpus, fastmask.stream
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-fastmask.stream.WINDOW_TOKENS = 2**20
-list(fastmask.TrainingStream(sys.argv[1:2], max_length=128, seed=0, world=1000).epoch())
-before = peak()
-stream = fastmask.TrainingStream(sys.argv[1:2] * 80, max_length=128, seed=0, pack=True, world=1000)
-taken = len(list(stream.epoch()))
-print(peak() - before, 4 * stream.manifests[0]["totals"]["tokens"] * 80, taken, len(stream))
-"""
-
-
-def test_memory_is_a_window(tmp_path):
-    out = write_corpus(tmp_path / "out", [5000, 5000], mean_tokens=25)
-    done = subprocess.run([sys.executable, "-c", MEMORY, out], capture_output=True, text=True, check=True)
-    grown, whole, taken, length = map(int, done.stdout.split())
-    assert whole > 190e6 and taken == -(-length // 1000)
-    assert grown < 40e6
-
-
-# what is wrong is said
 
 
 def test_damage_met_on_the_way_names_the_shard(out, tmp_path):
