@@ -50,6 +50,12 @@ ALLOWED = {
     "journal": {"errors", "schema"},
     "shards": {"durable", "errors", "journal", "records", "schema"},
     "dataset": {"errors", "schema"},
+    # shards to training sequences
+    "corruption": set(),
+    "sequences": {"errors"},
+    "corpus": {"dataset", "errors", "schema", "sequences"},
+    "stream": {"corpus", "errors", "sequences"},
+    "torch_stream": {"sequences", "stream"},
     # what puts stages together
     "control": {"config", "dataset", "decide", "errors", "records", "schema"},
     "loading": {"config", "decide", "engine", "errors", "models", "template"},
@@ -65,7 +71,7 @@ ALLOWED = {
     "options": set(),
     "cli": {"", "api", "config", "dataset", "errors", "meter", "options", "pipeline", "shards", "show", "train"},
     "__main__": {"cli"},
-    "__init__": {"api", "config", "dataset", "errors", "pipeline"},
+    "__init__": {"api", "config", "dataset", "errors", "pipeline", "stream", "torch_stream"},
 }  # fmt: skip
 """Module -> the modules of fastmask it may import; "" is the package itself, for the version."""
 
