@@ -163,8 +163,9 @@ def _batch_size(config: PretrainConfig) -> int | None:
 
 
 def _header(config, ranks, files, stream, held_out, dtype) -> dict:
+    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     return {
-        "config": {name: value for name, value in asdict(config).items() if name not in UNSETTLING},
+        "config": {name: value for name, value in settings.items() if name not in UNSETTLING},
         "weights_sha256": files.weights_sha256,
         "tokenizer_sha256": files.tokenizer_sha256,
         "shards": stream.state_dict()["stream"]["shards"],

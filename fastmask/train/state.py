@@ -46,7 +46,7 @@ class TrainingRun:
     """
 
     def __init__(self, out: str, header: dict, overwrite: bool):
-        self.path, self.header = Path(out), json.loads(json.dumps(header))
+        self.path, self.header = Path(out), header
         self.result: dict | None = None
         with os_errors_named(self.path):
             # the lock alone is left by a run that was killed before it wrote anything
