@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from helpers import fastmask, golden, refusal, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from shard_samples import FIELDS, IDENTITY, build
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -32,10 +34,12 @@ from transformers import (
 from fastmask.config import ScoreConfig
 from fastmask.config_pretrain import PretrainConfig
 from fastmask.corruption import corrupt
+from fastmask.dataset import open_shards
 from fastmask.errors import FastmaskError, ModelError, OutputError
 from fastmask.models import resolve_model
 from fastmask.pipeline import score_corpus
 from fastmask.sequences import Example
+from fastmask.shards import RunDirectory
 from fastmask.stream import TrainingStream
 from fastmask.train import checkpoint, state
 from fastmask.train.loop import train
@@ -310,11 +314,20 @@ def test_items_ahead_of_time_come_in_order_and_so_does_an_error():
     assert list(prefetched([])) == []
 
 
+def test_the_thread_is_gone_when_nobody_wants_more():
+    before = threading.active_count()
+    ahead = prefetched(count())
+    assert next(ahead) == 0 and threading.active_count() == before + 1
+    ahead.close()
+    assert threading.active_count() == before
+
+
 def command(config: PretrainConfig, *launcher) -> list[str]:
     options = {"batch-size": 8, "max-steps": config.max_steps, "save-every": config.save_every, "lr": config.lr,
                "precision": "float32", "max-length": 64, "init": config.init, "out": config.out}  # fmt: skip
     flat = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    return [sys.executable, *launcher, "-m", "fastmask", "pretrain", *config.shards, *flat]
+    held_out = [text for name in config.eval for text in ("--eval", name)]
+    return [sys.executable, *launcher, "-m", "fastmask", "pretrain", *config.shards, *flat, *held_out]
 
 
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path):
@@ -340,17 +353,20 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path):
 
 def test_two_processes_take_the_steps_of_one(config, files, tmp_path):
     """Means over masked tokens, not over processes: their shares differ in masks."""
-    config = replace(config, init=str(files / "smooth"), max_steps=5)
-    pretrain(replace(config, out=str(tmp_path / "alone")), quiet)
+    config = replace(config, init=str(files / "smooth"), max_steps=5, eval=(str(files / "held"),))
+    alone = pretrain(replace(config, out=str(tmp_path / "alone")), quiet)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     run = subprocess.run(command(config, *launcher), capture_output=True, text=True,
                          env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("5 steps, 2 x cpu") == 1
     assert largest_difference(config.out, tmp_path / "alone") < 1e-4
-    assert [line["masked"] for line in log_of(config.out)] == [line["masked"] for line in log_of(tmp_path / "alone")]
-    assert [line["loss"] for line in log_of(config.out)] == pytest.approx(
-        [line["loss"] for line in log_of(tmp_path / "alone")], rel=1e-5)  # fmt: skip
+    logs = [[line for line in log_of(out) if "loss" in line] for out in (config.out, tmp_path / "alone")]
+    assert [line["masked"] for line in logs[0]] == [line["masked"] for line in logs[1]]
+    losses, expected = ([line["loss"] for line in lines] for lines in logs)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    held_out = json.loads((Path(config.out) / "pretrain.json").read_text())["held_out"]
+    assert [e["loss"] for e in held_out] == pytest.approx([e["loss"] for e in alone["held_out"]], rel=1e-5)
 
 
 def test_a_finished_run_is_left_alone_and_another_is_refused_or_begins_again(config):
@@ -451,14 +467,29 @@ def test_shards_of_another_tokenizer_are_refused(config, tmp_path, files):
         pretrain(replace(config, init=str(other)), quiet)
 
 
-def test_shards_without_a_mask_and_steps_larger_than_the_data(config, mr_tiny, tmp_path):
-    corpus = write_jsonl(tmp_path / "one.jsonl", [{"text": "a lovely film"}])
-    bare = str(tmp_path / "bare")
-    score_corpus([corpus], bare, ScoreConfig(model=mr_tiny, threshold=-1.0))
+def test_a_tokenizer_that_was_written_anew_is_the_same(config, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(config.init, other)
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer, indent=1))
+    assert pretrain(replace(config, init=str(other)), quiet)["step"] == 6
+
+
+def test_shards_without_a_mask(config, files, tmp_path):
+    bare = tmp_path / "bare"
+    identity = {**IDENTITY, "tokenizer": open_shards(files / "train").manifest["tokenizer"]}
+    with RunDirectory.open(str(bare), {}, identity) as run:
+        run.write_shard(0, build([5, 7], [[], []]))
+        run.finish(FIELDS)
     with pytest.raises(FastmaskError, match="bare: no token is masked"):
-        pretrain(replace(config, shards=(bare,)), quiet)
+        pretrain(replace(config, shards=(str(bare),)), quiet)
+
+
+def test_steps_larger_than_the_data(config):
     with pytest.raises(FastmaskError, match=r"sequences have masks, fewer than a step's 5,000 \(--batch-size\)"):
         pretrain(replace(config, batch_size=5000), quiet)
+    with pytest.raises(FastmaskError, match=r"tokens, fewer than a step's 50,000 \(--batch-tokens\)"):
+        pretrain(replace(config, batch_size=None, batch_tokens=50_000), quiet)
 
 
 def test_other_families_are_refused(config, tmp_path, mr_tiny):

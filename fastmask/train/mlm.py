@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..config_pretrain import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
-from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
+from ..models import EMBEDDED, ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..stream import TrainingStream
 from .loop import Diverged, linear_schedule, make_optimizer, seed_everything, train
 from .mlm_batches import Batch, Builder, Part, batches_of, held_out_parts, prefetched
@@ -124,12 +124,27 @@ def _open(shards: tuple[str, ...], seed: int, max_length: int, files: ModelFiles
     """Raises ModelError when the shards have another vocabulary, FastmaskError when nothing is masked in them."""
     stream = TrainingStream(shards, max_length=max_length, seed=seed, masked_only=True, rank=ranks.rank,
                             world=ranks.world)  # fmt: skip
-    if stream.tokenizer["vocabulary_sha256"] != files.tokenizer_sha256:
+    if not _same_vocabulary(stream.tokenizer, files):
         raise ModelError(f"{shards[0]}: was made with the tokenizer of {stream.tokenizer['name']}, "
                          f"which is not that of {files.name}")  # fmt: skip
     if not len(stream):
         raise FastmaskError(f"{', '.join(shards)}: no token is masked; there is nothing to learn from")
     return stream
+
+
+def _same_vocabulary(record: dict, files: ModelFiles) -> bool:
+    """Whether the tokenizer of a manifest is a model's, by its hash or, if it is still there, piece by piece.
+
+    transformers writes a tokenizer's file anew with each model that it saves, and not always with the same bytes.
+    """
+    if record["vocabulary_sha256"] == files.tokenizer_sha256:
+        return True
+    try:
+        theirs = resolve_model(None if record["name"] == EMBEDDED else record["name"])
+    except ModelError:
+        return False
+    unchanged = theirs.tokenizer_sha256 == record["vocabulary_sha256"]
+    return unchanged and load_tokenizer(theirs).get_vocab() == load_tokenizer(files).get_vocab()
 
 
 def _mask_id(stream: TrainingStream, files: ModelFiles) -> int:
@@ -151,9 +166,12 @@ def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
     if size and len(stream) < size:
         raise FastmaskError(f"{', '.join(config.shards)}: {len(stream):,} sequences have masks, "
                             f"fewer than a step's {size:,} (--batch-size)")  # fmt: skip
+    tokens = sum(manifest["totals"]["tokens"] for manifest in stream.manifests)
+    if not size and tokens < config.batch_tokens:
+        raise FastmaskError(f"{', '.join(config.shards)}: {tokens:,} tokens, "
+                            f"fewer than a step's {config.batch_tokens:,} (--batch-tokens)")  # fmt: skip
     if config.max_steps is not None:
         return config.max_steps
-    tokens = sum(manifest["totals"]["tokens"] for manifest in stream.manifests)
     of_epoch, of_step = (len(stream), size) if size else (tokens, config.batch_tokens)
     return -(-of_epoch * (config.epochs or EPOCHS) // of_step)
 

@@ -155,7 +155,8 @@ def prefetched(items: Iterable[T]) -> Iterator[T]:
         else:
             _put(ready, (None, StopIteration()), stopped)
 
-    threading.Thread(target=fill, daemon=True).start()
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
     try:
         while True:
             item, error = ready.get()
@@ -166,6 +167,8 @@ def prefetched(items: Iterable[T]) -> Iterator[T]:
             yield item
     finally:
         stopped.set()
+        # a thread that still runs when Python ends takes the process down with it
+        thread.join()
 
 
 def _put(ready: queue.Queue, item, stopped: threading.Event) -> bool:
