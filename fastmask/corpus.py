@@ -34,6 +34,7 @@ class Corpus:
         manifests: one for each directory.
         tokenizer: the tokenizer's record in them.
         tokens: int64 [blocks], tokens of each block, nearly.
+        digest: a hash of all that is in the shards.
         name: the directories, for messages.
 
     Raises:
@@ -45,6 +46,8 @@ class Corpus:
         sets = [open_shards(path, check_hashes=check_hashes) for path in _paths(shards)]
         self.manifests = [each.manifest for each in sets]
         self.tokenizer = _one_tokenizer(sets)
+        hashes = [[entry["sha256"] for entry in manifest["shards"]] for manifest in self.manifests]
+        self.digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
         self.name = ", ".join(str(each.path) for each in sets)
         blocks = list(_make_blocks(sets))
         self._blocks = [parts for parts, _ in blocks]
@@ -56,11 +59,6 @@ class Corpus:
     def read(self, block: int) -> Sentences:
         """The sentences of a block; OutputError names a shard that is damaged."""
         return _concatenated([_sentences(part) for part in self._blocks[block]])
-
-    def digest(self) -> str:
-        """A hash of all that is in the shards."""
-        hashes = [[entry["sha256"] for entry in manifest["shards"]] for manifest in self.manifests]
-        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Part:
 
 
 def _make_blocks(sets: Sequence[ShardSet]) -> Iterator[tuple[tuple[Part, ...], int]]:
-    """All sentences as blocks, in corpus order, and the tokens of each: those of a part are its share of its shard's."""
+    """Every block and how many tokens it has, in corpus order; a part has its share of its shard's tokens."""
     parts: list[Part] = []
     tokens = base = 0
     for shards in sets:
