@@ -6,11 +6,13 @@ import functools
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 import click
 
 from . import __version__
 from .config import CONFIGS, KERNELS, METHODS, PRECISIONS, TRAINED_DTYPES, FinetuneConfig, ScoreConfig
+from .config_pretrain import BATCH_SIZE, EPOCHS, PRETRAIN_PRECISIONS, PretrainConfig
 from .errors import FastmaskError
 from .options import options_of
 
@@ -77,6 +79,28 @@ finetune_options = options_of(
     dtype={"type": click.Choice(TRAINED_DTYPES)},
     on_error=_SPECIAL["on_error"],
 )
+PRETRAIN_HELP = {
+    "init": "Model to start from, a directory or a hub id; an encoder without a masked-language-model head gets one.",
+    "batch_size": f"Sequences a step, over all processes; {BATCH_SIZE} without it and --batch-tokens.",
+    "batch_tokens": "Instead: tokens a step.",
+    "part_tokens": "Tokens of one forward and backward pass; larger steps accumulate gradients.",
+    "max_steps": "Optimizer steps.",
+    "epochs": f"Instead: passes over the data; {EPOCHS} without either.",
+    "save_every": "Steps between checkpoints.",
+    "eval": "Shards to measure the held-out loss on at each checkpoint; may be repeated.",
+    **{name: FINETUNE_HELP[name] for name in ("lr", "warmup", "weight_decay")},
+    "max_length": "Longest sequence in tokens.",
+    "precision": "Of the matrix products; auto is bfloat16 where the device is fast at it.",
+    **{name: FINETUNE_HELP[name] for name in ("device", "seed")},
+    "overwrite": "Begin again if OUT was made with another configuration.",
+}
+pretrain_options = options_of(
+    PretrainConfig,
+    PRETRAIN_HELP,
+    init={"required": True},
+    precision={"type": click.Choice(PRETRAIN_PRECISIONS)},
+)
+RESUMABLE = ("score", "pretrain")
 MODEL_FIELDS = ("model", "method", "threshold", "mask_rate", "stop_words", "max_length", "precision")
 explain_options = options_of(ScoreConfig, {name: SCORE_HELP[name] for name in MODEL_FIELDS}, **_SPECIAL)
 
@@ -91,6 +115,13 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
+def _live() -> Callable[[str], None] | None:
+    """Shows lines in the place of each other where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda line: click.echo(f"\r{line}\x1b[K\r", nl=False, err=True)
+
+
 def command(function):
     """``--debug``, and one line instead of a traceback for whatever goes wrong."""
 
@@ -102,7 +133,7 @@ def command(function):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
-            again = "; the same command goes on from here" if function.__name__ == "score" else ""
+            again = "; the same command goes on from here" if function.__name__ in RESUMABLE else ""
             _say(f"fastmask: stopped{again}")
             _leave(130)
         except BrokenPipeError:
@@ -235,6 +266,22 @@ def finetune(train, out, quiet, **options):
     from .train.classify import finetune as run
 
     run(FinetuneConfig(train=train, out=out, **options), (lambda line: None) if quiet else _say)
+
+
+@command
+@click.argument("shards", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, help="Directory of the run, and of the model in the end.")
+@pretrain_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def pretrain(shards, out, quiet, **options):
+    """Train a masked-language model on SHARDS, directories of fastmask score.
+
+    A run that was stopped goes on when the same command is given again. Several processes train together under
+    torchrun --nproc-per-node N -m fastmask pretrain ...
+    """
+    from .train.mlm import pretrain as run
+
+    run(PretrainConfig(shards=shards, out=out, **options), *((lambda line: None, None) if quiet else (_say, _live())))
 
 
 def main() -> None:

@@ -209,23 +209,26 @@ def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
     return model.eval()
 
 
-def load_pretrained(files: ModelFiles, dtype: torch.dtype, **overrides) -> tuple[torch.nn.Module, list[str]]:
-    """Loads a sequence classifier and the sorted names of parameters that the weights lack (random, then).
+def load_pretrained(
+    files: ModelFiles, dtype: torch.dtype, *, task: str = "SequenceClassification", **overrides
+) -> tuple[torch.nn.Module, list[str]]:
+    """Loads a model with a head and the sorted names of parameters that the weights lack (random, then).
 
     Args:
         files: the model.
         dtype: dtype of the weights; transformers would otherwise take the one in the config.
+        task: which head, as transformers' ``AutoModelFor...`` classes name it.
         overrides: configuration values to replace.
 
     Raises:
         ModelError: the weights are damaged, do not fit the config, or the architecture is unknown.
     """
     _check_readable(files)
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     try:
         with quiet_transformers():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
                 files.dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **overrides,
             )  # fmt: skip

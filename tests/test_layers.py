@@ -18,6 +18,7 @@ ALLOWED = {
     # what every stage may know: records, settings, errors
     "errors": set(),
     "config": {"errors"},
+    "config_pretrain": {"config"},
     "records": set(),
     # text to ids
     "formats": {"errors"},
@@ -69,7 +70,8 @@ ALLOWED = {
     "meter": set(),
     "show": set(),
     "options": set(),
-    "cli": {"", "api", "config", "dataset", "errors", "meter", "options", "pipeline", "shards", "show", "train"},
+    "cli": {"", "api", "config", "config_pretrain", "dataset", "errors", "meter", "options", "pipeline", "shards",
+            "show", "train"},
     "__main__": {"cli"},
     "__init__": {"api", "config", "dataset", "errors", "pipeline", "stream", "torch_stream"},
 }  # fmt: skip
@@ -188,7 +190,7 @@ def test_what_help_needs_is_light(name):
 def test_commands_import_inside():
     tree = tree_of(ROOT / "fastmask" / "cli.py")
     own = {module or "" for dots, module, _ in imports_of(tree, top_level=True) if dots}
-    assert own == {"", "config", "errors", "options"}
+    assert own == {"", "config", "config_pretrain", "errors", "options"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["--version"]])

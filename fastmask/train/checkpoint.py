@@ -41,8 +41,9 @@ def save_model(
     dtype: torch.dtype,
     documents: dict[str, dict] | None = None,
     overwrite: bool = False,
+    tensors: dict[str, dict[str, torch.Tensor]] | None = None,
 ) -> Path:
-    """Writes config.json, model.safetensors and the tokenizer, plus JSON documents, in one atomic rename.
+    """Writes config.json, model.safetensors and the tokenizer, plus other files, in one atomic rename.
 
     Args:
         model: a transformers model; it is not changed.
@@ -51,10 +52,14 @@ def save_model(
         dtype: dtype of the stored weights, which the config then names.
         documents: file name -> JSON-ready content.
         overwrite: replace what is there.
+        tensors: file name -> more tensors, in safetensors' format.
 
     Raises:
         OutputError: ``out`` is taken or cannot be written.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     path = check_free(out, overwrite)
     fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
@@ -64,8 +69,12 @@ def save_model(
             tokenizer.save_pretrained(fresh)
             for name, document in (documents or {}).items():
                 (fresh / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            for name, named in (tensors or {}).items():
+                save_file(named, fresh / name)
             _settle(fresh)
             _replace(fresh, path)
+    except SafetensorError as error:  # a full disk, too
+        raise OutputError(f"cannot write {path}: {error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return path

@@ -1,17 +1,19 @@
 """The training loop in nanoGPT's order, as functions: set the rate, forward, backward, clip, step, clear.
 
-Nothing here knows what is trained: a *model step* is any callable from a batch to a scalar loss tensor.
+Nothing here knows what is trained: a *model step* is any callable from a batch, or a part of one, to a scalar loss
+tensor. The gradients of a batch's parts, and of the ranks that train together, add up to one step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..errors import FastmaskError
+from .ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +22,10 @@ Batch = TypeVar("Batch")
 
 CLIP_NORM = 1.0
 SORT_WINDOW = 50
+
+
+class Diverged(FastmaskError):
+    """A loss or gradient that is not finite."""
 
 
 def seed_everything(seed: int) -> np.random.Generator:
@@ -123,45 +129,67 @@ class WeightAverage:
             parameter.copy_(value)
 
 
+def whole(batch: Batch) -> Sequence[Batch]:
+    """A batch as the only part of itself."""
+    return (batch,)
+
+
 def train(
     model_step: Callable[[Batch], torch.Tensor],
     batches: Iterable[Batch],
     optimizer: torch.optim.Optimizer,
     schedule: Callable[[int], float],
     first_step: int = 0,
+    parts: Callable[[Batch], Sequence[Batch]] = whole,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[int, float]]:
     """Trains on every batch and yields ``(step, loss)`` after each; the caller decides what happens between.
 
     Args:
-        model_step: batch -> scalar loss with a graph.
+        model_step: part of a batch -> scalar loss with a graph. The step's loss is the sum over the batch's parts,
+            averaged over ranks.
         batches: consumed lazily, one a step.
         optimizer: its groups' ``lr`` at the call is the peak rate that the schedule scales.
         schedule: step -> factor of the peak rate.
         first_step: number of the first batch's step, for later epochs and resumed runs.
+        parts: batch -> what goes through the model at a time; gradients are accumulated over them.
+        ranks: the processes that take each step together.
 
     Raises:
-        FastmaskError: the loss is not finite; the weights are those before the step.
+        Diverged: the loss or the gradient is not finite; the weights are those before the step.
     """
     peaks = [group.setdefault("peak_lr", group["lr"]) for group in optimizer.param_groups]
     for step, batch in enumerate(batches, first_step):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * schedule(step)
-        yield step, train_step(model_step, batch, optimizer, step)
+        yield step, train_step(model_step, parts(batch), optimizer, step, ranks)
 
 
 def train_step(
-    model_step: Callable[[Batch], torch.Tensor], batch: Batch, optimizer: torch.optim.Optimizer, step: int
+    model_step: Callable[[Batch], torch.Tensor],
+    parts: Sequence[Batch],
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    ranks: Ranks = ALONE,
 ) -> float:
-    """Forward, backward, clip to norm 1, step, clear: one update, returning the loss before it."""
+    """Forward and backward of each part, clip to norm 1, step, clear: one update, returning the loss before it."""
     import torch
 
-    loss = model_step(batch)
-    value = float(loss.detach())
-    if not np.isfinite(value):
-        raise FastmaskError(f"training diverged: the loss is {value} at step {step}; try a lower --lr")
-    loss.backward()
+    losses = []
+    for number, part in enumerate(parts, 1):
+        with ranks.exchanging(number == len(parts)):
+            loss = model_step(part)
+            loss.backward()
+        losses.append(loss.detach())
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+    # looked at once a step, so that a device is not waited for in between
+    value, norm = ranks.mean(torch.stack([torch.stack(losses).sum(), norm])).tolist()
+    if not np.isfinite([value, norm]).all():
+        optimizer.zero_grad(set_to_none=True)
+        what = "gradient's norm" if np.isfinite(value) else "loss"
+        bad = norm if np.isfinite(value) else value
+        raise Diverged(f"training diverged: the {what} is {bad} at step {step}; try a lower --lr")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return value

@@ -31,6 +31,7 @@ class PackedTensors:
         cu_seqlens: [B + 1], where each sequence starts; the last is T.
         padded_index: [B, L], token of each padded place; past a sequence's end, its first token.
         real: bool [B, L], the places that hold a token.
+        is_padded: whether some place holds none.
     """
 
     input_ids: torch.Tensor
@@ -39,6 +40,7 @@ class PackedTensors:
     cu_seqlens: torch.Tensor
     padded_index: torch.Tensor
     real: torch.Tensor
+    is_padded: bool
 
 
 def pack(sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], device: str = "cpu") -> PackedTensors:
@@ -61,6 +63,7 @@ def pack(sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], dev
         cu_seqlens=tensor(starts),
         padded_index=tensor(index),
         real=tensor(real),
+        is_padded=not real.all(),
     )
 
 
@@ -82,7 +85,7 @@ def packed_attention(module, query, key, value, attention_mask, scaling, dropout
 
     index = packing.padded_index
     padded = [states[0].transpose(0, 1)[index].transpose(1, 2) for states in (query, key, value)]
-    mask = None if bool(packing.real.all()) else packing.real[:, None, None, :]
+    mask = packing.real[:, None, None, :] if packing.is_padded else None
     context = torch.nn.functional.scaled_dot_product_attention(
         *padded, attn_mask=mask, dropout_p=dropout, scale=scaling
     )

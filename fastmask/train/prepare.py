@@ -54,7 +54,7 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     hard = _read(config, config.train)
     soft = soft_rows(_read(config, config.distill), config.spans, rng) if config.distill else []
     files = {path: _read(config, (path,)) for path in (*config.dev, *config.test)}
-    device = _device(config.device)
+    device = choose_device(config.device)
     teacher = None if config.teacher is None else load_teacher(config.teacher, device)
     if config.init is None:
         model, tokenizer, class_names = _from_scratch(config, hard, soft, teacher, report)
@@ -147,7 +147,8 @@ def _labels(class_names: tuple[str, ...]) -> dict:
     }
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """The device that ``--device`` means, cpu or cuda; FastmaskError when there is no CUDA device to take."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():

@@ -1,0 +1,181 @@
+"""Training sequences to the batches of a step: corrupted, sorted by length, packed into parts, ahead of time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from ..corruption import corrupt
+from ..sequences import Example
+from .packed import PackedTensors, pack
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..stream import TrainingStream
+
+AHEAD = 2
+"""Batches that wait for the model."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What goes through the model at a time: B sequences with M masked tokens.
+
+    Attributes:
+        packed: the corrupted sequences.
+        at: int64 [M], places of the masked tokens in ``packed.input_ids``.
+        labels: int64 [M], the ids that were there.
+    """
+
+    packed: PackedTensors
+    at: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """This rank's share of a step: its parts, numbers of real tokens and of masked ones, and the stream after it."""
+
+    parts: tuple[Part, ...]
+    tokens: int
+    masked: int
+    position: dict
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Makes parts of examples.
+
+    Attributes:
+        seed: of the corruption.
+        mask_id, ordinary: id of [MASK], and int32 [K] the ids that may replace a token.
+        part_tokens: about how many tokens a part has.
+        device: where the tensors go.
+    """
+
+    seed: int
+    mask_id: int
+    ordinary: np.ndarray
+    part_tokens: int
+    device: str
+
+    def parts(self, items: list[tuple[int, Example]]) -> tuple[Part, ...]:
+        """``(epoch, example)`` pairs, in any order of length, as parts of sequences of like length."""
+        corrupted = [ids for epoch, group in groupby(items, itemgetter(0))
+                     for ids in self._corrupted(epoch, [example for _, example in group])]  # fmt: skip
+        lengths = np.array([len(ids) for ids in corrupted])
+        order = np.argsort(-lengths, kind="stable")
+        begins = np.cumsum(lengths[order]) - lengths[order]
+        total = int(lengths.sum())
+        # equal shares: a small last part would keep the device as busy as a full one
+        share = begins * -(-total // self.part_tokens) // total
+        groups = np.split(order, np.flatnonzero(np.diff(share)) + 1)
+        return tuple(self._part([items[i][1] for i in rows], [corrupted[i] for i in rows]) for rows in groups)
+
+    def _corrupted(self, epoch: int, examples: list[Example]) -> list[np.ndarray]:
+        """One int32 [n] for each example."""
+        lengths = np.array([len(example) for example in examples])
+        keys = (np.concatenate([getattr(example, name) for example in examples])
+                for name in ("row", "sentence", "position"))  # fmt: skip
+        ids = np.concatenate([example.input_ids for example in examples])
+        out = corrupt(ids, _places(examples, lengths), *keys, seed=self.seed, epoch=epoch, mask_id=self.mask_id,
+                      ordinary=self.ordinary)  # fmt: skip
+        return np.split(out, np.cumsum(lengths)[:-1])
+
+    def _part(self, examples: list[Example], corrupted: list[np.ndarray]) -> Part:
+        import torch
+
+        at = _places(examples, np.array([len(ids) for ids in corrupted]))
+        labels = np.concatenate([example.input_ids for example in examples])[at].astype(np.int64)
+        types = np.zeros(sum(map(len, corrupted)), np.int64)
+        packed = pack(corrupted, [types], self.device)
+        return Part(packed, *(torch.from_numpy(array).to(self.device) for array in (at, labels)))
+
+
+def _places(examples: list[Example], lengths: np.ndarray) -> np.ndarray:
+    """int64 [M], masked places in the examples laid end to end."""
+    begins = np.cumsum(lengths) - lengths
+    masks = [len(example.at) for example in examples]
+    return np.concatenate([example.at for example in examples]).astype(np.int64) + np.repeat(begins, masks)
+
+
+def batches_of(stream: TrainingStream, builder: Builder, size: int | None, tokens: int | None) -> Iterator[Batch]:
+    """Without end: each of ``size`` sequences of the stream, or of as many as it takes to reach ``tokens`` tokens."""
+    items = iter(stream)
+    while True:
+        taken = list(islice(items, size)) if size else list(_until(items, tokens))
+        real, masked = (sum(len(value) for value in values) for values in
+                        ([e for _, e in taken], [e.at for _, e in taken]))  # fmt: skip
+        yield Batch(builder.parts(taken), real, masked, stream.state_dict())
+
+
+def _until(items: Iterator[tuple[int, Example]], tokens: int) -> Iterator[tuple[int, Example]]:
+    while tokens > 0:
+        item = next(items)
+        tokens -= len(item[1])
+        yield item
+
+
+def held_out_parts(stream: TrainingStream, builder: Builder) -> Iterator[Part]:
+    """This rank's sequences, each once, in the corruption of epoch 0: the same at every measurement."""
+    items, several = ((0, example) for example in stream.epoch(0)), 8 * builder.part_tokens
+    while taken := list(_at_most(items, several)):
+        yield from builder.parts(taken)
+
+
+def _at_most(items: Iterator[tuple[int, Example]], tokens: int) -> Iterator[tuple[int, Example]]:
+    for item in items:
+        yield item
+        tokens -= len(item[1])
+        if tokens <= 0:
+            return
+
+
+def prefetched(items: Iterable[T]) -> Iterator[T]:
+    """The same items, made by a thread up to AHEAD of them in advance; its error comes where its item would."""
+    ready: queue.Queue = queue.Queue(AHEAD)
+    stopped = threading.Event()
+
+    def fill() -> None:
+        try:
+            for item in items:
+                if not _put(ready, (item, None), stopped):
+                    return
+        except BaseException as error:
+            _put(ready, (None, error), stopped)
+        else:
+            _put(ready, (None, StopIteration()), stopped)
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stopped.set()
+        # a thread that still runs when Python ends takes the process down with it
+        thread.join()
+
+
+def _put(ready: queue.Queue, item, stopped: threading.Event) -> bool:
+    while not stopped.is_set():
+        try:
+            ready.put(item, timeout=0.1)
+            return True
+        except queue.Full:
+            continue
+    return False

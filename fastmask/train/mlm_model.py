@@ -1,0 +1,87 @@
+"""Masked-language models of the packed families: loading, and the loss with decoder rows at masked positions only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import ModelError
+from ..models import ModelFiles, load_pretrained
+from .packed import PACKED_FAMILIES, enable_packing, hidden_states, runs_packed
+
+if TYPE_CHECKING:
+    from .mlm_batches import Part
+
+HEADS = ("cls.", "lm_head.", "vocab_", "generator_")
+"""How the names of the heads' parameters begin."""
+
+
+def load_masked_lm(files: ModelFiles) -> tuple[torch.nn.Module, list[str]]:
+    """The masked-language model in ``files``, float32, on the CPU, packing enabled.
+
+    An encoder without a head, such as a classifier's, gets a new one whose decoder is the word embeddings.
+
+    Returns:
+        The model, and the names of the head's parameters that are new.
+
+    Raises:
+        ModelError: it cannot be loaded, its weights lack more than the head, or its family does not run packed.
+    """
+    model, missing = load_pretrained(files, torch.float32, task="MaskedLM")
+    for name in missing:
+        if not name.startswith(HEADS):
+            raise ModelError(f"{files.name}: its weights lack {name}")
+    if not runs_packed(model):
+        kind = model.config.model_type
+        raise ModelError(f"{files.name}: a model of type {kind}; {', '.join(PACKED_FAMILIES)} can be pre-trained")
+    if missing and not model.config.tie_word_embeddings:
+        # a decoder of its own, drawn at random, would have to learn every word again
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
+    return enable_packing(model), missing
+
+
+def vocabulary_logits(model: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """The head of a masked-language model: last hidden states [M, hidden] -> logits [M, V]."""
+    family = model.config.model_type
+    if family == "bert":
+        return model.cls(hidden)
+    if family == "roberta":
+        return model.lm_head(hidden)
+    if family == "electra":
+        return model.generator_lm_head(model.generator_predictions(hidden))
+    transformed = model.activation(model.vocab_transform(hidden))
+    return model.vocab_projector(model.vocab_layer_norm(transformed))
+
+
+class MaskedLoss(torch.nn.Module):
+    """A masked-language model as a module from a part of a batch to the sum of its masked tokens' cross-entropies.
+
+    Args:
+        model: of ``load_masked_lm``.
+        dtype: dtype of the matrix products; float32 is no autocast.
+    """
+
+    def __init__(self, model: torch.nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, part: Part) -> torch.Tensor:
+        """float32 scalar; 0, with a graph, where nothing is masked."""
+        kind = part.packed.input_ids.device.type
+        with torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32):
+            hidden = hidden_states(self.model.base_model, part.packed)[part.at]
+            logits = vocabulary_logits(self.model, hidden)
+        return torch.nn.functional.cross_entropy(logits.float(), part.labels, reduction="sum")
+
+
+def product_dtype(precision: str, device: str) -> torch.dtype:
+    """The dtype that a precision of PRETRAIN_PRECISIONS means on a device."""
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,209 @@
+"""The directory of a training run: its settings, its log, checkpoints from which it goes on, and the model at the end.
+
+``OUT/run.json`` what decides the result; ``OUT/log.jsonl`` one line a step; ``OUT/checkpoint-N/`` the model after N
+steps, with what training goes on from; at the end the model itself in ``OUT``, and ``OUT/pretrain.json``, written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..durable import FileLock, os_errors_named, remove, remove_temporaries, sync_directory, write_atomically
+from ..errors import ModelError, OutputError
+from ..journal import differences
+from .checkpoint import check_free, save_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from .ranks import Ranks
+
+RUN, LOG, RESULT, LOCK = "run.json", "log.jsonl", "pretrain.json", ".fastmask-train.lock"
+TENSORS, DOCUMENT = "training.safetensors", "training.json"
+_CHECKPOINT = re.compile(r"checkpoint-(\d{8})")
+
+
+class TrainingRun:
+    """The directory ``out``, locked, to be used in a ``with``.
+
+    Args:
+        out: the directory.
+        header: ``config`` and whatever else decides the result, JSON-ready.
+        overwrite: begin again if a run of another header is there.
+
+    Attributes:
+        path: the directory.
+        result: content of RESULT if the run is finished, else None.
+
+    Raises:
+        OutputError: it cannot be written, is in use, holds something else, or a run with another header.
+    """
+
+    def __init__(self, out: str, header: dict, overwrite: bool):
+        self.path, self.header = Path(out), header
+        self.result: dict | None = None
+        with os_errors_named(self.path):
+            # the lock alone is left by a run that was killed before it wrote anything
+            check_free(out, overwrite or any((self.path / name).is_file() for name in (RUN, LOCK)))
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock = FileLock(self.path / LOCK)
+            except BlockingIOError:
+                raise OutputError(f"{out}: another fastmask run is writing here") from None
+            try:
+                self._prepare(overwrite)
+            except BaseException:
+                self._lock.release()
+                raise
+
+    def __enter__(self) -> TrainingRun:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._lock.release()
+
+    def _prepare(self, overwrite: bool) -> None:
+        remove_temporaries(self.path)
+        for half_written in self.path.glob(".checkpoint-*"):
+            shutil.rmtree(half_written)
+        if (self.path / RUN).is_file():
+            if not (changed := differences(_document(self.path / RUN), self.header)):
+                self.result = _document(self.path / RESULT) if (self.path / RESULT).is_file() else None
+                return
+            if not overwrite:
+                raise OutputError(f"{self.path}: made with other settings: {'; '.join(changed)} "
+                                  "(--overwrite begins again)")  # fmt: skip
+        # first of all it must not look finished
+        remove(self.path, [self.path / name for name in (RESULT, RUN, LOG)])
+        self._remove_checkpoints()
+        write_atomically(self.path / RUN, json.dumps(self.header, indent=2).encode() + b"\n")
+
+    @property
+    def last(self) -> Path | None:
+        """The last complete checkpoint."""
+        return max(self._checkpoints(), default=None)
+
+    def _checkpoints(self) -> list[Path]:
+        return [path for path in self.path.iterdir() if _CHECKPOINT.fullmatch(path.name)]
+
+    def save(self, step: int, model, tokenizer, tensors: dict[str, torch.Tensor], document: dict) -> None:
+        """Writes the checkpoint after ``step`` steps, then removes earlier ones.
+
+        Raises:
+            OutputError: it cannot be written; the one before is kept.
+        """
+        import torch
+
+        name = f"checkpoint-{step:08d}"
+        save_model(model, tokenizer, self.path / name, torch.float32, {DOCUMENT: document}, tensors={TENSORS: tensors},
+                   overwrite=True)  # fmt: skip
+        self._remove_checkpoints(keep=name)
+
+    def _remove_checkpoints(self, keep: str = "") -> None:
+        for path in self._checkpoints():
+            if path.name != keep:
+                shutil.rmtree(path)
+
+    def finish(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, result: dict) -> None:
+        """Puts the model into the directory itself, then RESULT, and removes the checkpoints.
+
+        Raises:
+            OutputError: it cannot be written; the last checkpoint is kept.
+        """
+        import torch
+
+        made = save_model(model, tokenizer, self.path / ".checkpoint-model", torch.float32, overwrite=True)
+        with os_errors_named(self.path):
+            for file in made.iterdir():
+                os.replace(file, self.path / file.name)
+            sync_directory(self.path)
+            made.rmdir()
+            write_atomically(self.path / RESULT, json.dumps(result, indent=2).encode() + b"\n")
+            self._remove_checkpoints()
+
+
+class Log:
+    """OUT/log.jsonl: one JSON object a line. Lines past ``steps`` steps, of a run that was killed, go.
+
+    Raises:
+        OutputError: it cannot be written; also ``write``.
+    """
+
+    def __init__(self, path: Path, steps: int):
+        self.path = path
+        with os_errors_named(path):
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+            write_atomically(path, b"".join(line for line in lines if _step_of(line) <= steps))
+            self._file = path.open("a", encoding="utf-8")
+
+    def write(self, **fields: Any) -> None:
+        """Appends a line, which another process sees at once."""
+        with os_errors_named(self.path):
+            self._file.write(json.dumps(fields) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):  # cut short by a kill
+        return float("inf")
+
+
+def training_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict:
+    """Optimizer state by parameter name, and every rank's random state; call on all ranks."""
+    import torch
+
+    own = {"cpu": torch.get_rng_state()}
+    if ranks.device.startswith("cuda"):
+        own["cuda"] = torch.cuda.get_rng_state(ranks.device)
+    random = {f"random.{rank}.{kind}": state for rank, states in enumerate(ranks.gather(own))
+              for kind, state in states.items()}  # fmt: skip
+    state = {f"optimizer.{name}.{key}": value.contiguous() for name, parameter in model.named_parameters()
+             for key, value in optimizer.state[parameter].items()}  # fmt: skip
+    return {**state, **random}
+
+
+def restore(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict:
+    """Sets optimizer and random state to a checkpoint's (the model's weights are loaded from it as any model's are).
+
+    Returns:
+        The document that was saved with it.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(checkpoint / TENSORS)
+        for name, parameter in model.named_parameters():
+            optimizer.state[parameter] = {key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
+                                          for key in ("step", "exp_avg", "exp_avg_sq")}  # fmt: skip
+        torch.set_rng_state(tensors[f"random.{ranks.rank}.cpu"])
+        if ranks.device.startswith("cuda"):
+            torch.cuda.set_rng_state(tensors[f"random.{ranks.rank}.cuda"], ranks.device)
+        return _document(checkpoint / DOCUMENT)
+    except (SafetensorError, KeyError, OSError) as error:
+        raise ModelError(f"{checkpoint}: is damaged, remove it to begin again ({error})") from error
+
+
+def _document(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise OutputError(f"{path}: is damaged: {error}") from error
