@@ -1,6 +1,6 @@
 """fastmask: exact, fast selective masking for task-adaptive pre-training.
 
-``score``, ``score_corpus``, ``open_shards`` and ``ScoreConfig`` are imported when first used.
+The names in ``_HOMES`` are imported when first used.
 """
 
 __version__ = "0.1.0"
@@ -11,6 +11,8 @@ _HOMES = {
     "score_corpus": "pipeline",
     "repair": "pipeline",
     "open_shards": "dataset",
+    "TrainingStream": "stream",
+    "TorchStream": "torch_stream",
     "ScoreConfig": "config",
     "FastmaskError": "errors",
 }

@@ -50,6 +50,11 @@ ALLOWED = {
     "journal": {"errors", "schema"},
     "shards": {"durable", "errors", "journal", "records", "schema"},
     "dataset": {"errors", "schema"},
+    # shards to training sequences
+    "corruption": set(),
+    "sequences": {"errors"},
+    "stream": {"dataset", "errors", "schema", "sequences"},
+    "torch_stream": {"sequences", "stream"},
     # what puts stages together
     "control": {"config", "dataset", "decide", "errors", "records", "schema"},
     "loading": {"config", "decide", "engine", "errors", "models", "template"},
@@ -65,7 +70,7 @@ ALLOWED = {
     "options": set(),
     "cli": {"", "api", "config", "dataset", "errors", "meter", "options", "pipeline", "shards", "show", "train"},
     "__main__": {"cli"},
-    "__init__": {"api", "config", "dataset", "errors", "pipeline"},
+    "__init__": {"api", "config", "dataset", "errors", "pipeline", "stream", "torch_stream"},
 }  # fmt: skip
 """Module -> the modules of fastmask it may import; "" is the package itself, for the version."""
 

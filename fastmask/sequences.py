@@ -1,0 +1,185 @@
+"""Sentences of shards to training sequences: joined up to a length, framed by special tokens, masks kept in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from .errors import FastmaskError
+
+FRAME = 2
+"""Special tokens around a sequence."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One training sequence of n tokens, m of them masked.
+
+    Attributes:
+        input_ids: int32 [n], special tokens included, not corrupted.
+        at: int32 [m], masked places in ``input_ids``, ascending.
+        row: int64 [m], sentence: int32 [m], position: int32 [m]: the key of each masked token, which decides what it
+            becomes (``corruption.corrupt``).
+    """
+
+    input_ids: np.ndarray
+    at: np.ndarray
+    row: np.ndarray
+    sentence: np.ndarray
+    position: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The special tokens of a sequence: ``first`` in front, ``last`` at its end and between packed documents."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, special_ids: Mapping[str, int | None], name: str) -> Frame:
+        """[CLS] and [SEP], or <s> and </s>, of the special ids in a manifest (id by role).
+
+        Args:
+            special_ids: the tokenizer's.
+            name: the tokenizer's name, for messages.
+
+        Raises:
+            FastmaskError: the tokenizer has neither.
+        """
+        ids = []
+        for roles in (("cls", "bos"), ("sep", "eos")):
+            known = [special_ids[role] for role in roles if special_ids.get(role) is not None]
+            if not known:
+                raise FastmaskError(f"{name}: the tokenizer has no {' or '.join(roles)} token to put around a sequence")
+            ids.append(known[0])
+        return cls(*ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sentences:
+    """N sentences with T tokens, M of them masked, in corpus order.
+
+    Attributes:
+        row: int64 [N], sentence: int32 [N]: which document, which sentence of it.
+        offsets: int64 [N + 1] into ``input_ids`` int32 [T].
+        mask_offsets: int64 [N + 1] into ``mask_index`` int32 [M], masked positions of each sentence, ascending.
+    """
+
+    row: np.ndarray
+    sentence: np.ndarray
+    offsets: np.ndarray
+    input_ids: np.ndarray
+    mask_offsets: np.ndarray
+    mask_index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+class Examples(Sequence[Example]):
+    """The training sequences of a run of sentences, each built when it is asked for.
+
+    Args:
+        sentences: none of them empty or longer than a sequence has room for.
+        starts, ends: int64 [E], the half-open range of sentences of each sequence.
+        frame: the special tokens.
+    """
+
+    def __init__(self, sentences: Sentences, starts: np.ndarray, ends: np.ndarray, frame: Frame):
+        self.sentences, self.starts, self.ends, self.frame = sentences, starts, ends, frame
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Example:
+        s, start, end = self.sentences, self.starts[index], self.ends[index]
+        first_token, first_mask = s.offsets[start], s.mask_offsets[start]
+        tokens = s.input_ids[first_token : s.offsets[end]]
+        row, lengths = s.row[start:end], np.diff(s.offsets[start : end + 1])
+        is_new = row[1:] != row[:-1]
+        before = np.concatenate([[0], np.cumsum(lengths[:-1] + is_new)])  # places of the sequence before a sentence
+        if is_new.any():
+            tokens = np.insert(tokens, np.cumsum(lengths[:-1])[is_new], self.frame.last)
+        input_ids = np.empty(len(tokens) + FRAME, np.int32)
+        input_ids[0], input_ids[1:-1], input_ids[-1] = self.frame.first, tokens, self.frame.last
+        masks = np.diff(s.mask_offsets[start : end + 1])
+        position = s.mask_index[first_mask : s.mask_offsets[end]].copy()  # a view would keep all sentences alive
+        at = (1 + np.repeat(before, masks) + position).astype(np.int32)
+        return Example(input_ids, at, np.repeat(row, masks), np.repeat(s.sentence[start:end], masks), position)
+
+
+def examples_of(
+    sentences: Sentences, *, max_length: int, frame: Frame, pack: bool = False, masked_only: bool = False
+) -> Examples:
+    """Joins sentences to training sequences, as the paper's authors do, or packs them.
+
+    Joined: ``[CLS] s1 s2 .. sk [SEP]``, consecutive sentences of one document, as many as fit. Packed: documents
+    follow each other in a sequence, ``[CLS] a1 a2 [SEP] b1 [SEP]``, a [SEP] after each document (FULL-SENTENCES of
+    RoBERTa, section 4.2), as many sentences as fit. Either way a sentence is not split; one longer than ``max_length``
+    less the two special tokens is cut on the right, and sentences without tokens are left out.
+
+    Args:
+        sentences: in corpus order; a document's are consecutive.
+        max_length: longest sequence, special tokens included.
+        frame: the special tokens.
+        pack: let documents share a sequence.
+        masked_only: leave out the sequences that have no masked token; they add nothing to the loss.
+
+    Raises:
+        FastmaskError: ``max_length`` has no room for a token.
+    """
+    room = check_room(max_length)
+    sentences = _fitted(sentences, room)
+    new_document = np.ones(len(sentences), bool)
+    new_document[1:] = sentences.row[1:] != sentences.row[:-1]
+    starts = _starts(np.diff(sentences.offsets), new_document, room, pack)
+    ends = np.append(starts[1:], len(sentences)) if len(starts) else starts
+    if masked_only:
+        masked = sentences.mask_offsets[ends] > sentences.mask_offsets[starts]
+        starts, ends = starts[masked], ends[masked]
+    return Examples(sentences, starts, ends, frame)
+
+
+def check_room(max_length: int) -> int:
+    """Ordinary tokens that a sequence has room for; FastmaskError when there is none."""
+    if max_length <= FRAME:
+        raise FastmaskError(f"max_length {max_length}: a sequence has {FRAME} special tokens and at least one other")
+    return max_length - FRAME
+
+
+def _fitted(s: Sentences, room: int) -> Sentences:
+    """Without empty sentences, and with the rest of those longer than ``room`` cut off."""
+    lengths, masks = np.diff(s.offsets), np.diff(s.mask_offsets)
+    input_ids, mask_index = s.input_ids, s.mask_index
+    if (lengths > room).any():
+        position = np.arange(len(input_ids)) - np.repeat(s.offsets[:-1] - s.offsets[0], lengths)
+        input_ids, keep = input_ids[position < room], mask_index < room
+        owner = np.repeat(np.arange(len(s)), masks)[keep]
+        mask_index, masks = mask_index[keep], np.bincount(owner, minlength=len(s))
+        lengths = np.minimum(lengths, room)
+    real = lengths > 0
+    offsets, mask_offsets = (np.concatenate([[0], np.cumsum(n[real])]) for n in (lengths, masks))
+    return Sentences(s.row[real], s.sentence[real], offsets, input_ids, mask_offsets, mask_index)
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def _starts(lengths, new_document, room, pack):
+    """int64 [E], the first sentence of each sequence: lengths int64 [N], 1 to room; new_document bool [N]."""
+    starts, count, used = np.empty(len(lengths), np.int64), 0, 0
+    for i in range(len(lengths)):
+        separator = 1 if new_document[i] else 0
+        fits = used + separator + lengths[i] <= room
+        if i > 0 and fits and (pack or not new_document[i]):
+            used += separator + lengths[i]
+        else:
+            starts[count] = i
+            count += 1
+            used = lengths[i]
+    return starts[:count].copy()
