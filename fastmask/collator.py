@@ -41,6 +41,7 @@ class SelectiveMaskCollator:
         max_length: longest sequence made of rows, special tokens included.
         seed: of the corruption.
         pack: let the rows of a batch share sequences, ``[CLS] a [SEP] b [SEP]``, as many as fit; for rows alone.
+        token_type_ids: give them, all 0; DistilBERT's models take none.
 
     Raises:
         ModelError: the tokenizer has no mask, padding, or framing token.
@@ -57,7 +58,7 @@ class SelectiveMaskCollator:
         self.max_length, self.seed, self.pack, self.epoch = max_length, seed, pack, 0
         self._mask_id, self._pad_id, self._vocab_size = special["mask"], special["pad"], len(tokenizer)
         self._frame, self._ordinary = Frame.of(special, name), ordinary_ids(len(tokenizer), special)
-        self._has_types = "token_type_ids" in tokenizer.model_input_names
+        self._token_type_ids = token_type_ids
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch, at least 0, of what comes without one."""
@@ -66,7 +67,7 @@ class SelectiveMaskCollator:
     def __call__(
         self, features: Sequence[Mapping] | Sequence[Example] | Sequence[tuple[int, Example]]
     ) -> dict[str, torch.Tensor]:
-        """``input_ids``, ``attention_mask``, ``labels`` and, if the tokenizer has them, ``token_type_ids``.
+        """``input_ids``, ``attention_mask``, ``labels`` and, unless turned off, ``token_type_ids``.
 
         All are int64 [B, L] with L the batch's longest sequence; ``labels`` are -100 but at masked tokens. With rows, B
         is the number of sequences that they make: fewer with ``pack``, and a row without tokens makes none.
@@ -84,7 +85,7 @@ class SelectiveMaskCollator:
             attention_mask[k, : len(example)] = 1
             labels[k, example.at] = example.input_ids[example.at]
         arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
-        if self._has_types:
+        if self._token_type_ids:
             arrays["token_type_ids"] = np.zeros(shape, np.int64)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
