@@ -13,10 +13,10 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, T
 
 from fastmask import SelectiveMaskCollator, TorchStream, TrainingStream
 
-BATCH_SIZE = 16
 
-
-def train(shards: str, model: PreTrainedModel, tokenizer, out: str, steps: int) -> Trainer:
+def train(
+    shards: str, model: PreTrainedModel, tokenizer, out: str, steps: int, batch_size: int = 32, lr: float = 2e-5
+) -> Trainer:
     """Trains ``model`` for ``steps`` batches and returns the trainer; documents' sentences are joined up to 128 tokens.
 
     The stream goes on for ever and says which epoch each sequence belongs to, so the collator draws what becomes of
@@ -26,8 +26,8 @@ def train(shards: str, model: PreTrainedModel, tokenizer, out: str, steps: int) 
     arguments = TrainingArguments(
         output_dir=out,
         max_steps=steps,
-        per_device_train_batch_size=BATCH_SIZE,
-        learning_rate=1e-3,
+        per_device_train_batch_size=batch_size,
+        learning_rate=lr,
         logging_steps=max(1, steps // 4),
         save_strategy="no",
         report_to=[],
@@ -36,7 +36,7 @@ def train(shards: str, model: PreTrainedModel, tokenizer, out: str, steps: int) 
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=TorchStream(stream, BATCH_SIZE),
+        train_dataset=TorchStream(stream, batch_size),
         data_collator=SelectiveMaskCollator(tokenizer),
     )
     trainer.train()

@@ -49,7 +49,15 @@ class SelectiveMaskCollator:
             not know, or no token of a batch is masked, so that its loss would be NaN.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int = 512, seed: int = 0, pack: bool = False):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int = 512,
+        seed: int = 0,
+        pack: bool = False,
+        token_type_ids: bool = True,
+    ):
         special, name = special_ids(tokenizer), tokenizer.name_or_path or "the tokenizer"
         for role in ("mask", "pad"):
             if special[role] is None:

@@ -179,7 +179,7 @@ def test_bad_settings(tokenizer, shards):
 def test_hugging_face_trainer_learns_from_the_example(shards, tokenizer, tmp_path):
     pytest.importorskip("accelerate")
     example = runpy.run_path(str(EXAMPLE))
-    trainer = example["train"](shards, tiny_bert(), tokenizer, str(tmp_path / "out"), 20)
+    trainer = example["train"](shards, tiny_bert(), tokenizer, str(tmp_path / "out"), 20, batch_size=4, lr=5e-3)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert trainer.state.global_step == 20 and len(losses) == 4
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.25

@@ -1,6 +1,7 @@
 """``fastmask evaluate``: figures against hand computation, other implementations and simulation; then the command."""
 
 import json
+import sys
 from itertools import product
 
 import numpy as np
@@ -224,6 +225,16 @@ def test_bad_input_is_one_line(test_file, arm_files, tmp_path):
     assert "cannot write" in lost.stderr and lost.exit_code == 1
     with pytest.raises(FastmaskError, match="cannot be read"):
         read_predictions(tmp_path, ("a", "b"))
+
+
+def test_packages_that_are_missing_are_named(monkeypatch, tmp_path):
+    report = compare({"a": runs(OLD)}, LABELS, resamples=100)
+    for name in ("scipy", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(FastmaskError, match=r"needs scipy; pip install 'fastmask\[evaluate\]'"):
+        compare({"a": runs(OLD)}, LABELS)
+    with pytest.raises(FastmaskError, match="needs matplotlib"):
+        draw(report, str(tmp_path / "p.png"))
 
 
 def test_pictures_of_any_report(tmp_path):

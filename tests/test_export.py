@@ -15,7 +15,7 @@ from fastmask import ScoreConfig, score_corpus
 from fastmask.config_tools import ExportConfig
 from fastmask.corruption import corrupt, ordinary_ids
 from fastmask.errors import FastmaskError, ModelError
-from fastmask.export import export_shards, fields_of
+from fastmask.export import _write_mds, export_shards, fields_of
 from fastmask.stream import TrainingStream
 
 DTYPES = {
@@ -157,6 +157,16 @@ def test_mds_by_its_layout(shards, expected, tmp_path):
     rows = read_mds(tmp_path / "mds")
     assert {name: np.asarray(value).dtype.str for name, value in rows[0].items()} == DTYPES
     check(rows, expected)
+
+
+def test_mds_is_what_its_own_writer_writes(tmp_path):
+    """Size and hash are those of MDSWriter (mosaicml-streaming 0.13.0) on the same three samples."""
+    table = np.zeros(3, fields_of(4, 2))
+    table["input_ids"], table["input_mask"] = [2, 4, 3, 0], [1, 1, 1, 0]
+    table["masked_lm_ids"][:, 0], table["masked_lm_positions"] = [77, 78, 79], [1, 0]
+    entry = _write_mds(tmp_path, 0, table)
+    hashes = {"sha1": "7ceec0088d14ceb2303d5b11883d00e48a9e3242"}
+    assert entry["raw_data"] == {"basename": "shard.00000.mds", "bytes": 519, "hashes": hashes}
 
 
 def test_mds_by_its_own_reader(shards, expected, tmp_path):

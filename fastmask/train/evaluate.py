@@ -44,8 +44,9 @@ def compare(
         differences without any spread, cannot tell (``sd``, ``p``, ``detectable``) is null.
 
     Raises:
-        FastmaskError: no rows, an arm without seeds, or arms of different shapes.
+        FastmaskError: no rows, an arm without seeds, arms of different shapes, or scipy is not installed.
     """
+    _scipy()
     labels = np.asarray(labels)
     predictions = {name: _stacked(name, runs, labels) for name, runs in arms.items()}
     counts = {name: len(runs) for name, runs in predictions.items()}
@@ -71,14 +72,21 @@ def compare(
     }
 
 
+def _scipy():
+    try:
+        from scipy import optimize, stats
+    except ImportError:
+        raise FastmaskError("a comparison needs scipy; pip install 'fastmask[evaluate]'") from None
+    return optimize, stats
+
+
 def detectable_difference(sd: float, seeds: int, power: float = POWER, level: float = LEVEL) -> float:
     """The true mean difference that a two-sided paired t test over ``seeds`` >= 2 pairs finds with this power.
 
     Args:
         sd: standard deviation of the paired differences.
     """
-    from scipy import optimize, stats
-
+    optimize, stats = _scipy()
     freedom = seeds - 1
     bound = stats.t.ppf(1 - level / 2, freedom)
     # the test's power is that of a z test averaged over the sample's sd, taken at its quantiles; scipy's own
@@ -171,8 +179,7 @@ def _sd(values: np.ndarray) -> float | None:
 
 
 def _difference(by_seed: np.ndarray, drawn: np.ndarray) -> dict:
-    from scipy import stats
-
+    _, stats = _scipy()
     by_seed = np.asarray(by_seed, np.float64)
     sd = _sd(by_seed)
     # without spread a t test divides by zero; rounding of equal differences is no spread
