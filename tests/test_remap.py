@@ -112,6 +112,15 @@ def test_sentences_by_hand(others, made):
     assert text[second["char_start"][0] : second["char_end"][-1]] == " terrible parking."
 
 
+def test_rows_without_a_document_keep_their_numbers(others, mr_tiny, tmp_path):
+    lines = ["Good food.", "", "Bad service.", "   ", "Never again!"]
+    (tmp_path / "c.txt").write_text("\n".join(lines))
+    score_corpus([str(tmp_path / "c.txt")], str(tmp_path / "out"), ScoreConfig(model=mr_tiny, method="random"))
+    found = list(remap_masks(tmp_path / "out", others["spaces"]))
+    assert [row["row"] for row in found] == [0, 2, 4]
+    check(tmp_path / "out", lines, others["spaces"], found)
+
+
 def test_texts_that_do_not_fit(others, made, tmp_path):
     out = made(TEXTS)
     tokenizer = others["trimmed"]

@@ -76,6 +76,7 @@ def draw(report: dict, path: str) -> None:
     accuracies = [[100 * value for value in report["arms"][name]["accuracy"]["values"]] for name in names]
     left.plot(names, accuracies, color="0.8", marker="o", markerfacecolor="C0", markeredgecolor="C0")
     left.plot(names, [sum(values) / len(values) for values in accuracies], "k_", markersize=30)
+    left.margins(x=0.15)
     left.set_ylabel(f"accuracy, {report['seeds']} seeds and their mean")
     for place, entry in enumerate(report["differences"]):
         mean, interval = entry["accuracy"]["mean"], entry["accuracy"]["interval"]
@@ -84,6 +85,7 @@ def draw(report: dict, path: str) -> None:
     right.axvline(0, color="0.6", linestyle=":")
     right.set_yticks(range(len(report["differences"])),
                      [f"{entry['arm']} - {entry['baseline']}" for entry in report["differences"]])  # fmt: skip
+    right.invert_yaxis()  # in the table's order
     right.set_xlabel("difference in accuracy, points, paired bootstrap 95 %")
     try:
         with os_errors_named(Path(path)):
