@@ -10,6 +10,7 @@ import numpy as np
 
 from .errors import FastmaskError
 
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 FRAME = 2
 """Special tokens around a sequence."""
 
@@ -68,8 +69,8 @@ class Sentences:
 
     Attributes:
         row: int64 [N], sentence: int32 [N]: which document, which sentence of it.
-        offsets: int64 [N + 1] into ``input_ids`` int32 [T].
-        mask_offsets: int64 [N + 1] into ``mask_index`` int32 [M], masked positions of each sentence, ascending.
+        offsets: int64 [N + 1] into ``input_ids`` int32 [T], from 0 to T.
+        mask_offsets: int64 [N + 1] into ``mask_index`` int32 [M], from 0 to M; ascending in each sentence.
     """
 
     row: np.ndarray
@@ -99,20 +100,9 @@ class Examples(Sequence[Example]):
         return len(self.starts)
 
     def __getitem__(self, index: int) -> Example:
-        s, start, end = self.sentences, self.starts[index], self.ends[index]
-        first_token, first_mask = s.offsets[start], s.mask_offsets[start]
-        tokens = s.input_ids[first_token : s.offsets[end]]
-        row, lengths = s.row[start:end], np.diff(s.offsets[start : end + 1])
-        is_new = row[1:] != row[:-1]
-        before = np.concatenate([[0], np.cumsum(lengths[:-1] + is_new)])  # places of the sequence before a sentence
-        if is_new.any():
-            tokens = np.insert(tokens, np.cumsum(lengths[:-1])[is_new], self.frame.last)
-        input_ids = np.empty(len(tokens) + FRAME, np.int32)
-        input_ids[0], input_ids[1:-1], input_ids[-1] = self.frame.first, tokens, self.frame.last
-        masks = np.diff(s.mask_offsets[start : end + 1])
-        position = s.mask_index[first_mask : s.mask_offsets[end]].copy()  # a view would keep all sentences alive
-        at = (1 + np.repeat(before, masks) + position).astype(np.int32)
-        return Example(input_ids, at, np.repeat(row, masks), np.repeat(s.sentence[start:end], masks), position)
+        s, frame = self.sentences, self.frame
+        arrays = s.row, s.sentence, s.offsets, s.input_ids, s.mask_offsets, s.mask_index
+        return Example(*_build(*arrays, self.starts[index], self.ends[index], frame.first, frame.last))
 
 
 def examples_of(
@@ -159,7 +149,7 @@ def _fitted(s: Sentences, room: int) -> Sentences:
     lengths, masks = np.diff(s.offsets), np.diff(s.mask_offsets)
     input_ids, mask_index = s.input_ids, s.mask_index
     if (lengths > room).any():
-        position = np.arange(len(input_ids)) - np.repeat(s.offsets[:-1] - s.offsets[0], lengths)
+        position = np.arange(len(input_ids)) - np.repeat(s.offsets[:-1], lengths)
         input_ids, keep = input_ids[position < room], mask_index < room
         owner = np.repeat(np.arange(len(s)), masks)[keep]
         mask_index, masks = mask_index[keep], np.bincount(owner, minlength=len(s))
@@ -169,7 +159,7 @@ def _fitted(s: Sentences, room: int) -> Sentences:
     return Sentences(s.row[real], s.sentence[real], offsets, input_ids, mask_offsets, mask_index)
 
 
-@nb.njit(nogil=True, cache=True, error_model="numpy")
+@nb.njit(**_JIT)
 def _starts(lengths, new_document, room, pack):
     """int64 [E], the first sentence of each sequence: lengths int64 [N], 1 to room; new_document bool [N]."""
     starts, count, used = np.empty(len(lengths), np.int64), 0, 0
@@ -183,3 +173,29 @@ def _starts(lengths, new_document, room, pack):
             count += 1
             used = lengths[i]
     return starts[:count].copy()
+
+
+@nb.njit(**_JIT)
+def _build(row, sentence, offsets, input_ids, mask_offsets, mask_index, start, end, first, last):
+    """The arrays of an Example: sentences ``start`` to ``end`` between ``first`` and ``last``, new memory all."""
+    documents = 1
+    for i in range(start + 1, end):
+        documents += row[i] != row[i - 1]
+    ids = np.empty(1 + offsets[end] - offsets[start] + documents, np.int32)
+    masks = mask_offsets[end] - mask_offsets[start]
+    at, position = np.empty(masks, np.int32), np.empty(masks, np.int32)
+    masked_row, masked_sentence = np.empty(masks, np.int64), np.empty(masks, np.int32)
+    ids[0], place, m = first, 1, 0
+    for i in range(start, end):
+        if i > start and row[i] != row[i - 1]:
+            ids[place] = last
+            place += 1
+        for k in range(mask_offsets[i], mask_offsets[i + 1]):
+            at[m], position[m] = place + mask_index[k], mask_index[k]
+            masked_row[m], masked_sentence[m] = row[i], sentence[i]
+            m += 1
+        for k in range(offsets[i], offsets[i + 1]):
+            ids[place] = input_ids[k]
+            place += 1
+    ids[place] = last
+    return ids, at, masked_row, masked_sentence, position

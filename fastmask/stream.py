@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import count
-from os import PathLike, fspath
 
 import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
-from .dataset import ShardSet, open_shards
-from .errors import FastmaskError, OutputError
-from .schema import MANIFEST, ROW_GROUP, list_lengths
-from .sequences import Example, Examples, Frame, Sentences, check_room, examples_of
+from .corpus import BLOCK_TOKENS, Corpus
+from .errors import FastmaskError
+from .sequences import Example, Examples, Frame, check_room, examples_of
 
-BLOCK_TOKENS = 2**18
-"""A block is a run of sentences with at least as many tokens, in row groups; sequences do not cross its border."""
-WINDOW_TOKENS = 2**23
+WINDOW_TOKENS = 2**22
 """Tokens of the blocks that are in memory, and shuffled, together."""
-COLUMNS = ["row", "sentence", "input_ids", "mask_index"]
 
 
 class TrainingStream:
     """An endless iterator of ``(epoch, Example)`` over finished shard directories.
 
-    **Order.** Sentences are taken in *blocks*: neighbouring row groups (16,384 rows, or what a shard has) with at least
-    BLOCK_TOKENS tokens, which never depend on the epoch. In each epoch the blocks are shuffled and taken in *windows*
-    of WINDOW_TOKENS tokens (at least one block); the sequences of a window are shuffled and come out. The order is a
-    pure function of the shards, ``seed`` and epoch. Without ``shuffle`` it is the corpus's own in every epoch.
+    **Order.** Sentences are joined within *blocks* (``corpus.Corpus``), so the sequences are the same in every epoch.
+    In each epoch the blocks are shuffled and taken in *windows* of WINDOW_TOKENS tokens (at least one block); the
+    sequences of a window are shuffled and come out. The order is a pure function of the sentences, ``seed`` and
+    epoch: shards with the same sentences but other masks, such as a control, come in the same order (unless
+    ``masked_only`` leaves out different ones). Without ``shuffle`` it is the corpus's own in every epoch.
 
     **Ranks.** The epochs one after the other are one endless sequence, of which rank r takes places r, r + world,
     r + 2 * world ... So each sequence comes exactly once an epoch, whatever ``world`` is: when it does not divide
     ``len(stream)``, the last turn of an epoch is filled up from the next, and nothing is dropped or repeated.
 
-    **Memory.** One window: WINDOW_TOKENS tokens (4 bytes each) and what belongs to them, or one block if that is
-    larger; and a number per block.
+    **Memory.** One window, or one block where that is larger: 4 bytes a token and about 60 a sentence, 75 MB measured
+    for sentences of ten tokens; and a number per block.
 
     **Resuming.** ``state_dict`` holds the epoch and how many sequences of it all ranks have had, supposing that all
     have had as many as this one; it may be loaded by any rank of any ``world``. Going on costs a look at the sequences
@@ -82,24 +76,25 @@ class TrainingStream:
     ):
         if not 0 <= rank < world:
             raise FastmaskError(f"rank {rank} of {world}: ranks are 0 to world - 1")
-        self._sets = [open_shards(path, check_hashes=check_hashes) for path in _paths(shards)]
-        self.manifests = [each.manifest for each in self._sets]
-        self.tokenizer = _one_tokenizer(self._sets)
+        if not 0 <= seed < 2**63:
+            raise FastmaskError(f"seed {seed}: 0 to 2**63 - 1")
+        check_room(max_length)
+        self._corpus = Corpus(shards, check_hashes=check_hashes)
+        self.manifests, self.tokenizer = self._corpus.manifests, self._corpus.tokenizer
         self.rank, self.world = rank, world
         self._seed, self._shuffle = seed, shuffle
-        check_room(max_length)
         frame = Frame.of(self.tokenizer["special_ids"], self.tokenizer["name"])
         self._join = {"max_length": max_length, "frame": frame, "pack": pack, "masked_only": masked_only}
-        self._blocks = _make_blocks(self._sets)
-        self._counts = np.full(len(self._blocks), -1, np.int64)
-        self._uncounted = len(self._blocks)
+        self._counts = np.full(len(self._corpus), -1, np.int64)
+        self._length = None if len(self._corpus) else 0
         self._epoch = self._example = 0
 
     def __len__(self) -> int:
         """Sequences of an epoch, over all ranks. The first call reads the shards once if no epoch was finished yet."""
-        for block in np.flatnonzero(self._counts < 0):
-            self._examples(block)
-        return int(self._counts.sum())
+        if self._length is None:
+            for block in np.flatnonzero(self._counts < 0):
+                self._examples(block)
+        return self._length
 
     def __iter__(self) -> Iterator[tuple[int, Example]]:
         """From where the stream stands, without end; each item moves it on. One iterator at a time."""
@@ -130,12 +125,12 @@ class TrainingStream:
     def advance(self, items: int) -> None:
         """Moves the stream as if ``items`` more had been taken from ``iter(stream)``."""
         self._example += items * self.world
-        if not self._uncounted and (length := len(self)):
-            self._epoch, self._example = self._epoch + self._example // length, self._example % length
+        if self._length:
+            self._epoch, self._example = self._epoch + self._example // self._length, self._example % self._length
 
     def state_dict(self) -> dict:
         """Where the stream stands and what it streams, JSON-ready."""
-        return {"stream": self._identity(), "epoch": self._epoch, "example": self._example}
+        return {"stream": self._identity(), "epoch": int(self._epoch), "example": int(self._example)}
 
     def load_state_dict(self, state: dict) -> None:
         """Moves the stream to where another one, of the same shards and settings but any rank and world, stood.
@@ -146,16 +141,20 @@ class TrainingStream:
         here, there = self._identity(), state["stream"]
         for name in here:
             if here[name] != there.get(name):
-                raise FastmaskError(f"the training data was at another {name}: {there.get(name)}, now {here[name]}")
+                raise FastmaskError(f"another stream's state: {name} was {there.get(name)}, here it is {here[name]}")
         self._epoch, self._example = state["epoch"], state["example"]
 
     def _identity(self) -> dict:
         """What decides the order: hash of the shards, and the settings by name."""
-        digest = hashlib.sha256()
-        for entry in (entry for manifest in self.manifests for entry in manifest["shards"]):
-            digest.update(entry["sha256"].encode())
-        settings = {name: self._join[name] for name in ("max_length", "pack", "masked_only")}
-        return {"shards": digest.hexdigest(), "seed": self._seed, "shuffle": self._shuffle, **settings}
+        return {
+            "shards": self._corpus.digest(),
+            "seed": self._seed,
+            "shuffle": self._shuffle,
+            **{name: self._join[name] for name in ("max_length", "pack", "masked_only")},
+            # another version of fastmask may cut the corpus differently
+            "block_tokens": BLOCK_TOKENS,
+            "window_tokens": WINDOW_TOKENS,
+        }
 
     def _walk(self, epoch: int, places: Iterator[int]) -> Iterator[tuple[int, Example]]:
         """The items at ascending ``places``, counted from the start of ``epoch`` on through later ones."""
@@ -164,7 +163,7 @@ class TrainingStream:
             place, end = yield from self._one_epoch(epoch, start, place, places)
             if end == start:
                 masked = " with a mask" if self._join["masked_only"] else ""
-                raise FastmaskError(f"{', '.join(str(each.path) for each in self._sets)}: holds no sequence{masked}")
+                raise FastmaskError(f"{self._corpus.name}: no sequence{masked} to train on")
             epoch, start = epoch + 1, end
 
     def _one_epoch(self, epoch: int, start: int, place: int, places: Iterator[int]):
@@ -190,14 +189,14 @@ class TrainingStream:
 
     def _windows(self, epoch: int) -> list[np.ndarray]:
         """Blocks int64 [B] of each window, in the epoch's order."""
-        tokens = np.array([block.tokens for block in self._blocks], np.int64)
+        tokens = self._corpus.tokens
         order = np.arange(len(tokens))
         if self._shuffle:
             order = np.argsort(_keys(_chain(self._seed, epoch), len(tokens)), kind="stable")
         windows: list[list[int]] = []
         room = 0
         for block in order:
-            if tokens[block] > room:
+            if not windows or tokens[block] > room:
                 windows.append([])
                 room = WINDOW_TOKENS
             windows[-1].append(block)
@@ -217,99 +216,12 @@ class TrainingStream:
 
     def _examples(self, block: int) -> Examples:
         """Reads a block and joins its sentences."""
-        parts = [_sentences(self._sets[part.set], part) for part in self._blocks[block].parts]
-        examples = examples_of(_concatenated(parts), **self._join)
+        examples = examples_of(self._corpus.read(block), **self._join)
         if self._counts[block] < 0:
             self._counts[block] = len(examples)
-            self._uncounted -= 1
+            if (self._counts >= 0).all():
+                self._length = int(self._counts.sum())
         return examples
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Rows ``start`` to ``stop`` of shard ``shard`` of directory ``set``; ``base`` is added to document numbers."""
-
-    set: int
-    shard: int
-    start: int
-    stop: int
-    base: int
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Neighbouring parts that are joined together, and how many tokens they have, nearly."""
-
-    parts: tuple[Part, ...]
-    tokens: int
-
-
-def _make_blocks(sets: Sequence[ShardSet]) -> list[Block]:
-    """All sentences as blocks, in corpus order. Tokens of a part are its share of its shard's."""
-    blocks, parts, tokens, base = [], [], 0, 0
-    for number, shards in enumerate(sets):
-        for entry in shards.manifest["shards"]:
-            rows = entry["rows"]
-            for start in range(0, rows, ROW_GROUP):
-                stop = min(start + ROW_GROUP, rows)
-                parts.append(Part(number, entry["index"], start, stop, base))
-                tokens += entry["tokens"] * (stop - start) // rows
-                if tokens >= BLOCK_TOKENS:
-                    blocks.append(Block(tuple(parts), tokens))
-                    parts, tokens = [], 0
-        base += max((entry["end_row"] for entry in shards.manifest["shards"]), default=0)
-    return [*blocks, *([Block(tuple(parts), tokens)] if parts else [])]
-
-
-def _sentences(shards: ShardSet, part: Part) -> Sentences:
-    """The part's sentences, checked as far as indices go: shards may have been edited since they were hashed."""
-    import pyarrow.compute as pc
-
-    table = shards.read_rows(part.shard, part.start, part.stop, COLUMNS)
-    lengths, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
-    input_ids, mask_index = (pc.list_flatten(table[name]).to_numpy() for name in ("input_ids", "mask_index"))
-    if ((mask_index < 0) | (mask_index >= np.repeat(lengths, masks))).any():
-        path = shards.path / shards.manifest["shards"][part.shard]["file"]
-        raise OutputError(f"{path}: mask_index leaves its sentence")
-    row, sentence = table["row"].to_numpy() + part.base, table["sentence"].to_numpy()
-    return Sentences(row, sentence, _offsets(lengths), input_ids, _offsets(masks), mask_index)
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
-def _concatenated(parts: Sequence[Sentences]) -> Sentences:
-    if len(parts) == 1:
-        return parts[0]
-    row, sentence, input_ids, mask_index = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("row", "sentence", "input_ids", "mask_index")
-    )
-    offsets, mask_offsets = (
-        _offsets(np.concatenate([np.diff(getattr(part, name)) for part in parts]))
-        for name in ("offsets", "mask_offsets")
-    )
-    return Sentences(row, sentence, offsets, input_ids, mask_offsets, mask_index)
-
-
-def _paths(shards: str | Sequence[str]) -> list[str]:
-    paths = [fspath(shards)] if isinstance(shards, str | PathLike) else [fspath(path) for path in shards]
-    if not paths:
-        raise FastmaskError("name at least one shard directory")
-    return paths
-
-
-def _one_tokenizer(sets: Sequence[ShardSet]) -> dict:
-    """The manifests' tokenizer record; its name may differ (a model may have been moved), its content may not."""
-    records = [shards.manifest["tokenizer"] for shards in sets]
-    for shards, record in zip(sets, records, strict=True):
-        for key in ("vocabulary_sha256", "special_ids"):
-            if key not in record:
-                raise OutputError(f"{shards.path / MANIFEST}: the tokenizer's {key} are not in it")
-            if record[key] != records[0][key]:
-                raise FastmaskError(f"{shards.path}: made with another tokenizer than {sets[0].path} ({key})")
-    return records[0]
 
 
 def _chain(*values: int) -> np.uint64:

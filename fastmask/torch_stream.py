@@ -18,7 +18,7 @@ class TorchStream(IterableDataset):
     ``stream.state_dict()`` is where training stands.
 
     Args:
-        stream: of this rank; every worker gets a copy when the loader is first iterated.
+        stream: of this rank; workers get a copy each time the loader is iterated, so not with ``persistent_workers``.
         batch_size: the loader's own ``batch_size``, 1 for None. The loader needs a ``collate_fn`` of the caller's.
     """
 

@@ -1,14 +1,16 @@
 """Reading finished shards: with our reader, and as they are with other people's."""
 
 import json
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shard_samples import contents, open_run, sample, write_run
 
-from fastmask.dataset import BATCH_ROWS, open_shards
+from fastmask.dataset import BATCH_ROWS, CACHED_GROUPS, ShardSet, open_shards
 from fastmask.errors import OutputError
 from fastmask.schema import arrow_schema, shard_name, to_table
 
@@ -148,3 +150,50 @@ def test_duckdb_reads_it_as_it_is(out, rows):
         sum(len(row["mask_index"]) for row in rows),
         sum(row["importance"] is not None for row in rows),
     )
+
+
+def test_rows_by_number(out, rows):
+    shards = open_shards(out)
+    for index in [0, 59, 20, 19, 40, -1, -60, 7]:
+        assert shards[index] == rows[index]
+    for index in (60, -61):
+        with pytest.raises(IndexError, match=f"row {index} of 60"):
+            shards[index]
+    assert pickle.loads(pickle.dumps(shards))[33] == rows[33]
+
+
+def test_row_groups_are_crossed_and_the_cache_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastmask.schema.ROW_GROUP", 7)
+    monkeypatch.setattr("fastmask.dataset.ROW_GROUP", 7)
+    shards = open_shards(write_run(tmp_path, SHARDS))
+    rows = list(shards)
+    order = np.random.default_rng(0).permutation(len(rows)).tolist()
+    assert [shards[index] for index in order] == [rows[index] for index in order]
+    assert len(shards._groups) == CACHED_GROUPS
+    assert sum(table.num_rows for table in shards._groups.values()) <= CACHED_GROUPS * 7
+    for start, stop in [(0, 20), (0, 7), (6, 8), (5, 15), (13, 14), (19, 20), (5, 5)]:
+        assert shards.read_rows(1, start, stop).to_pylist() == rows[20 + start : 20 + stop]
+    assert shards.read_rows(2, 3, 16, ["prob", "row"]).column_names == ["prob", "row"]
+
+
+def test_nearby_rows_are_read_once(out, monkeypatch):
+    shards, read = open_shards(out), []
+    monkeypatch.setattr(shards, "read_rows", lambda *where: read.append(where) or ShardSet.read_rows(shards, *where))
+    for index in [*range(20), *range(40, 60), *range(20)]:
+        shards[index]
+    assert read == [(0, 0, 20), (2, 0, 20)]
+
+
+def test_damage_is_found_by_number(copy):
+    path = copy / shard_name(2)
+    data = bytearray(path.read_bytes())
+    column = pq.ParquetFile(path).metadata.row_group(0).column(2)
+    data[column.data_page_offset + column.total_compressed_size - 10] ^= 1
+    path.write_bytes(data)
+    shards = open_shards(copy)
+    assert shards[39]["row"] == 39
+    with pytest.raises(OutputError, match="shard-00002"):
+        shards[40]
+    path.unlink()
+    with pytest.raises(OutputError, match="shard-00002"):
+        shards[41]

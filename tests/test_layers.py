@@ -54,7 +54,8 @@ ALLOWED = {
     # shards to training sequences
     "corruption": set(),
     "sequences": {"errors"},
-    "stream": {"dataset", "errors", "schema", "sequences"},
+    "corpus": {"dataset", "errors", "schema", "sequences"},
+    "stream": {"corpus", "errors", "sequences"},
     "torch_stream": {"sequences", "stream"},
     "collator": {"corruption", "errors", "models", "sequences"},
     "remap": {"dataset", "errors", "formats", "read"},

@@ -1,0 +1,143 @@
+"""Several shard directories as one corpus of blocks of sentences, of which only the metadata is in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+
+import numpy as np
+
+from .dataset import ShardSet, open_shards
+from .errors import FastmaskError, OutputError
+from .schema import MANIFEST, ROW_GROUP, list_lengths, shard_name
+from .sequences import Sentences
+
+BLOCK_TOKENS = 2**18
+"""Tokens that a block has at least, but for the last."""
+COLUMNS = ["row", "sentence", "input_ids", "mask_index"]
+
+
+class Corpus:
+    """The sentences of finished shard directories, one directory after the other, in ``len()`` blocks.
+
+    A block is a run of whole row groups (ROW_GROUP rows of a shard, or what it has) with at least BLOCK_TOKENS tokens.
+    Documents are numbered on from one directory to the next.
+
+    Args:
+        shards: a directory, or several made with one tokenizer.
+        check_hashes: read the shards once to compare their SHA-256.
+
+    Attributes:
+        manifests: one for each directory.
+        tokenizer: the tokenizer's record in them.
+        tokens: int64 [blocks], tokens of each block, nearly.
+        name: the directories, for messages.
+
+    Raises:
+        OutputError: a directory is not finished, of another format version, or a shard (named) is damaged.
+        FastmaskError: the tokenizers differ.
+    """
+
+    def __init__(self, shards: str | Sequence[str], *, check_hashes: bool = False):
+        sets = [open_shards(path, check_hashes=check_hashes) for path in _paths(shards)]
+        self.manifests = [each.manifest for each in sets]
+        self.tokenizer = _one_tokenizer(sets)
+        self.name = ", ".join(str(each.path) for each in sets)
+        blocks = list(_make_blocks(sets))
+        self._blocks = [parts for parts, _ in blocks]
+        self.tokens = np.array([tokens for _, tokens in blocks], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def read(self, block: int) -> Sentences:
+        """The sentences of a block; OutputError names a shard that is damaged."""
+        return _concatenated([_sentences(part) for part in self._blocks[block]])
+
+    def digest(self) -> str:
+        """A hash of all that is in the shards."""
+        hashes = [[entry["sha256"] for entry in manifest["shards"]] for manifest in self.manifests]
+        return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows ``start`` to ``stop`` of shard ``shard`` of a directory; ``base`` is added to its document numbers."""
+
+    shards: ShardSet
+    shard: int
+    start: int
+    stop: int
+    base: int
+
+
+def _make_blocks(sets: Sequence[ShardSet]) -> Iterator[tuple[tuple[Part, ...], int]]:
+    """Every block and how many tokens it has, in corpus order; a part has its share of its shard's tokens."""
+    parts: list[Part] = []
+    tokens = base = 0
+    for shards in sets:
+        for entry in shards.manifest["shards"]:
+            rows = entry["rows"]
+            for start in range(0, rows, ROW_GROUP):
+                stop = min(start + ROW_GROUP, rows)
+                parts.append(Part(shards, entry["index"], start, stop, base))
+                tokens += entry["tokens"] * (stop - start) // rows
+                if tokens >= BLOCK_TOKENS:
+                    yield tuple(parts), tokens
+                    parts, tokens = [], 0
+        base += max((entry["end_row"] for entry in shards.manifest["shards"]), default=0)
+    if parts:
+        yield tuple(parts), tokens
+
+
+def _sentences(part: Part) -> Sentences:
+    """The part's sentences, checked as far as indices go: shards may have been edited since they were hashed."""
+    import pyarrow.compute as pc
+
+    table = part.shards.read_rows(part.shard, part.start, part.stop, COLUMNS)
+    lengths, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
+    input_ids, mask_index = (pc.list_flatten(table[name]).to_numpy() for name in ("input_ids", "mask_index"))
+    if ((mask_index < 0) | (mask_index >= np.repeat(lengths, masks))).any():
+        raise OutputError(f"{part.shards.path / shard_name(part.shard)}: mask_index leaves its sentence")
+    row, sentence = table["row"].to_numpy() + part.base, table["sentence"].to_numpy()
+    return Sentences(row, sentence, _offsets(lengths), input_ids, _offsets(masks), mask_index)
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _concatenated(parts: Sequence[Sentences]) -> Sentences:
+    if len(parts) == 1:
+        return parts[0]
+    row, sentence, input_ids, mask_index = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("row", "sentence", "input_ids", "mask_index")
+    )
+    offsets, mask_offsets = (
+        _offsets(np.concatenate([np.diff(getattr(part, name)) for part in parts]))
+        for name in ("offsets", "mask_offsets")
+    )
+    return Sentences(row, sentence, offsets, input_ids, mask_offsets, mask_index)
+
+
+def _paths(shards: str | Sequence[str]) -> list[str]:
+    paths = [fspath(shards)] if isinstance(shards, str | PathLike) else [fspath(path) for path in shards]
+    if not paths:
+        raise FastmaskError("name at least one shard directory")
+    return paths
+
+
+def _one_tokenizer(sets: Sequence[ShardSet]) -> dict:
+    """The manifests' tokenizer record; its name may differ (a model may have been moved), its content may not."""
+    records = [shards.manifest["tokenizer"] for shards in sets]
+    for shards, record in zip(sets, records, strict=True):
+        for key in ("vocabulary_sha256", "special_ids"):
+            if key not in record:
+                raise OutputError(f"{shards.path / MANIFEST}: the tokenizer's {key} are not in it")
+            if record[key] != records[0][key]:
+                raise FastmaskError(f"{shards.path}: made with another tokenizer than {sets[0].path} ({key})")
+    return records[0]
