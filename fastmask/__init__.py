@@ -13,6 +13,8 @@ _HOMES = {
     "open_shards": "dataset",
     "TrainingStream": "stream",
     "TorchStream": "torch_stream",
+    "SelectiveMaskCollator": "collator",
+    "remap_masks": "remap",
     "ScoreConfig": "config",
     "FastmaskError": "errors",
 }

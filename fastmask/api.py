@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from .config import ScoreConfig
-from .errors import FastmaskError, ModelError
+from .errors import FastmaskError
 from .frontend import encode_texts
-from .models import EMBEDDED, load_tokenizer, resolve_model
+from .models import recorded_tokenizer
 from .records import ScoredSentences
 from .scorer import Scorer
 
@@ -72,13 +71,7 @@ def shard_tokens(manifest: dict) -> Callable[[list[int]], list[str]]:
     Raises:
         ModelError: that tokenizer is gone, or is not the same any more.
     """
-    recorded = manifest["tokenizer"]
-    if recorded["local"] and recorded["name"] != EMBEDDED and not Path(recorded["name"]).is_dir():
-        raise ModelError(f"{recorded['name']}: the directory of these shards' tokenizer is not here")
-    files = resolve_model(None if recorded["name"] == EMBEDDED else recorded["name"])
-    if files.tokenizer_sha256 != recorded["vocabulary_sha256"]:
-        raise ModelError(f"{recorded['name']}: its tokenizer is not the one that these shards were made with")
-    return load_tokenizer(files).convert_ids_to_tokens
+    return recorded_tokenizer(manifest["tokenizer"]).convert_ids_to_tokens
 
 
 def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:

@@ -13,6 +13,7 @@ import click
 from . import __version__
 from .config import CONFIGS, KERNELS, METHODS, PRECISIONS, TRAINED_DTYPES, FinetuneConfig, ScoreConfig
 from .config_pretrain import BATCH_SIZE, EPOCHS, PRETRAIN_PRECISIONS, PretrainConfig
+from .config_tools import EXPORT_FORMATS, EvaluateConfig, ExportConfig
 from .errors import FastmaskError
 from .options import options_of
 
@@ -101,6 +102,28 @@ pretrain_options = options_of(
     precision={"type": click.Choice(PRETRAIN_PRECISIONS)},
 )
 RESUMABLE = ("score", "pretrain")
+EXPORT_HELP = {
+    "to": "NVIDIA's BERT files (needs h5py), JSON lines, or MosaicML shards.",
+    "max_length": "Tokens of a sequence, special tokens included.",
+    "max_predictions": "Masks of a sequence that are kept.",
+    "seed": "Of the corruption.",
+    "overwrite": "Replace DIR.",
+}
+export_options = options_of(ExportConfig, EXPORT_HELP, to={"type": click.Choice(EXPORT_FORMATS), "required": True})
+EVALUATE_HELP = {
+    "arms": "NAME=PATH of a fine-tuned model or of a file with a predicted class a line; PATH may be a pattern with *, "
+    "and the option comes once for every seed. The first NAME is the first baseline.",
+    "test": "Labelled file to compare on.",
+    "json": "Also write the report to this file.",
+    "picture": "Also draw it, to a .png, .svg or .pdf (needs matplotlib).",
+    "max_length": "Longest input of a model in tokens.",
+    **{name: SCORE_HELP[name] for name in ("text_field", "label_field", "encoding")},
+    "resamples": "Draws of the bootstrap.",
+    "seed": "Of those draws.",
+}
+evaluate_options = options_of(
+    EvaluateConfig, EVALUATE_HELP, arms={"flag": "--arm", "required": True}, test={"required": True}
+)
 MODEL_FIELDS = ("model", "method", "threshold", "mask_rate", "stop_words", "max_length", "precision")
 explain_options = options_of(ScoreConfig, {name: SCORE_HELP[name] for name in MODEL_FIELDS}, **_SPECIAL)
 
@@ -282,6 +305,38 @@ def pretrain(shards, out, quiet, **options):
     from .train.mlm import pretrain as run
 
     run(PretrainConfig(shards=shards, out=out, **options), *((lambda line: None, None) if quiet else (_say, _live())))
+
+
+@command
+@click.argument("shards")
+@click.option("-o", "--out", required=True, metavar="DIR", help="Directory to write to.")
+@export_options
+@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+def export(shards, out, quiet, **options):
+    """Write the training sequences of SHARDS, corrupted once, for another trainer."""
+    from .export import export_shards
+
+    written = export_shards(ExportConfig(shards=shards, out=out, **options))
+    if not quiet:
+        line = f"{out}: {written['sequences']:,} sequences, {written['masked']:,} masked, in {written['files']} files"
+        dropped = written["dropped"]
+        _say(line + (f"; {dropped:,} masks past --max-predictions left out" if dropped else ""))
+
+
+@command
+@evaluate_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def evaluate(quiet, **options):
+    """Compare arms over seeds: means, paired intervals, a paired test, and what so many seeds could have shown."""
+    from .train.arms import evaluate as run
+    from .train.comparison import tables
+    from .train.evaluate import statements
+
+    report = run(EvaluateConfig(**options), (lambda line: None) if quiet else _say)
+    console = _console()
+    console.print(tables(report))
+    for line in statements(report):
+        console.print(line)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,6 +78,32 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
+    """A directory to fill, beside ``path``, that takes its name once it is whole and on disk; else nothing is left.
+
+    Raises:
+        OutputError: ``path`` is a file, or has something in it and ``overwrite`` is off, or cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path}: is not a directory")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise OutputError(f"{path}: exists already; give another --out, or --overwrite")
+    fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("new", "old"))
+    try:
+        with os_errors_named(path):
+            fresh.mkdir(parents=True)
+            yield fresh
+            sync_directory(fresh)
+            if path.exists():
+                path.rename(old)
+            fresh.rename(path)
+            sync_directory(path.parent)
+    finally:
+        for left in (fresh, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class FileLock:

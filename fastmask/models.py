@@ -190,6 +190,26 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def special_ids(tokenizer) -> dict[str, int | None]:
+    """Ids of a transformers tokenizer's special tokens by role; None where it has none."""
+    roles = ("cls", "sep", "mask", "pad", "unk", "bos", "eos")
+    return {role: getattr(tokenizer, f"{role}_token_id", None) for role in roles}
+
+
+def recorded_tokenizer(recorded: dict) -> PreTrainedTokenizerBase:
+    """The tokenizer that a manifest's ``tokenizer`` entry names.
+
+    Raises:
+        ModelError: it is gone, or is not the same any more.
+    """
+    if recorded["local"] and recorded["name"] != EMBEDDED and not Path(recorded["name"]).is_dir():
+        raise ModelError(f"{recorded['name']}: the directory of these shards' tokenizer is not here")
+    files = resolve_model(None if recorded["name"] == EMBEDDED else recorded["name"])
+    if files.tokenizer_sha256 != recorded["vocabulary_sha256"]:
+        raise ModelError(f"{recorded['name']}: its tokenizer is not the one that these shards were made with")
+    return load_tokenizer(files)
+
+
 def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
     """The sequence classifier in ``files``, on the CPU, in eval mode, with its weights in ``dtype``.
 

@@ -13,7 +13,7 @@ from .encode import TextEncoder
 from .fleet import Fleet
 from .loading import load_engine
 from .meter import NoMeter
-from .models import ModelFiles, load_tokenizer, resolve_model
+from .models import ModelFiles, load_tokenizer, resolve_model, special_ids
 from .records import EncodedSentences, ScoredSentences
 
 
@@ -114,9 +114,3 @@ class Scorer:
         """``describe``, with the devices by name where there are several: how many there are decides nothing."""
         several = {"device": self.config.device} if isinstance(self.engine, Fleet) else {}
         return {**self.describe(), **several}
-
-
-def special_ids(tokenizer) -> dict[str, int | None]:
-    """Ids of a transformers tokenizer's special tokens by role; None where it has none."""
-    roles = ("cls", "sep", "mask", "pad", "unk", "bos", "eos")
-    return {role: getattr(tokenizer, f"{role}_token_id", None) for role in roles}

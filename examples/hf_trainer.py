@@ -1,0 +1,50 @@
+"""Selective masks with Hugging Face's ``Trainer``: train any ``AutoModelForMaskedLM`` on finished shards.
+
+    python examples/hf_trainer.py SHARDS MODEL OUT [STEPS]
+
+MODEL is a directory or hub id whose tokenizer made the shards. Needs ``accelerate``, as the trainer does.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, Trainer, TrainingArguments
+
+from fastmask import SelectiveMaskCollator, TorchStream, TrainingStream
+
+
+def train(
+    shards: str, model: PreTrainedModel, tokenizer, out: str, steps: int, batch_size: int = 32, lr: float = 2e-5
+) -> Trainer:
+    """Trains ``model`` for ``steps`` batches and returns the trainer; documents' sentences are joined up to 128 tokens.
+
+    The stream goes on for ever and says which epoch each sequence belongs to, so the collator draws what becomes of
+    masked tokens anew in each.
+    """
+    stream = TrainingStream(shards, max_length=128, seed=0, masked_only=True)
+    arguments = TrainingArguments(
+        output_dir=out,
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=lr,
+        logging_steps=max(1, steps // 4),
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=TorchStream(stream, batch_size),
+        data_collator=SelectiveMaskCollator(tokenizer),
+    )
+    trainer.train()
+    return trainer
+
+
+if __name__ == "__main__":
+    shards, name, out, *rest = sys.argv[1:]
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    trained = train(shards, AutoModelForMaskedLM.from_pretrained(name), tokenizer, out, int(*rest or [100]))
+    trained.save_model(out)

@@ -1,0 +1,138 @@
+"""Shards for Hugging Face's ``Trainer``: rows or sequences to corrupted, padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .corruption import corrupt, ordinary_ids
+from .errors import FastmaskError, ModelError
+from .models import special_ids
+from .sequences import Example, Frame, Sentences, check_room, examples_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+ROW_FIELDS = ("row", "sentence", "input_ids", "mask_index")
+IGNORED = -100
+"""The label that transformers leaves out of the loss."""
+
+
+class SelectiveMaskCollator:
+    """A ``data_collator`` that masks what the shards say: the counterpart of ``DataCollatorForLanguageModeling``.
+
+    A batch is made of any of
+
+    - rows of shards as dictionaries: from ``open_shards(out)``, from ``datasets.load_dataset("parquet", ...)`` or from
+      ``remap_masks``. Each is a sequence of its own, cut on the right at ``max_length``, unless ``pack``. Give
+      ``TrainingArguments`` ``remove_unused_columns=False``, or the trainer takes the masks away;
+    - ``Example``s, already joined or packed, or ``(epoch, Example)`` pairs as a ``TorchStream`` gives them.
+
+    What a masked token becomes depends on (seed, epoch, row, sentence, position) alone. Pairs bring their epoch with
+    them; for the others it is ``epoch``, which ``set_epoch`` moves on: without that every epoch sees the same
+    corruption. Worker processes have a copy of the collator and learn of a new epoch only when they are started
+    anew, so leave ``dataloader_persistent_workers`` off.
+
+    Args:
+        tokenizer: of the model in training, which must be the one of the rows' ``input_ids``.
+        max_length: longest sequence made of rows, special tokens included.
+        seed: of the corruption.
+        pack: let the rows of a batch share sequences, ``[CLS] a [SEP] b [SEP]``, as many as fit; for rows alone.
+        token_type_ids: give them, all 0; DistilBERT's models take none.
+
+    Raises:
+        ModelError: the tokenizer has no mask, padding, or framing token.
+        FastmaskError: ``max_length`` is too small; when called: a row lacks a column or has ids that the tokenizer does
+            not know, or no token of a batch is masked, so that its loss would be NaN.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int = 512,
+        seed: int = 0,
+        pack: bool = False,
+        token_type_ids: bool = True,
+    ):
+        special, name = special_ids(tokenizer), tokenizer.name_or_path or "the tokenizer"
+        for role in ("mask", "pad"):
+            if special[role] is None:
+                raise ModelError(f"{name}: the tokenizer has no {role} token")
+        check_room(max_length)
+        self.max_length, self.seed, self.pack, self.epoch = max_length, seed, pack, 0
+        self._mask_id, self._pad_id, self._vocab_size = special["mask"], special["pad"], len(tokenizer)
+        self._frame, self._ordinary = Frame.of(special, name), ordinary_ids(len(tokenizer), special)
+        self._token_type_ids = token_type_ids
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch, at least 0, of what comes without one."""
+        self.epoch = epoch
+
+    def __call__(
+        self, features: Sequence[Mapping] | Sequence[Example] | Sequence[tuple[int, Example]]
+    ) -> dict[str, torch.Tensor]:
+        """``input_ids``, ``attention_mask``, ``labels`` and, unless turned off, ``token_type_ids``.
+
+        All are int64 [B, L] with L the batch's longest sequence; ``labels`` are -100 but at masked tokens. With rows, B
+        is the number of sequences that they make: fewer with ``pack``, and a row without tokens makes none.
+        """
+        import torch
+
+        pairs = list(self._pairs(features))
+        if not any(len(example.at) for _, example in pairs):
+            raise FastmaskError(f"a batch of {len(features)} has no masked token; leave rows without masks out")
+        shape = len(pairs), max(len(example) for _, example in pairs)
+        input_ids = np.full(shape, self._pad_id, np.int64)
+        attention_mask, labels = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
+        for k, (epoch, example) in enumerate(pairs):
+            input_ids[k, : len(example)] = self._corrupted(epoch, example)
+            attention_mask[k, : len(example)] = 1
+            labels[k, example.at] = example.input_ids[example.at]
+        arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        if self._token_type_ids:
+            arrays["token_type_ids"] = np.zeros(shape, np.int64)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _corrupted(self, epoch: int, example: Example) -> np.ndarray:
+        if example.input_ids.max() >= self._vocab_size:
+            unknown = f"id {example.input_ids.max()} in row {example.row[0] if len(example.row) else '?'}"
+            raise FastmaskError(f"{unknown}: the tokenizer has {self._vocab_size} ids; the shards have another one")
+        return corrupt(
+            example.input_ids, example.at, example.row, example.sentence, example.position,
+            seed=self.seed, epoch=epoch, mask_id=self._mask_id, ordinary=self._ordinary,
+        )  # fmt: skip
+
+    def _pairs(self, features: Sequence) -> Iterator[tuple[int, Example]]:
+        rows = [feature for feature in features if isinstance(feature, Mapping)]
+        if not rows:
+            yield from ((self.epoch, item) if isinstance(item, Example) else item for item in features)
+            return
+        if len(rows) < len(features):
+            raise FastmaskError("a batch mixes rows of shards with sequences")
+        for group in [rows] if self.pack else [[row] for row in rows]:
+            joined = examples_of(_sentences(group), max_length=self.max_length, frame=self._frame, pack=self.pack)
+            yield from ((self.epoch, joined[k]) for k in range(len(joined)))
+
+
+def _sentences(rows: Sequence[Mapping]) -> Sentences:
+    for row in rows:
+        for field in ROW_FIELDS:
+            if field not in row:
+                hint = "is this a row of shards, and TrainingArguments(remove_unused_columns=False) set?"
+                raise FastmaskError(f'a row has no "{field}": {hint}')
+    input_ids, mask_index = ([np.asarray(row[name], np.int32) for row in rows] for name in ("input_ids", "mask_index"))
+    offsets, mask_offsets = (
+        np.concatenate([[0], np.cumsum([len(values) for values in lists])]) for lists in (input_ids, mask_index)
+    )
+    return Sentences(
+        np.array([row["row"] for row in rows], np.int64),
+        np.array([row["sentence"] for row in rows], np.int32),
+        offsets.astype(np.int64),
+        np.concatenate(input_ids),
+        mask_offsets.astype(np.int64),
+        np.concatenate(mask_index),
+    )

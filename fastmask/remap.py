@@ -1,0 +1,136 @@
+"""Masks of finished shards for another tokenizer, through the character spans of the masked tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .dataset import ShardSet, open_shards
+from .errors import FastmaskError, InputError, ModelError
+from .formats import STDIN
+from .read import describe_inputs, read_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DOCUMENTS = 512
+"""Documents that are tokenised at a time."""
+COLUMNS = ["row", "sentence", "char_start", "char_end", "mask_index"]
+
+
+def remap_masks(
+    shards: str | Path | ShardSet, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str] | None = None
+) -> Iterator[dict]:
+    """The shards' sentences with another tokenizer's tokens: what a mask covers is every token that shares a character.
+
+    A document is tokenised whole. A token belongs to the sentence in which its last character lies; characters between
+    two sentences belong to the first. Tokens of no width (some tokenizers make them) go with the token before and are
+    never masked. Everything is streamed, in the order of the shards.
+
+    Args:
+        shards: a finished directory.
+        tokenizer: a fast one of transformers.
+        texts: the documents, one for each row number from 0 on; None reads the shards' inputs again.
+
+    Yields:
+        One dictionary per sentence, as ``SelectiveMaskCollator`` takes it: ``row``, ``sentence``; ``input_ids``,
+        ``char_start``, ``char_end`` int32 [n]; ``mask_index`` int32 [m] ascending.
+
+    Raises:
+        ModelError: the tokenizer gives no character positions.
+        InputError: an input is gone or has changed, or was standard input.
+        FastmaskError: ``texts`` end too early, or a text is shorter than its masks say.
+        OutputError: the shards are unfinished or damaged.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(f"{tokenizer.name_or_path}: is not a fast tokenizer, so it gives no character positions")
+    opened = shards if isinstance(shards, ShardSet) else open_shards(shards)
+    documents = _texts_again(opened.manifest) if texts is None else enumerate(texts)
+    return _remapped(_with_text(_by_document(opened), documents), tokenizer)
+
+
+def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end: np.ndarray) -> np.ndarray:
+    """bool [n]: which spans share a character with any of the masked ones.
+
+    Args:
+        start, end: int [n], half-open spans in any order.
+        mask_start, mask_end: int [m], the same.
+    """
+    if not len(start) or not len(mask_start):
+        return np.zeros(len(start), bool)
+    length = max(int(end.max()), int(mask_end.max())) + 1
+    # how many masks begin and end at each character; their running sum is how many lie on it
+    depth = np.bincount(mask_start, minlength=length) - np.bincount(mask_end, minlength=length)
+    before = np.concatenate([[0], np.cumsum(np.cumsum(depth) > 0)])
+    return (end > start) & (before[np.maximum(end, start)] > before[start])
+
+
+def _texts_again(manifest: dict) -> Iterator[tuple[int, str]]:
+    """(row, text) of the documents that the shards were made from, if the inputs are as they were."""
+    config, recorded = manifest["config"], manifest["inputs"]
+    paths = [entry["name"] for entry in recorded]
+    if STDIN in paths:
+        raise InputError("<stdin>", None, None, "cannot be read again; give the texts")
+    for was, now in zip(recorded, describe_inputs(paths), strict=True):
+        if was["sha256"] != now["sha256"]:
+            raise InputError(was["name"], None, None, "has changed since the shards were made")
+    fields = {name: config[name] for name in ("text_field", "label_field", "encoding", "on_error")}
+    return ((document.row, document.text) for document in read_rows(paths, **fields) if document is not None)
+
+
+def _by_document(shards: ShardSet) -> Iterator[tuple[int, list[dict]]]:
+    rows = (row for batch in shards.batches(COLUMNS) for row in batch.to_pylist())
+    return ((row, list(sentences)) for row, sentences in groupby(rows, key=lambda sentence: sentence["row"]))
+
+
+def _with_text(documents: Iterator, texts: Iterator[tuple[int, str]]) -> Iterator[tuple[str, list[dict]]]:
+    for row, sentences in documents:
+        text = next((text for number, text in texts if number == row), None)
+        if text is None:
+            raise FastmaskError(f"row {row}: there is no text for it")
+        end = max((sentence["char_end"][-1] for sentence in sentences if sentence["char_end"]), default=0)
+        if end > len(text):
+            raise FastmaskError(f"row {row}: its text has {len(text)} characters, its tokens go up to {end}")
+        yield text, sentences
+
+
+def _remapped(documents: Iterator[tuple[str, list[dict]]], tokenizer: PreTrainedTokenizerBase) -> Iterator[dict]:
+    while batch := list(islice(documents, DOCUMENTS)):
+        encoded = tokenizer(
+            [text for text, _ in batch],
+            add_special_tokens=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            verbose=False,  # documents longer than the model's inputs are as they should be
+        )
+        for (_, sentences), ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            yield from _one_document(sentences, np.array(ids, np.int32), np.array(spans, np.int32).reshape(-1, 2))
+
+
+def _one_document(sentences: list[dict], input_ids: np.ndarray, spans: np.ndarray) -> Iterator[dict]:
+    """A document's sentences with the other tokenizer's n tokens: input_ids int32 [n], spans int32 [n, 2]."""
+    char_start, char_end = spans.T
+    masks = [(np.array(sentence[name], np.int32)[sentence["mask_index"]]) for sentence in sentences
+             for name in ("char_start", "char_end")]  # fmt: skip
+    masked = covered(char_start, char_end, np.concatenate(masks[::2]), np.concatenate(masks[1::2]))
+    # a sentence without tokens begins where the next one does, and so gets nothing
+    nowhere = np.iinfo(np.int32).max
+    firsts = [sentence["char_start"][0] if sentence["char_start"] else nowhere for sentence in sentences]
+    firsts = np.minimum.accumulate(firsts[::-1])[::-1]
+    # a running maximum keeps tokens in order whatever spans a tokenizer gives
+    last = np.maximum.accumulate(np.maximum(char_end - 1, 0)) if len(char_end) else char_end
+    borders = [0, *np.searchsorted(last, firsts[1:]).tolist(), len(input_ids)]
+    for sentence, (start, end) in zip(sentences, pairwise(borders), strict=True):
+        yield {
+            "row": sentence["row"],
+            "sentence": sentence["sentence"],
+            "input_ids": input_ids[start:end],
+            "char_start": char_start[start:end],
+            "char_end": char_end[start:end],
+            "mask_index": np.flatnonzero(masked[start:end]).astype(np.int32),
+        }

@@ -1,0 +1,141 @@
+"""``fastmask evaluate``: arms named on the command line -> predictions on the test file -> a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+import numpy as np
+
+from ..config_tools import EvaluateConfig
+from ..durable import os_errors_named, write_atomically
+from ..errors import FastmaskError, InputError, ModelError
+from ..models import load_classifier, load_tokenizer, resolve_model
+from ..read import read_documents
+from .comparison import draw
+from .evaluate import compare
+from .examples import Row, class_index, encode_rows, find_classes, labelled_rows
+from .packed import enable_packing, longest_input
+from .predict import predict
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One seed of an arm: a model directory or a file of predictions; its seed if ``metrics.json`` tells it."""
+
+    path: Path
+    seed: int | None
+
+
+def evaluate(config: EvaluateConfig, report: Callable[[str], None]) -> dict:
+    """Predicts with every model, compares the arms, and writes the files that ``config`` names.
+
+    Args:
+        report: receives one progress line at a time.
+
+    Returns:
+        The report of ``evaluate.compare``, with the runs that were compared as ``runs``: arm -> paths.
+
+    Raises:
+        InputError: a row or a prediction without a usable class, or a file that cannot be read.
+        ModelError: a model cannot be loaded, or has other classes than the others.
+        OutputError: a file cannot be written.
+        FastmaskError: arms that cannot be paired.
+    """
+    rows = list(labelled_rows(read_documents((config.test,), text_field=config.text_field,
+                                             label_field=config.label_field, encoding=config.encoding)))  # fmt: skip
+    if not rows:
+        raise FastmaskError(f"{config.test}: holds no labelled text")
+    arms = find_runs(config.arms)
+    models = {run.path: resolve_model(str(run.path)) for runs in arms.values() for run in runs if run.path.is_dir()}
+    names = _class_names(models, rows)
+    labels = np.array([class_index(row, names) for row in rows], np.int64)
+    predictions: dict[str, list[np.ndarray]] = {}
+    for name, runs in arms.items():
+        for run in runs:
+            found = _of_model(models[run.path], rows, names, config.max_length) if run.path in models else (
+                read_predictions(run.path, names))  # fmt: skip
+            predictions.setdefault(name, []).append(found)
+            report(f"{name}: {run.path}: accuracy {np.mean(found == labels) if len(found) == len(labels) else 0:.4f}")
+    result = compare(predictions, labels, resamples=config.resamples, seed=config.seed)
+    result["runs"] = {name: [str(run.path) for run in runs] for name, runs in arms.items()}
+    _write(config, result)
+    return result
+
+
+def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
+    """The runs of each arm, paired: by the seeds in their ``metrics.json`` where all have one, else in order.
+
+    Args:
+        arms: ``NAME=PATH``, patterns expanded in the order of their names.
+
+    Raises:
+        FastmaskError: a path that is not there, or arms that were trained with different seeds.
+    """
+    found: dict[str, list[Run]] = {}
+    for arm in arms:
+        name, _, pattern = arm.partition("=")
+        paths = sorted(glob(pattern)) if has_magic(pattern) else [pattern]
+        if not paths or not Path(paths[0]).exists():
+            raise FastmaskError(f"--arm {arm}: no such file or directory")
+        found.setdefault(name, []).extend(Run(Path(path), _seed_of(Path(path))) for path in paths)
+    if all(run.seed is not None for runs in found.values() for run in runs):
+        found = {name: sorted(runs, key=lambda run: run.seed) for name, runs in found.items()}
+        (first, expected), *others = ((name, [run.seed for run in runs]) for name, runs in found.items())
+        for name, seeds in others:
+            if seeds != expected:
+                raise FastmaskError(f"arms cannot be paired: {first} has seeds {expected}, {name} has {seeds}")
+    return found
+
+
+def _seed_of(path: Path) -> int | None:
+    try:
+        return int(json.loads((path / "metrics.json").read_text("utf-8"))["config"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _class_names(models: dict, rows: Sequence[Row]) -> tuple[str, ...]:
+    """The models' class names, which must be the same; those of the test file if only predictions are compared."""
+    names = None
+    for files in models.values():
+        names = names or files.class_names
+        if files.class_names != names:
+            raise ModelError(f"{files.name}: its classes are {', '.join(files.class_names)}, not {', '.join(names)}")
+    return names or find_classes(rows)
+
+
+def _of_model(files, rows: Sequence[Row], names: tuple[str, ...], max_length: int) -> np.ndarray:
+    """A model's argmax classes of the rows, int64 [N]."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_classifier(files, torch.float32)
+    examples = encode_rows(load_tokenizer(files), rows, names, min(max_length, longest_input(model)))
+    return predict(enable_packing(model).to(device), examples, device)
+
+
+def read_predictions(path: Path, names: Sequence[str]) -> np.ndarray:
+    """Predicted classes, int64 [N], from a text file with a class name or index on each line.
+
+    Raises:
+        InputError: a line that is neither, or a file that cannot be read.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(path), None, None, f"cannot be read: {error}") from error
+    rows = (Row("", None, line.strip(), str(path), number) for number, line in enumerate(lines, 1))
+    return np.array([class_index(row, names) for row in rows], np.int64)
+
+
+def _write(config: EvaluateConfig, result: dict) -> None:
+    if config.json is not None:
+        path = Path(config.json)
+        with os_errors_named(path):
+            write_atomically(path, (json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    if config.picture is not None:
+        draw(result, config.picture)
