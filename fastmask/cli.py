@@ -11,14 +11,16 @@ import click
 
 from . import __version__
 from .config import CONFIGS, KERNELS, METHODS, PRECISIONS, TRAINED_DTYPES, FinetuneConfig, ScoreConfig
+from .config_masker import HELP as MASKER_HELP
+from .config_masker import MaskerConfig
 from .errors import FastmaskError
 from .options import options_of
 
 SCORE_HELP = {
-    "model": "Classifier: a directory or a hub id; without it the embedded English sentiment classifier.",
+    "model": "Classifier, or masker: a directory or a hub id; without it the embedded English sentiment classifier.",
     "method": "How importance is measured.",
     "threshold": "d of the paper's rule: a smaller drop in P(class) marks a token as important.",
-    "mask_rate": "At most max(1, int(RATE * n)) masks in a sentence of n tokens; no cap without it.",
+    "mask_rate": "At most max(1, int(RATE * n)) masks in a sentence of n tokens; 0.15 for masker and random.",
     "like": "For --method random: a shard directory whose number of masks per sentence is copied.",
     "stop_words": "Never masked: english, none, or a file with one word a line.",
     "segment": "sentence: documents are cut into sentences; line: each is one sentence.",
@@ -77,6 +79,7 @@ finetune_options = options_of(
     dtype={"type": click.Choice(TRAINED_DTYPES)},
     on_error=_SPECIAL["on_error"],
 )
+masker_options = options_of(MaskerConfig, MASKER_HELP, dtype={"type": click.Choice(TRAINED_DTYPES)})
 MODEL_FIELDS = ("model", "method", "threshold", "mask_rate", "stop_words", "max_length", "precision")
 explain_options = options_of(ScoreConfig, {name: SCORE_HELP[name] for name in MODEL_FIELDS}, **_SPECIAL)
 
@@ -137,9 +140,10 @@ def cli():
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("-o", "--out", required=True, help="Directory of the shards.")
 @score_options
+@click.option("--control", help="Directory of a random twin: the same sentences with as many masks each.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it was made with another configuration.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def score(corpus, out, overwrite, quiet, **options):
+def score(corpus, out, control, overwrite, quiet, **options):
     """Score CORPUS files into a directory of shards.
 
     CORPUS: .txt (a document a line), .jsonl, .csv, .tsv or .parquet, each also .gz, or - for lines on standard input.
@@ -153,7 +157,7 @@ def score(corpus, out, overwrite, quiet, **options):
 
         meter = Meter(_console(stderr=True), _say)
     began = time.monotonic()
-    manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter)
+    manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control)
     if not quiet:
         total, skipped = manifest["totals"], manifest["skipped"]["count"]
         share = total["masked"] / max(1, total["tokens"])
@@ -235,6 +239,18 @@ def finetune(train, out, quiet, **options):
     from .train.classify import finetune as run
 
     run(FinetuneConfig(train=train, out=out, **options), (lambda line: None) if quiet else _say)
+
+
+@command
+@click.argument("shards", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, help="Directory of the model.")
+@masker_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def train_masker(shards, out, quiet, **options):
+    """Train a token classifier on finished SHARDS to mask as they are masked; for score --method masker."""
+    from .train.masker import train_masker as run
+
+    run(MaskerConfig(shards=shards, out=out, **options), (lambda line: None) if quiet else _say)
 
 
 def main() -> None:

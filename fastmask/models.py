@@ -209,23 +209,47 @@ def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
     return model.eval()
 
 
-def load_pretrained(files: ModelFiles, dtype: torch.dtype, **overrides) -> tuple[torch.nn.Module, list[str]]:
-    """Loads a sequence classifier and the sorted names of parameters that the weights lack (random, then).
+def is_token_classifier(files: ModelFiles) -> bool:
+    """Whether the model's config names an ``AutoModelForTokenClassification`` class."""
+    return any(str(name).endswith("ForTokenClassification") for name in files.config.get("architectures") or ())
+
+
+def load_masker(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
+    """The token classifier in ``files``, as ``load_classifier`` has it; class 1 marks tokens to mask.
+
+    Raises:
+        ModelError: the weights are damaged or incomplete, or there are not two classes.
+    """
+    if files.num_labels != 2:
+        raise ModelError(f"{files.name}: is not a masker, it has {files.num_labels} classes instead of two")
+    if not is_token_classifier(files):
+        raise ModelError(f"{files.name}: is not a token classifier; fastmask train-masker makes one")
+    model, missing = load_pretrained(files, dtype, task="TokenClassification")
+    if missing:
+        raise ModelError(f"{files.name}: is not a trained masker, its weights lack {missing[0]}")
+    return model.eval()
+
+
+def load_pretrained(
+    files: ModelFiles, dtype: torch.dtype, *, task: str = "SequenceClassification", **overrides
+) -> tuple[torch.nn.Module, list[str]]:
+    """Loads a model with a head and the sorted names of parameters that the weights lack (random, then).
 
     Args:
         files: the model.
         dtype: dtype of the weights; transformers would otherwise take the one in the config.
+        task: which head, as transformers' ``AutoModelFor...`` classes name it.
         overrides: configuration values to replace.
 
     Raises:
         ModelError: the weights are damaged, do not fit the config, or the architecture is unknown.
     """
     _check_readable(files)
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     try:
         with quiet_transformers():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
                 files.dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **overrides,
             )  # fmt: skip
