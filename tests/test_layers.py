@@ -18,6 +18,7 @@ ALLOWED = {
     # what every stage may know: records, settings, errors
     "errors": set(),
     "config": {"errors"},
+    "config_masker": {"config"},
     "records": set(),
     # text to ids
     "formats": {"errors"},
@@ -43,6 +44,7 @@ ALLOWED = {
     "device_scoring": {"certify", "device", "scoring", "variants"},
     "backend": {"blocks", "config", "device", "device_scoring", "encoder", "errors", "records", "scoring", "variants"},
     "engine": {"backend", "blocks", "certify", "config", "decide", "records", "scoring", "variants"},
+    "masker": {"blocks", "certify", "decide", "engine", "records", "scoring", "variants"},
     "models": {"errors"},
     # decisions to disk and back
     "durable": {"errors"},
@@ -52,7 +54,7 @@ ALLOWED = {
     "dataset": {"errors", "schema"},
     # what puts stages together
     "control": {"config", "dataset", "decide", "errors", "records", "schema"},
-    "loading": {"config", "decide", "engine", "errors", "models", "template"},
+    "loading": {"config", "decide", "engine", "errors", "masker", "models", "template"},
     "lookahead": {"certify", "records"},
     "fleet": {"backend", "certify", "config", "errors", "loading", "lookahead", "models", "records"},
     "scorer": {"certify", "config", "control", "decide", "encode", "fleet", "loading", "meter", "models", "records"},
@@ -63,7 +65,8 @@ ALLOWED = {
     "meter": set(),
     "show": set(),
     "options": set(),
-    "cli": {"", "api", "config", "dataset", "errors", "meter", "options", "pipeline", "shards", "show", "train"},
+    "cli": {"", "api", "config", "config_masker", "dataset", "errors", "meter", "options", "pipeline", "shards",
+            "show", "train"},
     "__main__": {"cli"},
     "__init__": {"api", "config", "dataset", "errors", "pipeline"},
 }  # fmt: skip
@@ -149,7 +152,7 @@ def test_the_order_of_stages_is_known_to_one_file():
 def test_training_knows_nothing_of_scoring():
     """The shard on disk is the only contract between the two."""
     scoring = {"engine", "scoring", "certify", "blocks", "variants", "verdict", "scorer", "pipeline", "api", "encoder",
-               "loading", "lookahead", "fleet", "backend"}  # fmt: skip
+               "loading", "lookahead", "fleet", "backend", "masker"}  # fmt: skip
     for path in (ROOT / "fastmask" / "train").glob("*.py"):
         for dots, module, names in imports_of(tree_of(path)):
             if dots == 2:
@@ -173,7 +176,9 @@ def test_only_the_command_line_prints(path):
         assert "click" not in {module for _, module, _ in imports_of(tree_of(path))}
 
 
-@pytest.mark.parametrize("name", ["cli", "options", "config", "errors", "__init__", "__main__", "meter"])
+@pytest.mark.parametrize(
+    "name", ["cli", "options", "config", "config_masker", "errors", "__init__", "__main__", "meter"]
+)
 def test_what_help_needs_is_light(name):
     tree = tree_of(ROOT / "fastmask" / f"{name}.py")
     assert not HEAVY & {module.partition(".")[0] for _, module, _ in imports_of(tree, top_level=True)}
@@ -182,7 +187,7 @@ def test_what_help_needs_is_light(name):
 def test_commands_import_inside():
     tree = tree_of(ROOT / "fastmask" / "cli.py")
     own = {module or "" for dots, module, _ in imports_of(tree, top_level=True) if dots}
-    assert own == {"", "config", "errors", "options"}
+    assert own == {"", "config", "config_masker", "errors", "options"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["--version"]])
