@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import ScoreConfig
+from .config import DEFAULT_RATE, ScoreConfig
 from .dataset import open_shards
-from .decide import DEFAULT_RATE, cap_of, ragged_positions, random_positions
+from .decide import cap_of, ragged_positions, random_positions
 from .errors import OutputError
 from .records import EncodedSentences, ScoredSentences
 from .schema import MANIFEST

@@ -6,8 +6,6 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
-# The masker's rate (paper section 2.4), where a method always has a cap and none is given.
-DEFAULT_RATE = 0.15
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .blocks import SentenceBlock
 from .certify import TIE, Bands, Evidence, probability
-from .decide import DEFAULT_RATE, cap_of, select
+from .decide import cap_of, select
 from .engine import CALIBRATION_STRIDE, Engine
 from .records import EncodedSentences, ScoredSentences
 from .scoring import Asker, BlockScores, Rules, audit_sample
@@ -27,12 +27,8 @@ class MaskerEngine(Engine):
     with a token counts as scored.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.rules = replace(self.rules, mask_rate=self.config.mask_rate or DEFAULT_RATE)
-
     def _fastest(self) -> str:
-        # a doubt about one token asks for a whole sentence again: with bfloat16, nearly every sentence has one
+        # a doubt about one token asks for a whole sentence again: a third of them with bfloat16, which eats its gain
         return self.backend.fastest if self.backend.has_pools else "float32"
 
     def score_shard(self, shard: EncodedSentences, bands: Bands | None) -> tuple[ScoredSentences, Bands | None]:
