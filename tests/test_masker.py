@@ -222,6 +222,17 @@ def test_only_doubts_are_asked_again_and_a_wrong_band_is_found(monkeypatch, samp
     assert masks_of(scored) == expected
 
 
+def test_an_overflow_is_a_doubt(monkeypatch, sample):
+    rng = np.random.default_rng(6)
+    zero, one = rng.normal(size=(2, 60))
+    sentences = [rng.integers(FIRST_ID, 60, 9).tolist() for _ in range(50)]
+    engine = toy_engine(monkeypatch, zero, one, {"bfloat16": np.inf}, precision="bfloat16")
+    scored, _ = engine.score_shard(encoded(sentences), None)
+    tables = [np.stack([zero[words], one[words]], axis=1) for words in sentences]
+    nothing = np.zeros(60, bool)
+    assert masks_of(scored) == [rule(z, words, nothing) for z, words in zip(tables, sentences, strict=True)]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the device here")
 def test_the_device_path_in_tritons_interpreter(sample):
     model, sentences = masker_of("distilbert"), sentences_of(26, 12)
