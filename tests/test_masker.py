@@ -226,11 +226,11 @@ def test_an_overflow_is_a_doubt(monkeypatch, sample):
     rng = np.random.default_rng(6)
     zero, one = rng.normal(size=(2, 60))
     sentences = [rng.integers(FIRST_ID, 60, 9).tolist() for _ in range(50)]
-    engine = toy_engine(monkeypatch, zero, one, {"bfloat16": np.inf}, precision="bfloat16")
+    engine = toy_engine(monkeypatch, zero, one, {"bfloat16": np.inf}, precision="bfloat16", mask_rate=1.0)
     scored, _ = engine.score_shard(encoded(sentences), None)
     tables = [np.stack([zero[words], one[words]], axis=1) for words in sentences]
     nothing = np.zeros(60, bool)
-    assert masks_of(scored) == [rule(z, words, nothing) for z, words in zip(tables, sentences, strict=True)]
+    assert masks_of(scored) == [rule(z, words, nothing, 1.0) for z, words in zip(tables, sentences, strict=True)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the device here")
