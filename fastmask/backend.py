@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from .blocks import BLOCK_TOKENS, SentenceBlock, make_blocks, make_pools
 from .config import ScoreConfig
 from .device import DeviceEncoder
 from .device_scoring import DeviceAsker
-from .encoder import Encoder, build_encoder
+from .encoder import Encoder, OutOfMemory, build_encoder
 from .errors import FastmaskError
 from .records import EncodedSentences
 from .scoring import Asker
@@ -27,7 +29,8 @@ from .variants import Template
 
 # Tokens of a calibration block on the processor: small, so that every core gets some.
 CALIBRATION_BLOCK = 400
-# Tokens of all units of a pool on a device: a greedy round packs about half as many, which fills a large GPU.
+# Tokens of all units of a pool on a device. A greedy round packs at most half as many, a quarter on average, and two
+# pools are under way: enough for a large GPU, whose memory they hardly touch.
 POOL_TOKENS = 131072
 
 
@@ -59,6 +62,13 @@ def device_of(name: str) -> str:
     return name
 
 
+def choose_device(name: str) -> None:
+    """Make a CUDA device this process's current one, so that nothing is ever put on another."""
+    device = device_of(name)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+
+
 class Backend:
     """Encoders of one model on one device, and the threads that use them.
 
@@ -80,7 +90,7 @@ class Backend:
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._streams = [torch.cuda.Stream(self.device) for _ in range(2)] if self.is_cuda else []
+        self._streams = _streams(self.device) if self.is_cuda else ()
 
     @property
     def fastest(self) -> str:
@@ -102,10 +112,17 @@ class Backend:
             raise Stopped
         with self._lock:
             if precision not in self._encoders:
-                self._encoders[precision] = build_encoder(self.model, precision, self.device, self.config.kernels)
-                if self.is_cuda:  # other streams will read what this one has written
-                    torch.cuda.synchronize(self.device)
+                self._encoders[precision] = self._build(precision)
             return self._encoders[precision]
+
+    def _build(self, precision: str) -> Encoder:
+        try:
+            built = build_encoder(self.model, precision, self.device, self.config.kernels)
+        except OutOfMemory as error:
+            raise FastmaskError(f"the model at {precision} does not fit in the memory of {self.device}") from error
+        if self.is_cuda:  # other streams will read what this one has written
+            torch.cuda.synchronize(self.device)
+        return built
 
     def stop(self) -> None:
         """End what workers are doing soon, with Stopped."""
@@ -126,7 +143,8 @@ class Backend:
     @contextmanager
     def pool(self) -> Iterator[ThreadPoolExecutor]:
         """The worker threads."""
-        before = torch.get_num_threads()
+        before, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")  # TF32 is another precision than the one that was calibrated
         streams: queue.SimpleQueue = queue.SimpleQueue()
         for stream in self._streams:
             streams.put(stream)
@@ -137,6 +155,7 @@ class Backend:
         finally:
             # what a thread sets is the default of threads made later, the caller's own included
             torch.set_num_threads(before)
+            torch.set_float32_matmul_precision(products)
 
     def _use_one_core(self) -> None:
         if not self.has_pools:
@@ -150,7 +169,15 @@ class Backend:
         """What runs, for the manifest: device, and back end and precision of the first level."""
         name = torch.cuda.get_device_name(self.device) if self.is_cuda else None
         kind = {"device": self.device.partition(":")[0]} | ({"gpu": name} if name else {})
-        return kind | {"precision": precision, "kernels": self._encoders[precision].name, "torch": torch.__version__}
+        kernels = self._encoders[precision].name
+        compiler = {"triton": version("triton")} if "triton" in kernels else {}
+        return kind | {"precision": precision, "kernels": kernels, "torch": torch.__version__} | compiler
+
+
+@cache
+def _streams(device: str) -> tuple[torch.cuda.Stream, ...]:
+    """The two streams of a device; memory is kept for reuse stream by stream, so there are no more of them."""
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)
 
 
 def _require_interpreter(wanted: bool) -> None:
@@ -161,7 +188,9 @@ def _require_interpreter(wanted: bool) -> None:
     """
     if not wanted:
         return
-    from fastmask_kernels.compiled import INTERPRETED
-
+    try:
+        from fastmask_kernels.compiled import INTERPRETED
+    except ImportError as error:
+        raise FastmaskError("--kernels triton: triton is not installed; use auto") from error
     if not INTERPRETED:
         raise FastmaskError("--kernels triton without a CUDA device: set TRITON_INTERPRET=1 to interpret them (slow)")

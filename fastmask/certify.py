@@ -164,7 +164,8 @@ def merged_certificate(certificates: list[dict]) -> dict:
     total |= {"batch_tokens_halved": {}, "audited": 0, "flips": 0, "rescored": 0}
     for one in filter(None, certificates):
         total["eps"] |= one["eps"]
-        total["batch_tokens_halved"] |= one.get("batch_tokens_halved", {})
+        for level, tokens in one.get("batch_tokens_halved", {}).items():
+            total["batch_tokens_halved"][level] = min(total["batch_tokens_halved"].get(level, tokens), tokens)
         for name in ("decisions", "audited", "flips", "rescored"):
             total[name] += one[name]
         for name in ("rechecked", "pairs"):

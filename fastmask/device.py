@@ -62,9 +62,10 @@ class DeviceBlock:
         ``tiles`` makes the attention's plan from cu_seqlens int32 [V + 1].
         """
         cu_seqlens = bounds_of(variants)
-        table, bounds, plan, kept = send(self.device, variants.table, cu_seqlens, tiles(cu_seqlens), self.block.kept)
-        numbers = torch.arange(len(variants), dtype=torch.int32, device=self.device)
-        rows = torch.repeat_interleave(numbers, torch.diff(bounds), output_size=int(cu_seqlens[-1]))
+        numbers = np.repeat(np.arange(len(variants), dtype=np.int32), variants.lengths)
+        kept = self.block.kept if self.block.method == "greedy" else self.block.kept[:0]
+        arrays = variants.table, cu_seqlens, numbers, tiles(cu_seqlens), kept
+        table, bounds, rows, plan, kept = send(self.device, *arrays)
         texts = Texts(self.offsets, self.input_ids, self.context_offsets, self.context_ids, kept)
         sequences = Sequences(bounds, int(variants.lengths.max()), rows, plan)
         return DeviceBatch(table, texts, self.special, sequences)
@@ -86,7 +87,9 @@ class DeviceBatch:
 
 
 class DeviceEncoder:
-    """Unpadded forward of the BERT family on a device; nothing here waits for it.
+    """Unpadded forward of the BERT family on a device; nothing here waits for it, but for float64's plain torch ops.
+
+    A float16 overflow in one sequence makes those that share its attention tile infinite, too: all are doubts then.
 
     Args:
         weights: the model in the families' common shape, float32, on the device.
@@ -100,9 +103,9 @@ class DeviceEncoder:
 
     def __init__(self, weights: FamilyWeights, precision: str, device: str, kernels: str = "auto"):
         self.precision, self.device = precision, torch.device(device)
-        head_dim = weights.layers[0].query.in_features // weights.heads
+        hidden, classes = weights.layers[0].query.in_features, weights.classifier.out_features
         try:
-            ops = self.ops = launch.device_ops(DTYPES[precision], head_dim, kernels)
+            ops = self.ops = launch.device_ops(DTYPES[precision], hidden, hidden // weights.heads, classes, kernels)
         except ValueError as error:
             raise FastmaskError(f"--kernels {kernels}: {error}; use auto") from error
         self.name = f"packed/{ops.name}"
@@ -134,10 +137,13 @@ class DeviceEncoder:
             limits: what z is compared with, float64 [K] each.
         """
         rows, wanted = send(self.device, row, target)
-        against = torch.from_numpy(np.stack(limits))
+        # an even number of columns, so that each row starts at a multiple of 16 bytes
+        against = torch.from_numpy(np.pad(np.stack(limits), ((0, 0), (0, len(row) % 2))))
         if self.device.type == "cuda":
             against = against.pin_memory().to(self.device, non_blocking=True)
-        found = self.ops.importance_deltas(self._rows(batch), self.head.parameters, rows, wanted, *against, TIE)
+        found = self.ops.importance_deltas(
+            self._rows(batch), self.head.parameters, rows, wanted, *against[:, : len(row)], TIE
+        )
         return torch.stack([found.z, found.decision.double()])
 
     def _rows(self, batch: DeviceBatch) -> torch.Tensor:

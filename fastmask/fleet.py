@@ -259,10 +259,11 @@ def _listen(connection: Connection, received: queue.SimpleQueue) -> None:
 
 def _load(config: ScoreConfig, files: ModelFiles, is_aspect: bool, workers: int, progress):
     """The engine of one worker, on its share of the cores."""
-    from .backend import usable_cores
+    from .backend import choose_device, usable_cores
     from .loading import load_engine
     from .models import load_tokenizer
 
+    choose_device(config.device)
     threads = max(1, (config.threads or usable_cores()) // workers)
     return load_engine(replace(config, threads=threads), files, load_tokenizer(files), is_aspect, progress)
 

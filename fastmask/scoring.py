@@ -18,6 +18,8 @@ from .verdict import UnitScores, Verdict
 
 # Share of accepted decisions that are recomputed at the next precision.
 AUDIT_SHARE = 1 / 256
+# Units wait at a doubt until there is one of them for so many that go on: few large batches cost less than many small.
+GOING_ON_PER_DOUBT = 8
 
 Encoders = Callable[[str], Encoder]
 """The encoder of a precision."""
@@ -171,13 +173,18 @@ class Asker:
             except OutOfMemory as error:
                 if len(part) == 1:
                     raise FastmaskError(f"a text of {lengths[part[0]]} tokens does not fit in memory") from error
-                encoder.most_tokens = int(lengths[part].sum()) // 2
+                # another thread may have found less
+                encoder.most_tokens = min(encoder.most_tokens, int(lengths[part].sum()) // 2)
                 waiting = self._split(np.concatenate([part, *waiting]), encoder, lengths)
         return done
 
     def _split(self, order: np.ndarray, encoder: Encoder, lengths: np.ndarray) -> list[np.ndarray]:
         budget = min(self.batch_tokens or encoder.batch_tokens, encoder.most_tokens)
         return np.split(order, batch_starts(lengths[order], budget)[1:])
+
+
+Doubts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Doubtful answers: units and indices int32 [D], z float64 [D], decisions uint8 [D]."""
 
 
 class BlockScorer:
@@ -223,7 +230,11 @@ class BlockScorer:
         """z and decisions of variants at the first level; the only level has no doubts."""
         limits = self.scores.goal.limits(variants.units, self.bands, 0)
         z, code = self.ask.decide_variants(0, variants, limits)
-        return z, code if len(self.bands.levels) > 1 else code & ~np.uint8(DOUBT)
+        if len(self.bands.levels) > 1:
+            return z, code
+        if not np.isfinite(z).all():
+            raise FastmaskError(f"the model overflows {self.bands.levels[0]}: leave out --no-certify, or use float32")
+        return z, code & ~np.uint8(DOUBT)
 
     def _resolve(self, units: np.ndarray, indices: np.ndarray, first: tuple[np.ndarray, np.ndarray]) -> None:
         """Decide tokens ``indices`` of ``units``, of which ``first`` is known, and store z, level and importance."""
@@ -238,22 +249,34 @@ class BlockScorer:
         return audit_sample(self.sentences.key[units], indices, self.rules.seed)
 
     def _greedy(self, active: np.ndarray) -> None:
-        """All units on by at least one token at a time, until none has tokens left."""
-        block, outcome = self.block, (self.scores.z, self.scores.level, self.scores.important)
+        """All units to their ends: those that are certain go on, the others wait for company at the next precision."""
+        doubts: list[Doubts] = []
+        while len(active) or doubts:
+            if len(active):
+                active, found = self._go_on(active)
+                doubts += [found] * (len(found[0]) > 0)
+            if doubts and GOING_ON_PER_DOUBT * sum(len(units) for units, *_ in doubts) >= len(active):
+                settled, indices, z, code = (np.concatenate(parts) for parts in zip(*doubts, strict=True))
+                self._resolve(settled, indices, (z, code))
+                advance(self.block, settled, *self.scores.decided)
+                active, doubts = np.concatenate([active, self._unfinished(settled)]), []
+
+    def _go_on(self, active: np.ndarray) -> tuple[np.ndarray, Doubts]:
+        """Ask the next variants of units int32 [A]; those that can go on, and the doubts that the others stopped at."""
         # where every answer is to be compared with the next level none is certain, so that guesses gain nothing
         spare = self.ask.spare_tokens if np.isfinite(self.bands.eps[0]) else 0
-        while len(active):
-            asked = look_ahead(block, active, spare)
-            z, code = self._first(asked.variants)
-            audit = self._audit(asked.variants.units, asked.indices)
-            stops = code | np.where(audit, DOUBT, 0).astype(np.uint8)
-            decided, at = accept(block, asked, z, stops, *outcome)
-            self.evidence.decisions += decided
-            if len(at):
-                units = asked.variants.units[at]
-                self._resolve(units, asked.indices[at], (z[at], code[at]))
-                advance(block, units, *outcome)
-            active = active[block.cursor[active] < np.diff(block.offsets)[active]]
+        asked = look_ahead(self.block, active, spare)
+        z, code = self._first(asked.variants)
+        audit = self._audit(asked.variants.units, asked.indices)
+        stops = code | np.where(audit, DOUBT, 0).astype(np.uint8)
+        decided, at = accept(self.block, asked, z, stops, *self.scores.decided)
+        self.evidence.decisions += decided
+        stopped = asked.variants.units[at]
+        going_on = np.setdiff1d(active, stopped, assume_unique=True)
+        return self._unfinished(going_on), (stopped, asked.indices[at], z[at], code[at])
+
+    def _unfinished(self, units: np.ndarray) -> np.ndarray:
+        return units[self.block.cursor[units] < np.diff(self.block.offsets)[units]]
 
     def _all_at_once(self, units: np.ndarray) -> None:
         counts = np.diff(self.block.offsets)[units]

@@ -29,6 +29,11 @@ class UnitScores:
     level: np.ndarray
     important: np.ndarray
 
+    @property
+    def decided(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """z, level and important, which decisions are written to."""
+        return self.z, self.level, self.important
+
 
 class Verdict:
     """Turns a block's unit scores into per-sentence decisions, asking for more precision where a rate cap needs it."""

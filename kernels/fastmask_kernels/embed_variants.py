@@ -75,8 +75,8 @@ def _embed_variants(
         at_word = tl.gather(ids, chosen, 0).to(tl.int64)[:, None] * HIDDEN
         at_position = (tl.gather(places, chosen, 0) + position_offset)[:, None] * HIDDEN
         at_type = tl.gather(second, chosen, 0)[:, None] * (CONTENT_TYPE * HIDDEN)
-        # words are met once, all else again and again: only that is worth the nearest cache
-        x = tl.load(word + at_word + columns, mask=inside, other=0.0, eviction_policy="evict_first")
+        # positions, types and parameters are met again by every program: they are to stay in the nearest cache
+        x = tl.load(word + at_word + columns, mask=inside, other=0.0)
         x += tl.load(position + at_position + columns, mask=inside, other=0.0, eviction_policy="evict_last")
         x += tl.load(token_type + at_type + columns, mask=inside, other=0.0, eviction_policy="evict_last")
         x = tl.where(inside, x - tl.sum(x, axis=1)[:, None] / HIDDEN, 0.0)

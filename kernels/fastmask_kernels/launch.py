@@ -126,21 +126,20 @@ def cpu_ops(dtype: torch.dtype, hidden: int, head_dim: int, kernels: str = "auto
     return TorchOps(dtype)
 
 
-def device_ops(dtype: torch.dtype, head_dim: int, kernels: str = "auto"):
+def device_ops(dtype: torch.dtype, hidden: int, head_dim: int, classes: int, kernels: str = "auto"):
     """Ops for packed batches on a device: Triton's where they fit, else, and for ``kernels`` "torch", plain torch's.
 
     Raises:
-        ValueError: ``kernels`` is "triton" and none fits the shape.
+        ValueError: ``kernels`` is "triton" and some op has none for the shape.
     """
-    from . import triton_ops  # triton is a heavy import, and the interpreter must be chosen before it
-
     if kernels == "torch" or dtype == torch.float64:
         return TorchOps(dtype)
-    if triton_ops.fits(head_dim):
-        return triton_ops.TritonOps(dtype)
-    if kernels == "triton":
-        raise ValueError(f"no Triton kernel for heads of {head_dim}")
-    return TorchOps(dtype)
+    from . import triton_ops  # triton is a heavy import, and the interpreter must be chosen before it
+
+    misfit = triton_ops.misfit(hidden, head_dim, classes)
+    if misfit and kernels == "triton":
+        raise ValueError(f"no Triton kernel for {misfit}")
+    return TorchOps(dtype) if misfit else triton_ops.TritonOps(dtype)
 
 
 def has_bfloat16() -> bool:

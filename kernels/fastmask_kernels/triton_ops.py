@@ -12,16 +12,20 @@ from .bias_gelu import bias_gelu
 from .cls_attention import cls_attention
 from .compiled import INTERPRETED
 from .embed_variants import embed_variants
-from .importance_deltas import importance_deltas
+from .importance_deltas import MAX_CLASSES, importance_deltas
 from .layouts import Sequences
-from .residual_layernorm import residual_layernorm
+from .residual_layernorm import WIDEST, residual_layernorm
 from .split_half import split_half
 from .varlen_attention import HEAD_DIMS, attention_tiles, tile_rows, varlen_attention
 
 
-def fits(head_dim: int) -> bool:
-    """Whether the attention kernel takes heads of this size."""
-    return head_dim in HEAD_DIMS
+def misfit(hidden: int, head_dim: int, classes: int) -> str:
+    """What of a model's shape some kernel does not take, in words; "" where all do."""
+    if head_dim not in HEAD_DIMS:
+        return f"heads of {head_dim}"
+    if classes > MAX_CLASSES:
+        return f"{classes} classes"
+    return f"rows of {hidden}" if hidden > WIDEST else ""
 
 
 class TritonOps:

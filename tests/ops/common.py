@@ -5,8 +5,8 @@ import os
 import numpy as np
 import torch
 
-DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" or not torch.cuda.is_available() else "cuda"
-"""Where the Triton kernels run: a CUDA device, or the CPU in Triton's interpreter."""
+DEVICE = os.environ.get("FASTMASK_TEST_DEVICE", "cpu")
+"""Where the Triton kernels run: "cuda", or the CPU in Triton's interpreter."""
 FLOOR = 1e-6
 """Of the difference that is always allowed, relative to the largest value: a few units in the last place."""
 SEQUENCES = {
