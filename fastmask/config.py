@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 
 from .errors import FastmaskError
 
-METHODS = ("greedy", "prefix", "leave-one-out", "random")
+METHODS = ("greedy", "prefix", "leave-one-out", "masker", "random")
+# The masker's rate (paper section 2.4), where a method always has a cap and none is given.
+DEFAULT_RATE = 0.15
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 KERNELS = ("auto", "torch", "triton")
 _DEVICE = re.compile(r"[a-z]+(:(0|[1-9]\d*))?")
@@ -40,10 +42,12 @@ class ScoreConfig:
     """Everything that ``fastmask score`` can be told (DESIGN section 6).
 
     Attributes:
-        model: directory of an ``AutoModelForSequenceClassification`` checkpoint; None is the embedded classifier.
+        model: directory of an ``AutoModelForSequenceClassification`` checkpoint; None is the embedded classifier. For
+            ``masker``: of an ``AutoModelForTokenClassification`` one with two classes, and not None.
         method: one of METHODS.
         threshold: d of the paper's rule, in probability.
-        mask_rate: at most ``max(1, int(mask_rate * n))`` masks in a sentence of n tokens; None is no cap.
+        mask_rate: at most ``max(1, int(mask_rate * n))`` masks in a sentence of n tokens; None is no
+            cap, but DEFAULT_RATE for ``masker`` and ``random``.
         like: for ``random``: a finished shard directory whose mask counts are copied sentence by sentence.
         stop_words: "english", "none", or a file with one word a line.
         segment: "sentence" (spaCy's rule sentencizer) or "line" (each document is one sentence).
@@ -87,6 +91,9 @@ class ScoreConfig:
         _require(self.method in METHODS, "method", self.method, f"choose one of {', '.join(METHODS)}")
         _require(self.precision in PRECISIONS, "precision", self.precision, f"choose one of {', '.join(PRECISIONS)}")
         _require(self.kernels in KERNELS, "kernels", self.kernels, f"choose one of {', '.join(KERNELS)}")
+        _require(self.method != "masker" or self.model is not None, "method", self.method, "name the masker by --model")
+        if self.method == "masker" and self.mask_rate is None:
+            object.__setattr__(self, "mask_rate", DEFAULT_RATE)
         _check_devices(self.device)
         _require(self.segment in ("sentence", "line"), "segment", self.segment, "choose sentence or line")
         _require(self.on_error in ("fail", "skip"), "on_error", self.on_error, "choose fail or skip")

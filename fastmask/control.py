@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import ScoreConfig
+from .config import DEFAULT_RATE, ScoreConfig
 from .dataset import open_shards
 from .decide import cap_of, ragged_positions, random_positions
 from .errors import OutputError
 from .records import EncodedSentences, ScoredSentences
 from .schema import MANIFEST
-
-# The masker's rate (paper section 2.4), where neither a rate nor shards to copy are given.
-DEFAULT_RATE = 0.15
 
 
 class RandomControl:

@@ -13,7 +13,7 @@ from fastmask_kernels.layouts import Sequences, Special, Texts
 from .certify import TIE, Limits
 from .errors import FastmaskError
 from .families import FamilyWeights
-from .layers import DTYPES, ClassHead, Norm, blocks_of
+from .layers import DTYPES, Norm, TokenHead, blocks_of, make_head
 from .variants import Block, Variants, bounds_of
 
 # A batch of these fills a large GPU; one of the other hardly costs more than an empty one.
@@ -117,7 +117,7 @@ class DeviceEncoder:
         self.embedding_norm = Norm(weights.embedding_norm, wide)
         self.projection = None if weights.projection is None else ops.linear(weights.projection)
         self.blocks = blocks_of(weights, ops, wide)
-        self.head = ClassHead(weights, wide)
+        self.head = make_head(weights, wide)
 
     def batch(self, block: DeviceBlock, variants: Variants) -> DeviceBatch:
         """At least one variant, sent."""
@@ -125,7 +125,7 @@ class DeviceEncoder:
 
     @torch.inference_mode()
     def logits(self, batch: DeviceBatch) -> torch.Tensor:
-        """Class logits [V, C], float32 or, at that precision, float64, still on the device."""
+        """Class logits [V, C] of variants or [T, C] of tokens, float32 or, at that precision, float64, still there."""
         return self.head(self._rows(batch))
 
     @torch.inference_mode()
@@ -147,7 +147,7 @@ class DeviceEncoder:
         return torch.stack([found.z, found.decision.double()])
 
     def _rows(self, batch: DeviceBatch) -> torch.Tensor:
-        """The last block's first rows [V, H]."""
+        """The last block's first rows [V, H], or all rows [T, H] of a token classifier."""
         norm, sequences = self.embedding_norm, batch.sequences
         x = self.ops.embed_variants(
             batch.table,
@@ -164,4 +164,4 @@ class DeviceEncoder:
         x = x if self.projection is None else self.projection(x)
         for block in self.blocks:
             x = block(x, sequences)
-        return x[: len(batch.table)]
+        return x if isinstance(self.head, TokenHead) else x[: len(batch.table)]

@@ -36,7 +36,8 @@ class DeviceAsker(Asker):
         z[order], code[order] = read([found for _, found in answers])
         return z, code
 
-    def _run(self, precision: str, variants: Variants) -> np.ndarray:
+    def forward(self, precision: str, variants: Variants) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See ``Asker.forward``."""
         encoder = self.encoder(precision)
 
         def run(part: np.ndarray):
@@ -45,9 +46,8 @@ class DeviceAsker(Asker):
 
         parts = self._in_batches(encoder, variants.lengths, run)
         found = read([logits for _, logits in parts]).T
-        out = np.empty(found.shape)
-        out[np.concatenate([part for part, _ in parts])] = found
-        return out
+        ends = np.cumsum([logits.shape[1] for _, logits in parts])[:-1]
+        return [(part, rows) for (part, _), rows in zip(parts, np.split(found, ends), strict=True)]
 
     def _block(self, encoder) -> DeviceBlock:
         if self._sent is None:

@@ -1,7 +1,7 @@
 """The one interface to torch: packed variants in, class logits out, at a chosen precision.
 
 ``PackedEncoder`` is the unpadded forward of the BERT family; ``GenericEncoder`` runs any other sequence classifier
-through its own forward, on batches of exactly equal length.
+through its own forward, on batches of exactly equal length. A token classifier gives logits of every row instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 
 from .errors import FastmaskError
 from .families import FamilyWeights, family_weights
-from .layers import DTYPES, ClassHead, FullBlock, Norm, blocks_of
+from .layers import DTYPES, FullBlock, Norm, TokenHead, blocks_of, make_head
 from .memo import Memo
 from .records import PackedBatch
 
@@ -58,7 +58,7 @@ class Encoder(Protocol):
         ...
 
     def logits(self, batch: PackedBatch, memory: object) -> np.ndarray:
-        """Class logits float64 [B, C] of the batch's B variants."""
+        """Class logits float64 [B, C] of the batch's B variants; [T, C] of its T tokens by a token classifier."""
         ...
 
 
@@ -123,7 +123,7 @@ def _keys(triples: np.ndarray) -> np.ndarray:
 
 
 class PackedEncoder:
-    """Unpadded forward of a BERT, RoBERTa, DistilBERT or ELECTRA classifier; no padding, no attention mask.
+    """Unpadded forward of a BERT, RoBERTa, DistilBERT or ELECTRA classifier of sequences or of tokens.
 
     Args:
         weights: the model in the families' common shape, float32.
@@ -147,7 +147,7 @@ class PackedEncoder:
         self.embedding_norm = Norm(weights.embedding_norm, wide)
         self.projection = None if weights.projection is None else ops.linear(weights.projection)
         self.blocks = blocks_of(weights, ops, wide)
-        self.head = ClassHead(weights, wide)
+        self.head = make_head(weights, wide)
 
     def memory(self) -> FirstRows:
         """Embeddings and first query, key and value rows, which variants of a sentence have in common."""
@@ -155,8 +155,9 @@ class PackedEncoder:
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, memory: FirstRows | None = None) -> np.ndarray:
-        """Class logits float64 [B, C]."""
-        rows, whole = len(batch), _rounded_up(batch, self.tables[1].shape[0] - self.position_offset)
+        """See ``Encoder.logits``."""
+        rows = len(batch.input_ids) if isinstance(self.head, TokenHead) else len(batch)
+        whole = _rounded_up(batch, self.tables[1].shape[0] - self.position_offset)
         sequences = Sequences(torch.from_numpy(whole.cu_seqlens), whole.max_seqlen)
         x, qkv = (memory or FirstRows()).rows(self._triples(whole), self._first_rows)
         x = self.blocks[0](x, sequences) if qkv is None else self.blocks[0](x, sequences, qkv)
@@ -205,7 +206,7 @@ def _rounded_up(batch: PackedBatch, longest: int) -> PackedBatch:
 
 
 class GenericEncoder:
-    """Any sequence classifier through its own forward, on runs of equal length, so that nothing is ever padded."""
+    """Any classifier through its own forward, on runs of equal length, so that nothing is ever padded."""
 
     spare_tokens = SPARE_TOKENS
 
@@ -222,19 +223,22 @@ class GenericEncoder:
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, memory: None = None) -> np.ndarray:
-        """Class logits float64 [B, C]."""
+        """See ``Encoder.logits``."""
         lengths = np.diff(batch.cu_seqlens)
         order = np.argsort(lengths, kind="stable")
         bounds = np.flatnonzero(np.diff(lengths[order])) + 1
         out = None
         for group in np.split(order, bounds):
-            found = self._equal_length(batch, batch.cu_seqlens[group], int(lengths[group[0]]))
-            out = np.empty((len(batch), found.shape[1])) if out is None else out
-            out[group] = found
+            index = batch.cu_seqlens[group][:, None] + np.arange(lengths[group[0]])
+            found = self._equal_length(batch, index)
+            per_token = found.ndim == 3
+            count = len(batch.input_ids) if per_token else len(batch)
+            out = np.empty((count, found.shape[-1])) if out is None else out
+            out[index if per_token else group] = found
         return out
 
-    def _equal_length(self, batch: PackedBatch, starts: np.ndarray, length: int) -> np.ndarray:
-        index = starts[:, None] + np.arange(length)
+    def _equal_length(self, batch: PackedBatch, index: np.ndarray) -> np.ndarray:
+        """float64 [G, C], or [G, L, C] by a token classifier, of the tokens at ``index`` int [G, L]."""
         inputs = {"input_ids": torch.from_numpy(batch.input_ids[index].astype(np.int64)).to(self.device)}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if self.typed:
@@ -246,7 +250,7 @@ def build_encoder(model: nn.Module, precision: str, device: str = "cpu", kernels
     """The encoder for a model at a precision.
 
     Args:
-        model: a float32 ``AutoModelForSequenceClassification`` in eval mode; it is not written to.
+        model: a float32 sequence or token classifier in eval mode; it is not written to.
         precision: a key of DTYPES.
         device: torch device name.
         kernels: "auto" is the fastest that the device has; "torch", "triton".

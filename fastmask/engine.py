@@ -37,7 +37,7 @@ class Engine:
     """Scores shards of one corpus with one model.
 
     Args:
-        model: float32 sequence classifier in eval mode, not written to.
+        model: float32 classifier in eval mode, not written to.
         template: its special tokens.
         config: the run's configuration.
         stop_tokens: bool [V], vocabulary entries that are never masked.
@@ -54,9 +54,13 @@ class Engine:
     ):
         self.config, self.progress = config, progress
         self.backend = Backend(model, template, config)
-        self.levels = cascade(config, self.backend.fastest)
+        self.levels = cascade(config, self._fastest())
         self.rules = Rules(config.method, config.threshold, config.mask_rate, stop_tokens, config.certify, config.seed)
         self.backend.encoder(self.levels[0])
+
+    def _fastest(self) -> str:
+        """The precision that a cascade begins with."""
+        return self.backend.fastest
 
     def stop(self) -> None:
         """End running ``score_shard`` calls soon, with Stopped."""
@@ -100,12 +104,15 @@ class Engine:
         """Score blocks, telling progress as shares of ``total`` sentences."""
 
         def score(block: SentenceBlock) -> Result:
-            scores = BlockScorer(block, self.backend.asker(block, bands.levels), bands, self.rules).run()
+            scores = self._score_block(block, bands)
             if total:
                 self.progress(len(block.sentences) / total, scores.tokens)
             return block, scores
 
         return list(pool.map(score, blocks))
+
+    def _score_block(self, block: SentenceBlock, bands: Bands) -> BlockScores:
+        return BlockScorer(block, self.backend.asker(block, bands.levels), bands, self.rules).run()
 
     def _calibrate(self, pool: ThreadPoolExecutor, shard: EncodedSentences, distinct) -> tuple[Bands, list[Result]]:
         """Bands from a sample of this shard, and the sample's results as far as they stand.

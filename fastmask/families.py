@@ -26,14 +26,15 @@ class LayerWeights:
 
 @dataclass(frozen=True, slots=True)
 class FamilyWeights:
-    """A post-norm encoder with a classification head on its first token.
+    """A post-norm encoder with a classification head on its first token, or on every one.
 
     Attributes:
         word, position, token_type: float tables [*, E]; ``token_type`` is one zero row where the family has none.
         position_offset: position id of the first token.
         embedding_norm: layer norm after the sum of the three.
         projection: E -> H, or None where E = H.
-        head: the dense layer before the classifier; head_activation: "tanh", "relu" or "gelu".
+        head: the dense layer before the classifier of a sequence, None in front of the classifier of every token.
+        head_activation: "tanh", "relu" or "gelu"; None without a dense layer.
         activation: one of ACTIVATIONS' values.
     """
 
@@ -46,9 +47,21 @@ class FamilyWeights:
     layers: tuple[LayerWeights, ...]
     heads: int
     activation: str
-    head: nn.Linear
-    head_activation: str
+    head: nn.Linear | None
+    head_activation: str | None
     classifier: nn.Linear
+
+
+def classifies_tokens(model: nn.Module) -> bool:
+    """Whether a model is an ``AutoModelForTokenClassification`` one."""
+    return type(model).__name__.endswith("ForTokenClassification")
+
+
+def _head(model, dense: str, activation: str, classifier: str = "classifier") -> tuple:
+    """Dense layer, activation and classifier of a sequence classifier, by their names; of tokens: the last alone."""
+    if classifies_tokens(model):
+        return None, None, model.classifier
+    return model.get_submodule(dense), activation, model.get_submodule(classifier)
 
 
 def _bert_layer(layer) -> LayerWeights:
@@ -98,21 +111,22 @@ def _bert_like(model, base, head, head_activation, classifier, position_offset=0
 
 
 def _bert(model) -> FamilyWeights:
-    return _bert_like(model, model.bert, model.bert.pooler.dense, "tanh", model.classifier)
+    return _bert_like(model, model.bert, *_head(model, "bert.pooler.dense", "tanh"))
 
 
 def _roberta(model) -> FamilyWeights:
     offset = model.config.pad_token_id + 1
-    return _bert_like(model, model.roberta, model.classifier.dense, "tanh", model.classifier.out_proj, offset)
+    return _bert_like(model, model.roberta, *_head(model, "classifier.dense", "tanh", "classifier.out_proj"), offset)
 
 
 def _electra(model) -> FamilyWeights:
-    return _bert_like(model, model.electra, model.classifier.dense, "gelu", model.classifier.out_proj)
+    return _bert_like(model, model.electra, *_head(model, "classifier.dense", "gelu", "classifier.out_proj"))
 
 
 def _distilbert(model) -> FamilyWeights:
     base, config = model.distilbert, model.config
     word = base.embeddings.word_embeddings.weight
+    head, head_activation, classifier = _head(model, "pre_classifier", "relu")
     return FamilyWeights(
         word=word,
         position=base.embeddings.position_embeddings.weight,
@@ -123,9 +137,9 @@ def _distilbert(model) -> FamilyWeights:
         layers=tuple(_distilbert_layer(layer) for layer in base.transformer.layer),
         heads=config.n_heads,
         activation=ACTIVATIONS[config.activation],
-        head=model.pre_classifier,
-        head_activation="relu",
-        classifier=model.classifier,
+        head=head,
+        head_activation=head_activation,
+        classifier=classifier,
     )
 
 
@@ -140,7 +154,7 @@ FAMILIES = {
 
 
 def family_weights(model: nn.Module) -> FamilyWeights | None:
-    """The common shape of an ``AutoModelForSequenceClassification`` model, or None where its family is not known here.
+    """The common shape of a sequence or token classifier of transformers, or None where its family is not known here.
 
     A known family with an activation that has no kernel, or relative positions, is None too.
     """

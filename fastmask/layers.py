@@ -98,8 +98,8 @@ class ClsBlock(TransformerBlock):
 
 
 def blocks_of(weights: FamilyWeights, ops, wide: torch.dtype) -> list[TransformerBlock]:
-    """All blocks: the last one works on the first row of each sequence alone."""
-    kinds = [FullBlock] * (len(weights.layers) - 1) + [ClsBlock]
+    """All blocks: the last one works on the first row of each sequence alone, unless every token is classified."""
+    kinds = [FullBlock] * (len(weights.layers) - 1) + [FullBlock if weights.head is None else ClsBlock]
     return [
         kind(ops, layer, weights.activation, wide, weights.heads)
         for kind, layer in zip(kinds, weights.layers, strict=True)
@@ -126,3 +126,20 @@ class ClassHead:
         head = self.parameters
         pooled = nn.functional.linear(rows.to(head.bias.dtype), head.dense_weight, head.dense_bias)
         return nn.functional.linear(self._ACTIVATIONS[head.activation](pooled), head.weight, head.bias)
+
+
+class TokenHead:
+    """The classifier of every row, in float32 or float64."""
+
+    def __init__(self, weights: FamilyWeights, wide: torch.dtype):
+        layer = weights.classifier
+        self.weight, self.bias = (p.detach().to(wide).contiguous() for p in (layer.weight, layer.bias))
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows [T, H] -> class logits [T, C]."""
+        return nn.functional.linear(rows.to(self.bias.dtype), self.weight, self.bias)
+
+
+def make_head(weights: FamilyWeights, wide: torch.dtype) -> ClassHead | TokenHead:
+    """What gives logits from the last block's rows."""
+    return TokenHead(weights, wide) if weights.head is None else ClassHead(weights, wide)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .config import ScoreConfig
 from .decide import stop_token_table, stop_words
 from .errors import ModelError
-from .models import ModelFiles, load_classifier
+from .models import ModelFiles, load_classifier, load_masker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +27,7 @@ def load_engine(
 
     Args:
         files, tokenizer: the model's.
-        is_aspect: whether the corpus holds (aspect, text) pairs.
+        is_aspect: whether the corpus holds (aspect, text) pairs; the masker reads their texts alone.
         progress: as for ``Engine``.
 
     Raises:
@@ -36,16 +36,19 @@ def load_engine(
     import torch
 
     from .engine import Engine
+    from .masker import MaskerEngine
     from .template import template_of
 
+    is_masker = config.method == "masker"
+    load, kind = (load_masker, MaskerEngine) if is_masker else (load_classifier, Engine)
     backend = tokenizer.backend_tokenizer
     stop_tokens = stop_token_table(backend.get_vocab(), stop_words(config.stop_words))
-    template = template_of(backend, files.name, is_aspect)
-    model = load_classifier(files, torch.float32)
+    template = template_of(backend, files.name, is_aspect and not is_masker)
+    model = load(files, torch.float32)
     positions = usable_positions(model.config)
     if positions is not None and config.max_length > positions:
         raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {positions} tokens")
-    return Engine(model, template, config, stop_tokens, progress)
+    return kind(model, template, config, stop_tokens, progress)
 
 
 def usable_positions(model_config) -> int | None:

@@ -136,13 +136,26 @@ def weights_hash(path: str | Path) -> str:
 
 
 def tokenizer_hash(path: str | Path) -> str:
-    """sha256 of tokenizer.json or, without one, of the vocabulary files; ModelError when there are none."""
+    """sha256 of what tokenizer.json says or, without one, of the vocabulary files; ModelError when there are none.
+
+    Truncation, padding and the layout of the JSON do not count: a model that was trained keeps its tokenizer's hash.
+    """
     path = Path(path)
-    whole = path / "tokenizer.json"
-    files = [whole] if whole.is_file() else [path / name for name in VOCABULARIES if (path / name).is_file()]
-    if not any(file.name in ("tokenizer.json", "vocab.txt", "vocab.json") for file in files):
+    if (path / "tokenizer.json").is_file():
+        return _tokenizer_json_hash(path / "tokenizer.json")
+    files = [path / name for name in VOCABULARIES if (path / name).is_file()]
+    if not any(file.name in ("vocab.txt", "vocab.json") for file in files):
         raise ModelError(f"{path}: has no tokenizer.json, vocab.txt, or vocab.json with merges.txt")
     return _sha256(files)
+
+
+def _tokenizer_json_hash(file: Path) -> str:
+    try:
+        content = json.loads(file.read_bytes())
+        kept = {key: value for key, value in content.items() if key not in ("truncation", "padding")}
+    except (ValueError, AttributeError):  # damaged: loading it will tell
+        return _sha256([file])
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(files: list[Path]) -> str:
@@ -226,6 +239,27 @@ def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"{files.name}: is not a trained classifier, its weights lack {missing[0]}{more}")
     load_tokenizer(files)
+    return model.eval()
+
+
+def is_token_classifier(files: ModelFiles) -> bool:
+    """Whether the model's config names an ``AutoModelForTokenClassification`` class."""
+    return any(str(name).endswith("ForTokenClassification") for name in files.config.get("architectures") or ())
+
+
+def load_masker(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
+    """The token classifier in ``files``, as ``load_classifier`` has it; class 1 marks tokens to mask.
+
+    Raises:
+        ModelError: the weights are damaged or incomplete, or there are not two classes.
+    """
+    if files.num_labels != 2:
+        raise ModelError(f"{files.name}: is not a masker, it has {files.num_labels} classes instead of two")
+    if not is_token_classifier(files):
+        raise ModelError(f"{files.name}: is not a token classifier; fastmask train-masker makes one")
+    model, missing = load_pretrained(files, dtype, task="TokenClassification")
+    if missing:
+        raise ModelError(f"{files.name}: is not a trained masker, its weights lack {missing[0]}")
     return model.eval()
 
 

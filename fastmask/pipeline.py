@@ -14,7 +14,7 @@ from pathlib import Path
 from . import __version__
 from .certify import merged_certificate
 from .config import ScoreConfig
-from .errors import InputError, OutputError
+from .errors import FastmaskError, InputError, OutputError
 from .formats import STDIN
 from .frontend import encoded_shards, run_ahead
 from .inputs import count_rows, is_aspect_corpus, seekable_standard_input
@@ -31,7 +31,13 @@ _LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "numba", "numpy",
 
 
 def score_corpus(
-    paths: Sequence[str], out: str, config: ScoreConfig | None = None, *, overwrite: bool = False, meter=None
+    paths: Sequence[str],
+    out: str,
+    config: ScoreConfig | None = None,
+    *,
+    overwrite: bool = False,
+    meter=None,
+    control: str | None = None,
 ) -> dict:
     """Score a corpus into a shard directory; ``fastmask score`` as a function.
 
@@ -41,6 +47,7 @@ def score_corpus(
         config: what to do; defaults to ScoreConfig().
         overwrite: replace a directory of another configuration.
         meter: told of progress (see ``meter.Meter``).
+        control: another directory, for the same sentences with as many masks each at random positions.
 
     Returns:
         the manifest.
@@ -50,8 +57,31 @@ def score_corpus(
     """
     config, meter = config or ScoreConfig(), meter or NoMeter()
     paths, out = [os.fspath(path) for path in paths], os.fspath(out)
+    twin = None if control is None else _control_config(config, out, os.fspath(control))
+    with seekable_standard_input(paths):
+        manifest = _score_into(out, paths, config, overwrite, meter)
+        if twin is not None:
+            _score_into(os.fspath(control), paths, twin, overwrite, meter)
+    return manifest
+
+
+def _control_config(config: ScoreConfig, out: str, control: str) -> ScoreConfig:
+    """The random twin of a run.
+
+    Raises:
+        FastmaskError: the run is itself at random, or both would be the same directory.
+    """
+    if config.method == "random":
+        raise FastmaskError(f"--control {control}: the control of --method random would be another random run")
+    if os.path.realpath(control) == os.path.realpath(out):
+        raise FastmaskError(f"--control {control}: is the directory of --out")
+    return replace(config, method="random", like=out, mask_rate=None)
+
+
+def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter) -> dict:
+    """Score a corpus into one directory; returns its manifest."""
     # the model first: a mistake in its name should not wait for the hash of a large corpus
-    with seekable_standard_input(paths), Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
+    with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         inputs = describe_inputs(paths)
         with RunDirectory.open(out, config.as_dict(), _identity(scorer, inputs), overwrite) as run:
             if run.finished:

@@ -31,7 +31,8 @@ class Scorer:
         self.encoder = TextEncoder(str(files.dir))
         self.class_names = {name: index for index, name in enumerate(files.class_names)}
         self.control = RandomControl(config) if config.method == "random" else None
-        self.num_labels = None if self.control else files.num_labels
+        # labels of the text are kept as they are where they are not classes of the model
+        self.num_labels = None if config.method in ("masker", "random") else files.num_labels
         self.meter = meter or NoMeter()
         self._first_row = 0
         self.engine = None if self.control else self._engine(is_aspect)

@@ -77,6 +77,13 @@ def log_odds(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
         return logits[index, target] - rest
 
 
+def audit_sample(key: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+    """bool [V]: a sample of AUDIT_SHARE that depends on seed, unit (key uint64 [V]) and position (int32 [V]) alone."""
+    mixed = (key ^ np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ indices.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(32)) < np.uint64(AUDIT_SHARE * 2**32)
+
+
 class _Rows:
     """A float64 matrix that grows by rows, in amortised constant time a row."""
 
@@ -134,6 +141,14 @@ class Asker:
         return z, decisions(z, limits)
 
     def _run(self, precision: str, variants: Variants) -> np.ndarray:
+        parts = self.forward(precision, variants)
+        found = np.concatenate([logits for _, logits in parts])
+        out = np.empty_like(found)
+        out[np.concatenate([part for part, _ in parts])] = found
+        return out
+
+    def forward(self, precision: str, variants: Variants) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Every variant through the encoder: for each batch, which variants int64 [B] it had and its logits."""
         encoder = self.encoder(precision)
         if precision not in self.memories:
             self.memories[precision] = encoder.memory()
@@ -142,11 +157,7 @@ class Asker:
             packed = pack_variants(self.block, variants.take(part))
             return self.encoder(precision).logits(packed, self.memories[precision])
 
-        parts = self._in_batches(encoder, variants.lengths, run)
-        found = np.concatenate([logits for _, logits in parts])
-        out = np.empty_like(found)
-        out[np.concatenate([part for part, _ in parts])] = found
-        return out
+        return self._in_batches(encoder, variants.lengths, run)
 
     def _in_batches(self, encoder: Encoder, lengths: np.ndarray, run: Callable) -> list[tuple[np.ndarray, object]]:
         """``run`` on batches of variants of lengths int32 [V] that fill the token budget: (their numbers, result).
@@ -235,10 +246,7 @@ class BlockScorer:
         scores.important[at] = ~above if self.rules.method == "leave-one-out" else above
 
     def _audit(self, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """bool [V]: a sample of AUDIT_SHARE that depends on seed, row, sentence and position alone."""
-        mixed = (self.sentences.key[units] ^ np.uint64(self.rules.seed)) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ indices.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
-        return (mixed >> np.uint64(32)) < np.uint64(AUDIT_SHARE * 2**32)
+        return audit_sample(self.sentences.key[units], indices, self.rules.seed)
 
     def _greedy(self, active: np.ndarray) -> None:
         """All units to their ends: those that are certain go on, the others wait for company at the next precision."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FAINTEST = 0.15
 """Strength (0 to 1) below which a token gets no colour."""
 MESSAGES_SHOWN = 5
+LARGE_IS_IMPORTANT = ("leave-one-out", "masker")
 
 
 def summary(manifest: dict) -> Group:
@@ -83,7 +84,7 @@ def sentence_text(
         tokens: [n] strings; one that begins with "##" is joined to the token before it.
         importance: [n] S(w), or None where the sentence was not scored: no colour then.
         mask_index: masked positions.
-        method: with ``leave-one-out`` a large S(w) is important, with every other method a small one.
+        method: with those of LARGE_IS_IMPORTANT a large S(w) is important, with every other method a small one.
     """
     from rich.text import Text
 
@@ -104,7 +105,7 @@ def _strength(tokens: Sequence[str], importance: Sequence[float] | None, method:
     if importance is None or len(tokens) == 0:
         return np.zeros(len(tokens))
     score = np.asarray(importance, dtype=np.float64)
-    score = np.nan_to_num(score if method == "leave-one-out" else -score)
+    score = np.nan_to_num(score if method in LARGE_IS_IMPORTANT else -score)
     span = score.max() - score.min()
     return (score - score.min()) / span if span > 0 else np.zeros(len(tokens))
 

@@ -19,7 +19,8 @@ from .records import PackedBatch
 FULL = -1
 # As the ``removed`` position of a variant: none.
 NOTHING = np.int32(1 << 30)
-METHOD_CODES = {"greedy": 0, "prefix": 1, "leave-one-out": 2}
+# ``masker`` asks about whole sentences alone, which all methods have in common.
+METHOD_CODES = {"greedy": 0, "prefix": 1, "leave-one-out": 2, "masker": 2}
 _GREEDY, _PREFIX = 0, 1
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 

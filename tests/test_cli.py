@@ -9,7 +9,8 @@ import click
 import pytest
 from helpers import contents, fastmask, golden, process, refusal, rows_of, write_jsonl
 
-from fastmask.cli import SCORE_HELP, cli
+from fastmask.cli import cli
+from fastmask.cli_options import SCORE_HELP
 from fastmask.config import ScoreConfig
 
 

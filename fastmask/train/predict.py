@@ -31,7 +31,7 @@ def logits_of(model: torch.nn.Module, examples: Examples, device: str = "cpu") -
     model.eval()
     logits = np.empty((len(examples), model.config.num_labels), np.float32)
     with torch.inference_mode():
-        for rows in _evaluation_batches(examples.lengths):
+        for rows in evaluation_batches(examples.lengths):
             logits[rows] = class_logits(model, pack_rows(examples, rows, device)).float().cpu().numpy()
     return logits
 
@@ -41,7 +41,7 @@ def predict(model: torch.nn.Module, examples: Examples, device: str = "cpu") -> 
     return logits_of(model, examples, device).argmax(-1)
 
 
-def _evaluation_batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
+def evaluation_batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
     """Rows by length, about EVALUATION_TOKENS tokens a batch."""
     order = np.argsort(lengths, kind="stable")
     ends = np.flatnonzero(np.diff(np.cumsum(lengths[order]) // EVALUATION_TOKENS)) + 1

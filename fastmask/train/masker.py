@@ -1,0 +1,204 @@
+"""``fastmask train-masker``: a token classifier learns from finished shards which tokens to mask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..config_masker import MaskerConfig
+from ..errors import ModelError
+from ..models import ModelFiles, is_token_classifier, load_pretrained, load_tokenizer, quiet_transformers, resolve_model
+from .checkpoint import check_free, save_model
+from .classify import SECONDS_BETWEEN_LINES, _dtype, _rounded
+from .loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
+from .packed import class_logits, enable_packing, hidden_states, longest_input, runs_packed
+from .predict import evaluation_batches, pack_rows
+from .prepare import _device
+from .tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from .packed import PackedTensors
+
+LABELS = ("keep", "mask")
+
+
+@dataclass(frozen=True, slots=True)
+class MaskerTask:
+    """What training works on: a token classifier on ``device``, its tokenizer, and sentences to learn and measure."""
+
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    train: TaggedSentences
+    dev: TaggedSentences
+    device: str
+
+
+def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
+    """Trains, saves the epoch of the best token F1 in ``config.out`` with ``metrics.json``, and returns those metrics.
+
+    Two runs with one config and one thread count on one CPU give the same bytes.
+
+    Args:
+        config: what to train.
+        report: receives one progress line at a time.
+
+    Raises:
+        ModelError: ``init`` cannot be loaded, or the shards are of another tokenizer.
+        OutputError: shards are not finished or damaged, or ``out`` is taken or cannot be written.
+        FastmaskError: there is too little to learn from, or a loss that is not finite.
+    """
+    check_free(config.out, config.overwrite)
+    started = time.perf_counter()
+    with quiet_transformers():
+        rng = seed_everything(config.seed)
+        task = _build_task(config, rng, report)
+        epochs, best = _train_epochs(config, task, rng, report)
+        metrics = {
+            "config": asdict(config),
+            "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
+            "train_sentences": len(task.train),
+            "train_tokens": int(task.train.lengths.sum()),
+            "train_masked": int(sum((labels == 1).sum() for labels in task.train.labels)),
+            "dev_sentences": len(task.dev),
+            "epochs": epochs,
+            "best_epoch": best,
+            "dev": epochs[best - 1]["dev"],
+        }
+        save_model(task.model, task.tokenizer, config.out, _dtype(config.dtype), {"metrics.json": metrics},
+                   config.overwrite)  # fmt: skip
+    report(f"{config.out}: epoch {best} of {config.epochs}, {_figures(metrics['dev'])}, "
+           f"{time.perf_counter() - started:.0f} s in all")  # fmt: skip
+    return metrics
+
+
+def _figures(measured: dict) -> str:
+    return ", ".join(f"{name} {measured[name]:.4f}" for name in ("precision", "recall", "f1"))
+
+
+def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable[[str], None]) -> MaskerTask:
+    files = resolve_model(config.init)
+    tokenizer, model = load_tokenizer(files), _token_classifier(files)
+    max_length = min(config.max_length, longest_input(model))
+    if max_length < config.max_length:
+        report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
+    sentences = read_tagged(config.shards, files, tokenizer, max_length)
+    if config.dev:
+        parts = sentences, read_tagged(config.dev, files, tokenizer, max_length)
+    else:
+        parts = split_documents(sentences, config.dev_share, rng)
+    device = _device(config.device)
+    return MaskerTask(enable_packing(model).to(device), tokenizer, *parts, device)
+
+
+def _token_classifier(files: ModelFiles) -> torch.nn.Module:
+    """The encoder of ``files`` with a classifier of two classes on every token, a new one unless it is a masker.
+
+    Raises:
+        ModelError: the model cannot be loaded, or its encoder is incomplete.
+    """
+    import torch
+
+    label2id = {name: index for index, name in enumerate(LABELS)}
+    model, missing = load_pretrained(
+        files, torch.float32, task="TokenClassification", id2label=dict(enumerate(LABELS)), label2id=label2id
+    )
+    for name in missing:
+        if not name.startswith("classifier."):
+            raise ModelError(f"--init {files.name}: its weights lack {name}")
+    if not is_token_classifier(files):
+        # a sequence classifier's last layer has the same name, and may have the same shape
+        torch.nn.init.normal_(model.classifier.weight, std=getattr(model.config, "initializer_range", 0.02))
+        torch.nn.init.zeros_(model.classifier.bias)
+    return model
+
+
+def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
+    """Logits [T, 2] of every token, with a graph when gradients are on, after ``enable_packing``.
+
+    Families outside PACKED_FAMILIES go through their own padded forward pass.
+    """
+    if runs_packed(model):
+        return model.classifier(model.dropout(hidden_states(model.base_model, batch)))
+    return class_logits(model, batch)[batch.real]
+
+
+def _train_epochs(
+    config: MaskerConfig, task: MaskerTask, rng: np.random.Generator, report: Callable[[str], None]
+) -> tuple[list[dict], int]:
+    """Trains every epoch and leaves the best one's weights, rounded to ``config.dtype``, in the model."""
+    run_epoch = _epoch_runner(config, task, report)
+    records: list[dict] = []
+    best, best_f1, weights = 0, -1.0, {}
+    for epoch in range(1, config.epochs + 1):
+        loss = run_epoch(shuffled_batches(task.train.lengths, config.batch_size, rng), epoch)
+        measured = measure(task.model, task.dev, task.device)
+        records.append({"epoch": epoch, "train_loss": loss, "dev": measured})
+        if measured["f1"] > best_f1:
+            best, best_f1, weights = epoch, measured["f1"], _rounded(task.model, _dtype(config.dtype))
+        report(f"epoch {epoch} of {config.epochs}: loss {loss:.4f}, {_figures(measured)}")
+    task.model.load_state_dict(weights)
+    return records, best
+
+
+def _epoch_runner(config: MaskerConfig, task: MaskerTask, report: Callable[[str], None]):
+    """A function of (batches, epoch) that trains on them and returns the mean of their losses."""
+    steps = -(-len(task.train) // config.batch_size)
+    schedule = linear_schedule(steps * config.epochs, config.warmup)
+    optimizer = make_optimizer(task.model, config.lr, config.weight_decay)
+    model_step = _model_step(config, task)
+
+    def run(batches: list[np.ndarray], epoch: int) -> float:
+        task.model.train()
+        losses, said = [], time.monotonic()
+        for step, loss in train(model_step, batches, optimizer, schedule, first_step=(epoch - 1) * steps):
+            losses.append(loss)
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                report(f"step {step + 1} of {steps * config.epochs}: loss {np.mean(losses):.4f}")
+        return float(np.mean(losses))
+
+    return run
+
+
+def _model_step(config: MaskerConfig, task: MaskerTask) -> Callable[[np.ndarray], torch.Tensor]:
+    import torch
+
+    weight = torch.tensor([1.0, config.mask_weight], device=task.device)
+
+    def step(rows: np.ndarray) -> torch.Tensor:
+        logits = token_logits(task.model, pack_rows(task.train, rows, task.device)).float()
+        labels = torch.from_numpy(np.concatenate([task.train.labels[i] for i in rows])).to(task.device)
+        return torch.nn.functional.cross_entropy(logits, labels, weight, ignore_index=UNLABELLED)
+
+    return step
+
+
+def measure(model: torch.nn.Module, sentences: TaggedSentences, device: str = "cpu") -> dict[str, float]:
+    """Precision, recall and F1 of class 1 over all labelled tokens, in evaluation mode."""
+    import torch
+
+    model.eval()
+    counts = np.zeros(3, np.int64)
+    with torch.inference_mode():
+        for rows in evaluation_batches(sentences.lengths):
+            predicted = token_logits(model, pack_rows(sentences, rows, device)).argmax(-1).cpu().numpy()
+            counts += token_counts(predicted, np.concatenate([sentences.labels[i] for i in rows]))
+    return token_scores(*counts.tolist())
+
+
+def token_counts(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int64 [3]: tokens that are 1 in both, predicted as 1, and labelled 1; int64 [T] each, some UNLABELLED."""
+    marked, given = (predicted == 1) & (labels != UNLABELLED), labels == 1
+    return np.array([(marked & given).sum(), marked.sum(), given.sum()])
+
+
+def token_scores(hits: int, marked: int, given: int) -> dict[str, float]:
+    """Precision, recall and F1; 0 where there is nothing to divide by."""
+    return {"precision": hits / max(1, marked), "recall": hits / max(1, given), "f1": 2 * hits / max(1, marked + given)}

@@ -1,0 +1,112 @@
+"""Finished shards as sentences whose tokens are labelled: 1 where masked, 0 elsewhere, none on special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..dataset import open_shards
+from ..errors import FastmaskError, ModelError
+from ..models import ModelFiles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+UNLABELLED = -100
+_COLUMNS = ["row", "input_ids", "importance", "mask_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedSentences:
+    """N sentences as a token classifier reads them.
+
+    Attributes:
+        input_ids, token_types: N arrays, int32 [n_i] each, special tokens included.
+        labels: N arrays, int64 [n_i] each: 0, 1, or UNLABELLED.
+        lengths: int64 [N], the n_i.
+        document: int64 [N], ascending numbers of the documents they are from.
+    """
+
+    input_ids: list[np.ndarray]
+    token_types: list[np.ndarray]
+    labels: list[np.ndarray]
+    lengths: np.ndarray
+    document: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def take(self, chosen: np.ndarray) -> TaggedSentences:
+        """Those that ``chosen`` int [R] names."""
+        lists = ([values[i] for i in chosen] for values in (self.input_ids, self.token_types, self.labels))
+        return TaggedSentences(*lists, self.lengths[chosen], self.document[chosen])
+
+
+def read_tagged(
+    paths: Sequence[str], files: ModelFiles, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> TaggedSentences:
+    """The scored sentences of some shard directories, all in memory, cut on the right at ``max_length`` tokens.
+
+    Args:
+        paths: the directories, documents of one before those of the next.
+        files, tokenizer: of the model that reads them.
+
+    Raises:
+        OutputError: one is not finished, or damaged.
+        ModelError: the shards are of another tokenizer.
+        FastmaskError: there is no scored sentence in them.
+    """
+    before, after = _special_ids(tokenizer)
+    room = max_length - len(before) - len(after)
+    ids, labels, document, first = [], [], [], 0
+    for path in paths:
+        shards = open_shards(path)
+        if shards.manifest["tokenizer"]["vocabulary_sha256"] != files.tokenizer_sha256:
+            raise ModelError(f"--init {files.name}: its tokenizer is not the one that {path} was made with")
+        for row, tokens, masked in _scored(shards.batches(_COLUMNS)):
+            tags = np.zeros(len(tokens), np.int64)
+            tags[masked] = 1
+            ids.append(np.concatenate([before, tokens[:room], after]))
+            labels.append(np.pad(tags[:room], (len(before), len(after)), constant_values=UNLABELLED))
+            document.append(first + row)
+        first += shards.manifest["totals"]["documents"]
+    if not ids:
+        raise FastmaskError(f"{', '.join(paths)}: no sentence was scored, so there are no masks to learn")
+    types = [np.zeros(len(one), np.int32) for one in ids]
+    return TaggedSentences(ids, types, labels, np.array([len(one) for one in ids]), np.array(document))
+
+
+def _scored(batches: Iterable) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
+    """Document number, tokens int32 [n] and masked positions int32 [m] of each sentence that was scored."""
+    for batch in batches:
+        columns = [batch.column(name) for name in _COLUMNS]
+        for row, ids, importance, masked in zip(*columns, strict=True):
+            if importance.is_valid and len(ids):
+                yield row.as_py(), ids.values.to_numpy(), masked.values.to_numpy()
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """int32: the special tokens that the model expects before and after a sentence."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    ids, special = np.array(encoded["input_ids"], np.int32), np.array(encoded["special_tokens_mask"], bool)
+    content = np.flatnonzero(~special)
+    return ids[: content[0]], ids[content[-1] + 1 :]
+
+
+def split_documents(
+    sentences: TaggedSentences, share: float, rng: np.random.Generator
+) -> tuple[TaggedSentences, TaggedSentences]:
+    """Training sentences, and those of a random ``share`` of the documents (at least one).
+
+    Raises:
+        FastmaskError: there is one document only.
+    """
+    documents = np.unique(sentences.document)
+    if len(documents) < 2:
+        raise FastmaskError("the shards have one document with a scored sentence: none can be held out; give --dev")
+    count = min(max(1, round(share * len(documents))), len(documents) - 1)
+    held_out = np.isin(sentences.document, rng.permutation(documents)[:count])
+    return sentences.take(np.flatnonzero(~held_out)), sentences.take(np.flatnonzero(held_out))
