@@ -144,7 +144,9 @@ def run_tests(suite: Suite) -> dict:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *suite.sizes.tests, *workers]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=harness.ROOT, timeout=min(200, max(1, suite.left())),
-        env=os.environ | {"TRITON_INTERPRET": "0" if suite.place.timed else "1"},
+        env=os.environ | {
+            "FASTMASK_TEST_DEVICE": suite.place.device, "TRITON_INTERPRET": "0" if suite.place.timed else "1",
+        },
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     wrong = [] if done.returncode == 0 else [*lines[-40:], *done.stderr.splitlines()[-10:]]

@@ -220,8 +220,13 @@ def test_red_tests_are_named(suite, monkeypatch):
         "F\n= FAILED =\nFAILED tests/ops/test_a.py::test_b[x y] - assert 1\nERROR tests/test_c.py\n1 failed, 1 error\n"
     )
     done = subprocess.CompletedProcess([], 1, stdout=out, stderr="")
-    monkeypatch.setattr(gpu_sections.subprocess, "run", lambda *_, **__: done)
+    calls = []
+    monkeypatch.setattr(gpu_sections.subprocess, "run", lambda command, **how: calls.append((command, how)) or done)
+    suite.place = gpu_arms.Place("cuda", "auto", timed=True)
     assert gpu_sections.run_tests(suite)["red"] == ["tests/ops/test_a.py::test_b[x y]", "tests/test_c.py"]
+    ((command, how),) = calls
+    assert {"tests/ops", "tests/test_device.py"} <= set(command)
+    assert how["env"]["FASTMASK_TEST_DEVICE"] == "cuda" and how["env"]["TRITON_INTERPRET"] == "0"
 
 
 def test_stages_and_gaps():

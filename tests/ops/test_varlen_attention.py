@@ -54,7 +54,7 @@ def test_lengths(lengths, hidden, heads, dtype):
         ([5, 7], 1024, 16, F16),
         (AROUND_TILES, 32, 2, F32),
         (AROUND_TILES, 32, 2, F16),
-        (AROUND_TILES, 128, 1, F16),
+        (AROUND_TILES, 64, 1, F16),
         ([257], 32, 1, F32),
         ([512, 1], 64, 1, F16),
     ],
