@@ -1,4 +1,4 @@
-"""The classification head and the decisions about one batch's 5,041 variants.
+"""The classification head and the decisions about a batch's variants: 5,041, and 50 as in a pool's last rounds.
 
     python benchmarks/bench_importance_deltas.py [--device cuda|cpu] [--out FILE]
 
@@ -15,7 +15,12 @@ from fastmask_kernels import reference
 from fastmask_kernels.importance_deltas import importance_deltas
 from fastmask_kernels.layouts import head_of
 
-SHAPES = (("MiniLM", 384, torch.float16), ("BERT-base", 768, torch.float16), ("BERT-base", 768, torch.float32))
+SHAPES = (
+    ("MiniLM", 384, torch.float16, 5041),
+    ("BERT-base", 768, torch.float16, 5041),
+    ("BERT-base", 768, torch.float32, 5041),
+    ("BERT-base", 768, torch.float16, 50),
+)
 
 
 def case(name: str, hidden: int, dtype: torch.dtype, count: int, device: str) -> op_harness.OpCase:
@@ -38,8 +43,11 @@ def case(name: str, hidden: int, dtype: torch.dtype, count: int, device: str) ->
 
 
 def cases(device: str, small: bool = False) -> list[op_harness.OpCase]:
-    """MiniLM and BERT-base on half-precision rows, BERT-base on float32 ones."""
-    return [case(name, 64 if small else hidden, dtype, 40 if small else 5041, device) for name, hidden, dtype in SHAPES]
+    """MiniLM and BERT-base on half-precision rows, BERT-base on float32 ones and on a few rows."""
+    return [
+        case(name, 64 if small else hidden, dtype, min(count, 40) if small else count, device)
+        for name, hidden, dtype, count in SHAPES
+    ]
 
 
 if __name__ == "__main__":

@@ -176,14 +176,15 @@ def fastmask_job(model, method: str, place: Place, jobs: tuple[EncodedSentences,
     found = {
         "method": method, "sentences": len(sentences), "engine": described, "important_share": important_share(scored),
         **work, "useful_flops": shape.flops(work["distinct_tokens"], work["distinct_variants"]),
-        "certificate": certificate, "rechecked_share": rechecked_share(certificate), "peak_mb": peaks,
+        "certificate": certificate, "rechecked_share_by_level": rechecked_shares(certificate), "peak_mb": peaks,
     }  # fmt: skip
     return found | rates(found, seconds), scored, bands
 
 
-def rechecked_share(certificate: dict) -> float:
-    """Share of decisions that were taken again at a higher precision."""
-    return sum(certificate.get("rechecked", {}).values()) / max(1, certificate.get("decisions", 0))
+def rechecked_shares(certificate: dict) -> dict[str, float]:
+    """Share of decisions that were taken again, by the precision that they were taken again at."""
+    decisions = max(1, certificate.get("decisions", 0))
+    return {level: count / decisions for level, count in certificate.get("rechecked", {}).items()}
 
 
 def rates(found: dict, seconds: list[float | None]) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from dataclasses import dataclass
 
 import gpu_arms
@@ -17,8 +18,14 @@ LAUNCH_MICROSECONDS = 3.0
 """What a kernel takes that does next to nothing."""
 GAP_MICROSECONDS = 1.5
 """Between two kernels of a stream that never runs dry."""
-BATCH_TOKENS, BLOCK_KERNELS = 65_536, 8
-"""Of a full batch, and kernels that a block starts; three times the batches, for float32, the last steps and splits."""
+TRITON_MICROSECONDS, TORCH_MICROSECONDS = 15.0, 8.0
+"""Of Python for a Triton launch and for a torch operation; two threads take turns at it."""
+POOL_SENTENCES, POOL_ROUNDS = 4000, 54
+"""Of a pool, and rounds that it takes: about as many as its longest sentence has tokens. None fills a batch."""
+RECHECK_ROUNDS = 3
+"""Rounds whose doubtful sentences are asked about together."""
+BATCH_TOKENS = 65_536
+"""Of a full batch, as whole sentences make them."""
 HALVES = 3
 """Half-precision products of its own size that a float32 product is made of."""
 IMPORTANT_SHARE = 0.28
@@ -26,6 +33,34 @@ IMPORTANT_SHARE = 0.28
 RECHECKED = 0.02
 """Share of decisions that float16 leaves open."""
 CALIBRATION_SENTENCES = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Launches:
+    """What a batch starts, by where it was written: kernels of Triton's, and operations of torch's.
+
+    Attributes:
+        triton, torch: in each block; outer_triton, outer_torch: around them: the batch sent, embedded and decided on.
+    """
+
+    triton: int
+    torch: int
+    outer_triton: int = 2
+    outer_torch: int = 30
+
+    def kernels(self, layers: int) -> int:
+        """On the device."""
+        return layers * (self.triton + self.torch) + self.outer_triton + self.outer_torch
+
+    def host_seconds(self, layers: int) -> float:
+        """Of Python."""
+        triton, torch = layers * self.triton + self.outer_triton, layers * self.torch + self.outer_torch
+        return (triton * TRITON_MICROSECONDS + torch * TORCH_MICROSECONDS) / 1e6
+
+
+FLOAT16 = Launches(4, 4)
+FLOAT32 = Launches(8, 7)
+"""Rows are split in halves before each of a block's four products, and three get their bias in a pass of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +110,35 @@ def shape_named(name: str) -> Shape:
 
 
 def job_seconds(shape: Shape, work: Work, sentences: int) -> dict[str, float]:
-    """Seconds that greedy takes on so many sentences, by what they go to; the device never waits for the host."""
+    """Seconds of the device that greedy takes on so many sentences, by what they go to."""
     products = shape.flops(round(work.tokens), round(work.variants)) / (H200["fp16_tflops"] * 1e12)
     stages = _stage_bytes(shape, 2) * work.tokens / (H200["copy_gb_per_second"] * 1e9)
     exact = _exact_per_token(shape)
     calibration = CALIBRATION_SENTENCES / sentences
-    kernels = 3 * work.tokens * sentences / BATCH_TOKENS * BLOCK_KERNELS * shape.layers
+    halves, rechecks, whole = batches(work, sentences)
+    kernels = halves * FLOAT16.kernels(shape.layers) + (rechecks + whole) * FLOAT32.kernels(shape.layers)
+    shortest = rechecks * FLOAT32.kernels(shape.layers) * LAUNCH_MICROSECONDS / 1e6
     return {
         "products, float16": products * sentences,
         "stages between them, float16": stages * sentences,
         "P(y|s), float32": exact * work.whole * sentences,
-        "rechecks, float32": exact * RECHECKED * work.tokens * sentences,
+        "rechecks, float32": max(exact * RECHECKED * work.tokens * sentences, shortest),
         "calibration, float32": exact * calibration * work.tokens * sentences,
         "gaps between kernels": kernels * GAP_MICROSECONDS / 1e6,
     }
+
+
+def batches(work: Work, sentences: int) -> tuple[int, int, int]:
+    """Of float16; of rechecks; and of whole sentences and calibration, which are full."""
+    pools = math.ceil(sentences / POOL_SENTENCES)
+    exact = (work.whole * sentences + work.tokens * CALIBRATION_SENTENCES) / BATCH_TOKENS
+    return pools * POOL_ROUNDS, pools * math.ceil(POOL_ROUNDS / RECHECK_ROUNDS), math.ceil(exact)
+
+
+def host_seconds(shape: Shape, work: Work, sentences: int) -> float:
+    """Of Python that starts all batches; choosing what to ask next comes on top."""
+    halves, rechecks, whole = batches(work, sentences)
+    return halves * FLOAT16.host_seconds(shape.layers) + (rechecks + whole) * FLOAT32.host_seconds(shape.layers)
 
 
 def _stage_bytes(shape: Shape, width: int) -> float:
@@ -98,10 +148,11 @@ def _stage_bytes(shape: Shape, width: int) -> float:
 
 
 def _exact_per_token(shape: Shape) -> float:
-    """Seconds of a token at float32: products by halves, rows split for each of them, stages twice as wide."""
+    """Seconds of a token at float32: products by halves, rows split for each of them, biases, stages twice as wide."""
     products = HALVES * shape.row_flops() * (shape.layers - 1) / (H200["fp16_tflops"] * 1e12)
     split = (4 + 3 * 2) * (3 * shape.hidden + shape.intermediate) * (shape.layers - 1)
-    return products + (split + _stage_bytes(shape, 4)) / (H200["copy_gb_per_second"] * 1e9)
+    biases = (4 + 4) * 5 * shape.hidden * (shape.layers - 1)
+    return products + (split + biases + _stage_bytes(shape, 4)) / (H200["copy_gb_per_second"] * 1e9)
 
 
 def padded_seconds(shape: Shape, work: Work, sentences: int) -> float:
@@ -120,8 +171,10 @@ def job_rows(sentences: int) -> list[tuple]:
 
 def _job_column(shape: Shape, work: Work, sentences: int) -> dict[str, float]:
     parts, tokens = job_seconds(shape, work, sentences), work.tokens * sentences
-    seconds, padded = sum(parts.values()), padded_seconds(shape, work, sentences)
+    device, host = sum(parts.values()), host_seconds(shape, work, sentences)
+    seconds, padded = max(device, host), padded_seconds(shape, work, sentences)
     return {f"{part}, s": value for part, value in parts.items()} | {
-        "all, s": seconds, "real tokens/s": tokens / seconds, "padded fp32, real tokens/s": tokens / padded,
+        "all on the device, s": device, "starting it on the host, s": host, "the longer of both, s": seconds,
+        "real tokens/s": tokens / seconds, "padded fp32, real tokens/s": tokens / padded,
         "times padded": padded / seconds,
     }  # fmt: skip

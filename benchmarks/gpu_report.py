@@ -6,8 +6,7 @@ from harness import print_table
 from op_harness import show as show_ops
 from op_harness import show_ceilings
 
-JOB = ("sentences", "important_share", "variants", "real_tokens", "real_tokens_per_second", "share_of_matrix",
-       "rechecked_share")  # fmt: skip
+JOB = ("sentences", "important_share", "variants", "real_tokens", "real_tokens_per_second", "share_of_matrix")
 
 
 def faults(report: dict) -> list[str]:
@@ -32,6 +31,7 @@ def show(report: dict) -> None:
         print(show_ceilings(limits))
     jobs = {name: one for name, one in all_sections.items() if "certificate" in one}
     _show_jobs(jobs)
+    _show_certificates(jobs)
     _show_stages({name: one["profile"] for name, one in jobs.items() if one["profile"]})
     _show_padded({name: one for name, one in all_sections.items() if "same_masks" in one})
     rows = all_sections.get("ops", {}).get("rows")
@@ -62,18 +62,35 @@ def _golden(files: dict) -> str:
 
 
 def _show_jobs(jobs: dict) -> None:
-    columns = ("job", "sentences", "important", "variants", "real tokens", "tokens/s", "of matrix", "recheck", "flips",
-               "eps", "MB")  # fmt: skip
+    columns = ("job", "sentences", "important", "variants", "real tokens", "tokens/s", "of matrix", "MB")
     rows = []
     for name, one in jobs.items():
-        eps = next(iter(one["certificate"].get("eps", {}).values()), None)
         peak = max((mb for mb in one["peak_mb"] if mb is not None), default=None)
-        rows.append((name, *(one.get(key) for key in JOB), one["certificate"].get("flips"), eps, peak))
+        rows.append((name, *(one.get(key) for key in JOB), peak))
     caption = "real tokens: of the rule's variants; of matrix: useful operations over the measured fp16 rate"
     print_table("whole jobs", columns, rows, caption)
 
 
+def _show_certificates(jobs: dict) -> None:
+    columns = ("job", "decisions", "first level", "its eps", "float32's eps", "share at float32", "at float64",
+               "audited", "flips", "rescored")  # fmt: skip
+    rows = []
+    for name, one in jobs.items():
+        certificate, shares = one["certificate"], one["rechecked_share_by_level"]
+        eps = certificate.get("eps", {})
+        first = next(iter(eps), None)
+        bands = first, eps.get(first), eps.get("float32"), shares.get("float32"), shares.get("float64")
+        rows.append((name, certificate.get("decisions"), *bands,
+                     *(certificate.get(key) for key in ("audited", "flips", "rescored"))))  # fmt: skip
+    caption = "share: of the decisions, taken again at that precision; eps in log-odds"
+    print_table("certificates", columns, rows, caption)
+
+
 def _show_stages(profiles: dict) -> None:
+    for name, one in profiles.items():
+        if "failed" in one:
+            print(f"no profile of {name}: {one['failed']}")
+    profiles = {name: one for name, one in profiles.items() if "failed" not in one}
     stages = sorted({stage for one in profiles.values() for stage in one["seconds_by_stage"]})
     if not stages:
         return
@@ -85,9 +102,13 @@ def _show_stages(profiles: dict) -> None:
 
 
 def _show_padded(arms: dict) -> None:
-    columns = ("arm", "precision", "batch", "sentences", "of", "tokens/s", "fastmask x", "same masks", "unexplained")
-    keys = ("precision", "batch", "sentences", "of_sentences", "real_tokens_per_second", "times_padded", "same_masks",
-            "unexplained")  # fmt: skip
+    columns = ("arm", "precision", "batch", "sentences", "of", "tokens/s", "fastmask's", "fastmask x", "same masks",
+               "unexplained")  # fmt: skip
+    keys = ("precision", "batch", "sentences", "of_sentences", "real_tokens_per_second",
+            "fastmask_real_tokens_per_second", "times_padded", "same_masks", "unexplained")  # fmt: skip
     caption = "fastmask x: greedy's real tokens/s over the arm's; only where masks agree and no test is red"
     print_table("padded batches", columns, [(name, *(one.get(key) for key in keys)) for name, one in arms.items()],
                 caption)  # fmt: skip
+    for name, one in arms.items():
+        if reason := one.get("no_ratio_because"):
+            print(f"{name}: no ratio, {reason}")

@@ -38,6 +38,10 @@ class Skip(Exception):
     """Why a section has nothing to do."""
 
 
+class OutOfTime(BaseException):
+    """The time for the whole suite is over; no section that goes on after its own errors may go on after this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How much of everything.
@@ -63,12 +67,12 @@ class Sizes:
     golden: tuple[int | None, int | None] = (None, None)
     calibration: int = 48
     padded_seconds: float = 30.0
-    tests: tuple[str, ...] = ("tests/ops",)
+    tests: tuple[str, ...] = ("tests/ops", "tests/test_device.py")
 
 
 REHEARSAL = Sizes(
     shapes=("toy",), sentences=2, warm_up=1, sample=2, profiled=1, repeats=1, longest=4, golden=(2, 8), calibration=1,
-    files=("mr_tiny_0.05", "restaurant_tiny_0.05"), tests=("tests/ops", "--collect-only"),
+    files=("mr_tiny_0.05", "restaurant_tiny_0.05"), tests=("tests/ops", "tests/test_device.py", "--collect-only"),
 )  # fmt: skip
 
 
@@ -97,9 +101,13 @@ class Suite:
         """What a section reported, {} if it did not."""
         return self.report["sections"].get(section, {})
 
-    def trusted(self) -> bool:
-        """Whether tests and golden masks are all right, without which no speed-up is told."""
-        return all(is_right(self.found(name)) and "skipped" not in self.found(name) for name in ("tests", "golden"))
+    def doubt(self) -> str:
+        """What is wrong with tests or golden masks, "" if nothing: without them no speed-up is told."""
+        for name in ("tests", "golden"):
+            found = self.found(name)
+            if "skipped" in found or not is_right(found):
+                return f"{name}: {_complaint(found)}"
+        return ""
 
     def write(self) -> None:
         """The report so far, as a file that is whole at any time."""
@@ -107,6 +115,13 @@ class Suite:
         whole = self.out / "gpu_suite.json.new"
         whole.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
         whole.replace(self.out / "gpu_suite.json")
+
+
+def _complaint(found: dict) -> str:
+    """Why a section is not right, in a line: the first test that is red, if there is one."""
+    if red := found.get("red"):
+        return f"{red[0]} is red" + (f", and {len(red) - 1} more" if len(red) > 1 else "")
+    return found.get("failed") or found.get("skipped") or next(iter(found.get("wrong", [])), "not run")
 
 
 Section = tuple[str, float, Callable[[Suite], dict]]
@@ -124,16 +139,19 @@ def ceilings(suite: Suite) -> dict:
 
 
 def run_tests(suite: Suite) -> dict:
-    """The ops' tests in a process of their own, on the device."""
+    """The tests of the ops and of the encoder in a process of their own, on the device."""
     workers = ("-n", "6") if suite.place.timed and importlib.util.find_spec("xdist") else ()
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *suite.sizes.tests, *workers]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=harness.ROOT, timeout=min(200, max(1, suite.left())),
-        env=os.environ | {"TRITON_INTERPRET": "0" if suite.place.timed else "1"},
+        env=os.environ | {
+            "FASTMASK_TEST_DEVICE": suite.place.device, "TRITON_INTERPRET": "0" if suite.place.timed else "1",
+        },
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     wrong = [] if done.returncode == 0 else [*lines[-40:], *done.stderr.splitlines()[-10:]]
-    return {"exit_code": done.returncode, "closing_line": lines[-1] if lines else "", "wrong": wrong}
+    red = [line.split(" - ")[0].split(maxsplit=1)[1] for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return {"exit_code": done.returncode, "closing_line": lines[-1] if lines else "", "red": red, "wrong": wrong}
 
 
 def golden(suite: Suite) -> dict:
@@ -206,8 +224,11 @@ def job(suite: Suite, shape: str, method: str) -> dict:
     found, scored, bands = gpu_arms.fastmask_job(model, method, suite.place, (warm_up, sentences), suite.sizes.repeats)
     suite.scores[shape, method] = scored
     few = bench_encoder.sentences_at(sentences, np.arange(suite.sizes.profiled))
-    engine = suite.place.engine(model, method)
-    found["profile"] = gpu_profile.profiled(partial(engine.score_shard, few, bands), suite.place.device)
+    try:
+        engine = suite.place.engine(model, method)
+        found["profile"] = gpu_profile.profiled(partial(engine.score_shard, few, bands), suite.place.device)
+    except (Exception, OutOfTime) as error:  # what was timed before counts whatever becomes of the profile
+        found["profile"] = {"failed": f"{type(error).__name__}: {error}"}
     if limits := suite.found("ceilings").get("measured"):
         found["share_of_matrix"] = found["useful_flops"] / found["median_seconds"] / 1e12 / limits["fp16_tflops"]
     return found
@@ -222,17 +243,26 @@ def padded(suite: Suite, shape: str, name: str) -> dict:
     found |= gpu_arms.compare(suite.scores[shape, "greedy"], done)
     if found["unexplained"] and way.precision == "float32":
         found["wrong"] = [f"{found['unexplained']} of {found['compared']} masks are not those of float32"]
-    ours = suite.found(f"{shape} greedy")
-    reason = "masks differ" if found["unexplained"] else "" if suite.trusted() else "a test or a golden mask is wrong"
-    if suite.place.timed:
-        rate = None if reason else ours["real_tokens_per_second"] / found["real_tokens_per_second"]
-        found |= {"times_padded": rate, "no_ratio_because": reason}
-    return found
+    return found | _ratio(suite, shape, found) if suite.place.timed else found
+
+
+def _ratio(suite: Suite, shape: str, arm: dict) -> dict:
+    """fastmask's rate as a multiple of a padded arm's, and both as they are; no ratio while anything is in doubt."""
+    greedy = suite.found(f"{shape} greedy")
+    ours, theirs = (one.get("real_tokens_per_second") for one in (greedy, arm))
+    if ours is None:
+        reason = f"{shape} greedy: {_complaint(greedy)}"
+    else:
+        reason = "masks differ" if arm["unexplained"] else suite.doubt()
+    return {
+        "fastmask_real_tokens_per_second": ours, "times_padded": None if reason else ours / theirs,
+        "no_ratio_because": reason,
+    }  # fmt: skip
 
 
 def sections(shapes: tuple[str, ...]) -> list[Section]:
     """In order of what is missed most when time runs out, after what must be known first."""
-    found: list[Section] = [("ceilings", 20, ceilings), ("tests", 30, run_tests), ("golden", 20, golden)]
+    found: list[Section] = [("ceilings", 20, ceilings), ("tests", 45, run_tests), ("golden", 20, golden)]
     for shape in shapes:
         found.append((f"{shape} greedy", 30, partial(job, shape=shape, method="greedy")))
         found.append((f"{shape} padded", 50, partial(padded, shape=shape, name="padded")))

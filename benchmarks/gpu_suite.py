@@ -28,21 +28,18 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton is first imported
 
+import harness  # first: it finds fastmask  # isort: skip
 import gpu_predict
 import gpu_report
 import gpu_sections
-import harness
 import op_harness
 import triton
 from gpu_arms import Place
-from gpu_sections import Section, Sizes, Skip, Suite
+from gpu_sections import OutOfTime, Section, Sizes, Skip, Suite
 
 NO_DEVICE = "there is no CUDA device: --rehearse tries the code without one, --predict prints what one should reach"
+IN_INTERPRETER = "TRITON_INTERPRET is set: kernels would run in the interpreter; unset it, or --rehearse"
 NO_REHEARSAL = "there is a CUDA device: run without --rehearse, or hide it with CUDA_VISIBLE_DEVICES="
-
-
-class OutOfTime(BaseException):
-    """The time for the whole suite is over; no section that goes on after its own errors may go on after this."""
 
 
 @contextlib.contextmanager
@@ -138,6 +135,16 @@ def finish(suite: Suite) -> int:
     return 1 if faults else 0
 
 
+def refusal(rehearse: bool) -> str:
+    """Why the suite cannot start, "" if it can: timed runs want a device and compiled kernels, rehearsals neither."""
+    interpreted = triton.knobs.runtime.interpret
+    if not torch.cuda.is_available():
+        return "" if rehearse else NO_DEVICE
+    if rehearse:
+        return "" if interpreted else NO_REHEARSAL
+    return IN_INTERPRETER if interpreted else ""
+
+
 def predict() -> None:
     """Prints rooflines of every op's benchmark and of greedy on whole jobs."""
     limits = ", ".join(f"{op_harness.CEILINGS[name]} {value:,.0f}" for name, value in gpu_predict.H200.items())
@@ -171,8 +178,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.predict:
         predict()
         return 0
-    if options.rehearse == torch.cuda.is_available():
-        print(NO_REHEARSAL if options.rehearse else NO_DEVICE, file=sys.stderr)
+    if reason := refusal(options.rehearse):
+        print(reason, file=sys.stderr)
         return 2
     suite = suite_of(options, start + 60 * options.minutes)
     run(suite)

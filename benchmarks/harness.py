@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]  # this checkout, installed or not, before any other
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numba", "numpy", "pyarrow", "spacy", "captum")
 
 

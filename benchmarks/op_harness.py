@@ -128,6 +128,8 @@ def show(rows: Sequence[dict], ceilings: dict[str, float]) -> None:
     keys = ("microseconds", "gb_per_second", "share_of_copy", "tflops", "share_of_matrix", "times_torch")
     columns = ("op", "case", "us", "GB/s", "of copy", "TFLOP/s", "of matrix", "x torch")
     caption = "medians, inputs not in the cache; " + show_ceilings(ceilings)
+    if any("attention" in row["op"] for row in rows):
+        caption += "\nattention by torch is a loop over runs of equal lengths, the gaps between its launches included"
     harness.print_table("ops", columns, [(r["op"], r["case"], *(r[key] for key in keys)) for r in rows], caption)
 
 

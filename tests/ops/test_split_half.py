@@ -47,7 +47,10 @@ def test_values_of_every_size():
 def test_edges():
     limit = 65504.0
     x = torch.tensor([[0.0, -0.0, limit, 65519.99, 65520.0, -65520.0, 1e30, math.inf, -math.inf, 2.0**-24, 2.0**-25]])
-    assert torch.equal(halves(x), reference.split_half(x).view(torch.int16))
+    found, expected = halves(x), reference.split_half(x).view(torch.int16)
+    unknown = expected.view(torch.float16).isnan()  # inf - inf: which NaN it is differs between processors
+    assert torch.equal(found.view(torch.float16).isnan(), unknown) and unknown.sum() == 2
+    assert torch.equal(found[~unknown], expected[~unknown])
     assert halves(torch.tensor([[math.nan]])).view(torch.float16).isnan().all()
 
 
