@@ -231,7 +231,7 @@ def test_shards_that_fastmask_made(tmp_path, mr_tiny, golden_dir):
 def test_the_readme_trainer(tmp_path, out, monkeypatch):
     """The loop that README shows, on these shards."""
     text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = [part.split("```")[0] for part in text.split("```python\n") if "TrainingStream" in part]
+    (code,) = [part.split("```")[0] for part in text.split("```python\n") if "corrupt(e" in part]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "masks").symlink_to(out)
     names = {"fastmask": fastmask}

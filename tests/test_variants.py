@@ -231,4 +231,4 @@ def test_a_sample_is_spread_over_the_lengths(sentences, count):
 
 
 def test_methods_have_codes():
-    assert set(METHOD_CODES) == {"greedy", "prefix", "leave-one-out"}
+    assert set(METHOD_CODES) == {"greedy", "prefix", "leave-one-out", "masker"}

@@ -17,7 +17,7 @@ from .classify import SECONDS_BETWEEN_LINES, _dtype, _rounded
 from .loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
 from .packed import class_logits, enable_packing, hidden_states, longest_input, runs_packed
 from .predict import evaluation_batches, pack_rows
-from .prepare import _device
+from .prepare import choose_device
 from .tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable
         parts = sentences, read_tagged(config.dev, files, tokenizer, max_length)
     else:
         parts = split_documents(sentences, config.dev_share, rng)
-    device = _device(config.device)
+    device = choose_device(config.device)
     return MaskerTask(enable_packing(model).to(device), tokenizer, *parts, device)
 
 
