@@ -275,7 +275,7 @@ def load_pretrained(
         overrides: configuration values to replace.
 
     Raises:
-        ModelError: the weights are damaged, do not fit the config, or the architecture is unknown.
+        ModelError: the weights are damaged, not finite, or do not fit the config, or the architecture is unknown.
     """
     _check_readable(files)
     import transformers
@@ -288,8 +288,15 @@ def load_pretrained(
             )  # fmt: skip
     except Exception as error:  # unknown architecture, bad value in the config, ...: many unrelated types
         raise ModelError(f"{files.name}: cannot be loaded: {_first_line(error)}") from error
+    if bad := not_finite(model):
+        raise ModelError(f"{files.name}: its weight {bad} is not finite")
     mismatched = {entry[0] for entry in report["mismatched_keys"]}
     return model, sorted(set(report["missing_keys"]) | mismatched)
+
+
+def not_finite(model: torch.nn.Module) -> str | None:
+    """Name of a parameter that has a NaN or an infinity in it; None in a sound model."""
+    return next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
 
 
 def _check_readable(files: ModelFiles) -> None:

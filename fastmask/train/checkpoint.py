@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..durable import os_errors_named, sync_directory
-from ..errors import OutputError
-from ..models import quiet_transformers, weights_hash
+from ..errors import FastmaskError, OutputError
+from ..models import not_finite, quiet_transformers, weights_hash
 
 if TYPE_CHECKING:
     import torch
@@ -56,16 +56,21 @@ def save_model(
 
     Raises:
         OutputError: ``out`` is taken or cannot be written.
+        FastmaskError: a weight is not finite in ``dtype``; what was there stays.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = check_free(out, overwrite)
+    stored = copy.deepcopy(model).to(dtype)
+    if bad := not_finite(stored):
+        kind = str(dtype).removeprefix("torch.")
+        raise FastmaskError(f"{path}: not written, the trained weight {bad} is not finite in {kind}; try a lower --lr")
     fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
         with os_errors_named(path), quiet_transformers():
             fresh.mkdir(parents=True)
-            copy.deepcopy(model).to(dtype).save_pretrained(fresh)
+            stored.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
             for name, document in (documents or {}).items():
                 (fresh / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config_masker import MaskerConfig
-from ..errors import ModelError
+from ..errors import FastmaskError, ModelError
 from ..models import ModelFiles, is_token_classifier, load_pretrained, load_tokenizer, quiet_transformers, resolve_model
 from .checkpoint import check_free, save_model
 from .classify import SECONDS_BETWEEN_LINES, _dtype, _rounded
@@ -65,7 +65,7 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
             "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
             "train_sentences": len(task.train),
             "train_tokens": int(task.train.lengths.sum()),
-            "train_masked": int(sum((labels == 1).sum() for labels in task.train.labels)),
+            "train_masked": task.train.masked,
             "dev_sentences": len(task.dev),
             "epochs": epochs,
             "best_epoch": best,
@@ -93,8 +93,18 @@ def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable
         parts = sentences, read_tagged(config.dev, files, tokenizer, max_length)
     else:
         parts = split_documents(sentences, config.dev_share, rng)
+    _require_masks(config, *parts)
     device = choose_device(config.device)
     return MaskerTask(enable_packing(model).to(device), tokenizer, *parts, device)
+
+
+def _require_masks(config: MaskerConfig, learned: TaggedSentences, measured: TaggedSentences) -> None:
+    """Raises FastmaskError where nothing is masked: a masker of no token would be learned, or any epoch be the best."""
+    if not learned.masked:
+        raise FastmaskError(f"{', '.join(config.shards)}: no token is masked; there is nothing to learn from")
+    if not measured.masked:
+        where = f"{', '.join(config.dev)}: no token" if config.dev else "no token of the held-out documents"
+        raise FastmaskError(f"{where} is masked, so that no epoch is the best; give --dev with masks")
 
 
 def _token_classifier(files: ModelFiles) -> torch.nn.Module:

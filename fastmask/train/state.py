@@ -10,11 +10,12 @@ import json
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..durable import FileLock, os_errors_named, remove, remove_temporaries, sync_directory, write_atomically
-from ..errors import ModelError, OutputError
+from ..errors import FastmaskError, ModelError, OutputError
 from ..journal import differences
 from .checkpoint import check_free, save_model
 
@@ -96,13 +97,16 @@ class TrainingRun:
         """Writes the checkpoint after ``step`` steps, then removes earlier ones.
 
         Raises:
-            OutputError: it cannot be written; the one before is kept.
+            FastmaskError: it cannot be written, or its weights are not finite; the one before is kept, and named.
         """
         import torch
 
         name = f"checkpoint-{step:08d}"
-        save_model(model, tokenizer, self.path / name, torch.float32, {DOCUMENT: document}, tensors={TENSORS: tensors},
-                   overwrite=True)  # fmt: skip
+        try:
+            save_model(model, tokenizer, self.path / name, torch.float32, {DOCUMENT: document},
+                       tensors={TENSORS: tensors}, overwrite=True)  # fmt: skip
+        except FastmaskError as error:
+            raise type(error)(f"{error}; last good checkpoint: {self.last or 'none yet'}") from error
         self._remove_checkpoints(keep=name)
 
     def _remove_checkpoints(self, keep: str = "") -> None:
@@ -152,7 +156,9 @@ class Log:
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
+        # there is something left to be written only if ``write`` has failed, and said so
+        with suppress(OSError):
+            self._file.close()
 
 
 def _step_of(line: bytes) -> float:

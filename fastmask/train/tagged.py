@@ -39,6 +39,11 @@ class TaggedSentences:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def masked(self) -> int:
+        """How many tokens are labelled 1."""
+        return int(sum((labels == 1).sum() for labels in self.labels))
+
     def take(self, chosen: np.ndarray) -> TaggedSentences:
         """Those that ``chosen`` int [R] names."""
         lists = ([values[i] for i in chosen] for values in (self.input_ids, self.token_types, self.labels))
