@@ -15,26 +15,33 @@ KERNELS = ("auto", "torch", "triton")
 _DEVICE = re.compile(r"[a-z]+(:(0|[1-9]\d*))?")
 
 
-def _require(ok: bool, option: str, value, reason: str) -> None:
-    _demand(ok, f"--{option.replace('_', '-')} {value}", reason)
-
-
-def _demand(ok: bool, what: str, reason: str) -> None:
+def demand(ok: bool, what: str, reason: str) -> None:
+    """Raises FastmaskError, ``what: reason``, unless ``ok``."""
     if not ok:
         raise FastmaskError(f"{what}: {reason}")
+
+
+def require(ok: bool, option: str, value, reason: str) -> None:
+    """The same about the value of a field, named as the command line does."""
+    demand(ok, f"{flag(option)} {value}", reason)
+
+
+def flag(option: str) -> str:
+    """The command line's name of a field."""
+    return f"--{option.replace('_', '-')}"
 
 
 def _check_devices(device: str) -> None:
     """That there are such names; whether there are such devices is for the engine to say."""
     names = device.split(",")
     well_formed = all(_DEVICE.fullmatch(name) for name in names)
-    _require(well_formed, "device", device, "auto, cpu, cuda, cuda:N, or several with commas between, cuda:0,cuda:1")
+    require(well_formed, "device", device, "auto, cpu, cuda, cuda:N, or several with commas between, cuda:0,cuda:1")
     if len(names) > 1:
-        _require(len({name.partition(":")[0] for name in names}) == 1, "device", device, "several must be of one kind")
+        require(len({name.partition(":")[0] for name in names}) == 1, "device", device, "several must be of one kind")
         # workers share a processor, so that several need no GPU
         if set(names) != {"cpu"}:
             numbered = all(":" in name for name in names) and len(set(names)) == len(names)
-            _require(numbered, "device", device, "number several and name each once, as in cuda:0,cuda:1")
+            require(numbered, "device", device, "number several and name each once, as in cuda:0,cuda:1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +95,23 @@ class ScoreConfig:
     threads: int = 0
 
     def __post_init__(self):
-        _require(self.method in METHODS, "method", self.method, f"choose one of {', '.join(METHODS)}")
-        _require(self.precision in PRECISIONS, "precision", self.precision, f"choose one of {', '.join(PRECISIONS)}")
-        _require(self.kernels in KERNELS, "kernels", self.kernels, f"choose one of {', '.join(KERNELS)}")
-        _require(self.method != "masker" or self.model is not None, "method", self.method, "name the masker by --model")
+        require(self.method in METHODS, "method", self.method, f"choose one of {', '.join(METHODS)}")
+        require(self.precision in PRECISIONS, "precision", self.precision, f"choose one of {', '.join(PRECISIONS)}")
+        require(self.kernels in KERNELS, "kernels", self.kernels, f"choose one of {', '.join(KERNELS)}")
+        require(self.method != "masker" or self.model is not None, "method", self.method, "name the masker by --model")
         if self.method == "masker" and self.mask_rate is None:
             object.__setattr__(self, "mask_rate", DEFAULT_RATE)
         _check_devices(self.device)
-        _require(self.segment in ("sentence", "line"), "segment", self.segment, "choose sentence or line")
-        _require(self.on_error in ("fail", "skip"), "on_error", self.on_error, "choose fail or skip")
-        _require(-1.0 <= self.threshold <= 1.0, "threshold", self.threshold, "a probability difference, -1 to 1")
-        _require(self.mask_rate is None or 0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "above 0, at most 1")
-        _require(self.like is None or self.method == "random", "like", self.like, "only with --method random")
-        _require(self.like is None or self.mask_rate is None, "like", self.like, "not together with --mask-rate")
-        _require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
-        _require(self.shard_rows >= 1, "shard_rows", self.shard_rows, "at least 1")
+        require(self.segment in ("sentence", "line"), "segment", self.segment, "choose sentence or line")
+        require(self.on_error in ("fail", "skip"), "on_error", self.on_error, "choose fail or skip")
+        require(-1.0 <= self.threshold <= 1.0, "threshold", self.threshold, "a probability difference, -1 to 1")
+        require(self.mask_rate is None or 0 < self.mask_rate <= 1, "mask_rate", self.mask_rate, "above 0, at most 1")
+        require(self.like is None or self.method == "random", "like", self.like, "only with --method random")
+        require(self.like is None or self.mask_rate is None, "like", self.like, "not together with --mask-rate")
+        require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
+        require(self.shard_rows >= 1, "shard_rows", self.shard_rows, "at least 1")
         for option in ("batch_tokens", "seed", "threads"):
-            _require(0 <= getattr(self, option) < 2**63, option, getattr(self, option), "0 to 2**63 - 1")
+            require(0 <= getattr(self, option) < 2**63, option, getattr(self, option), "0 to 2**63 - 1")
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -122,7 +129,22 @@ CONFIGS = {
     # 3 MB in float16 with 8,192 wordpieces
     "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512},
 }
-_LEAST = {"epochs": 1, "batch_size": 1, "max_length": 8, "vocab_size": 100, "spans": 0, "seed": 0}
+_LEAST = {"epochs": 1, "batch_size": 1, "max_length": 8, "seed": 0}
+
+
+def check_training(config) -> None:
+    """Checks the fields that all trainers have: those of _LEAST, of which some may be None, AdamW's, and the device.
+
+    Raises:
+        FastmaskError: a value is out of range; its option is named.
+    """
+    for option, least in _LEAST.items():
+        value = getattr(config, option)
+        demand(value is None or least <= value < 2**63, flag(option), f"{least} to 2**63 - 1")
+    demand(config.lr > 0, "--lr", "above 0")
+    demand(config.weight_decay >= 0, "--weight-decay", "at least 0")
+    demand(0 <= config.warmup <= 1, "--warmup", "a share, 0 to 1")
+    demand(config.device in ("auto", "cpu", "cuda"), "--device", "choose auto, cpu or cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,19 +206,16 @@ class FinetuneConfig:
     overwrite: bool = False
 
     def __post_init__(self):
-        _demand(bool(self.train), "TRAIN", "name at least one training file")
-        _demand((self.init is None) != (self.config is None), "--init, --config", "give one of the two")
-        _demand(self.config is None or self.config in CONFIGS, "--config", f"choose {' or '.join(CONFIGS)}")
-        _demand(self.dtype in TRAINED_DTYPES, "--dtype", f"choose {' or '.join(TRAINED_DTYPES)}")
-        _demand(self.on_error in ("fail", "skip"), "--on-error", "choose fail or skip")
-        _demand(self.device in ("auto", "cpu", "cuda"), "--device", "choose auto, cpu or cuda")
-        _demand(len(self.classes) != 1 and len(set(self.classes)) == len(self.classes), "--classes",
-                 "at least two names, all different")  # fmt: skip
-        for option, least in _LEAST.items():
-            _demand(getattr(self, option) >= least, f"--{option.replace('_', '-')}", f"at least {least}")
-        _demand(self.lr > 0, "--lr", "above 0")
-        _demand(self.weight_decay >= 0, "--weight-decay", "at least 0")
-        _demand(0 <= self.warmup <= 1, "--warmup", "a share, 0 to 1")
-        _demand((self.teacher is None) == (not self.distill), "--teacher, --distill", "give both or neither")
-        _demand(0 <= self.average < 1, "--average", "a decay below 1")
-        _demand(0 <= self.token_dropout < 1, "--token-dropout", "a probability below 1")
+        check_training(self)
+        demand(bool(self.train), "TRAIN", "name at least one training file")
+        demand((self.init is None) != (self.config is None), "--init, --config", "give one of the two")
+        demand(self.config is None or self.config in CONFIGS, "--config", f"choose {' or '.join(CONFIGS)}")
+        demand(self.dtype in TRAINED_DTYPES, "--dtype", f"choose {' or '.join(TRAINED_DTYPES)}")
+        demand(self.on_error in ("fail", "skip"), "--on-error", "choose fail or skip")
+        demand(len(self.classes) != 1 and len(set(self.classes)) == len(self.classes), "--classes",
+                "at least two names, all different")  # fmt: skip
+        demand(self.vocab_size >= 100, "--vocab-size", "at least 100")
+        demand(self.spans >= 0, "--spans", "at least 0")
+        demand((self.teacher is None) == (not self.distill), "--teacher, --distill", "give both or neither")
+        demand(0 <= self.average < 1, "--average", "a decay below 1")
+        demand(0 <= self.token_dropout < 1, "--token-dropout", "a probability below 1")

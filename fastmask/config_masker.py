@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import TRAINED_DTYPES, _demand
+from .config import TRAINED_DTYPES, check_training, demand
 
 HELP = {
     "init": "Model whose encoder to start from: a directory or a hub id.",
@@ -62,14 +62,9 @@ class MaskerConfig:
     overwrite: bool = False
 
     def __post_init__(self):
-        _demand(bool(self.shards), "SHARDS", "name at least one shard directory")
-        _demand(self.init is not None, "--init", "name the model to start from")
-        _demand(0 < self.dev_share < 1, "--dev-share", "a share between 0 and 1")
-        for option, least in (("epochs", 1), ("batch_size", 1), ("max_length", 8), ("seed", 0)):
-            _demand(getattr(self, option) >= least, f"--{option.replace('_', '-')}", f"at least {least}")
-        _demand(self.lr > 0, "--lr", "above 0")
-        _demand(self.weight_decay >= 0, "--weight-decay", "at least 0")
-        _demand(self.mask_weight > 0, "--mask-weight", "above 0")
-        _demand(0 <= self.warmup <= 1, "--warmup", "a share, 0 to 1")
-        _demand(self.dtype in TRAINED_DTYPES, "--dtype", f"choose {' or '.join(TRAINED_DTYPES)}")
-        _demand(self.device in ("auto", "cpu", "cuda"), "--device", "choose auto, cpu or cuda")
+        check_training(self)
+        demand(bool(self.shards), "SHARDS", "name at least one shard directory")
+        demand(self.init is not None, "--init", "name the model to start from")
+        demand(0 < self.dev_share < 1, "--dev-share", "a share between 0 and 1")
+        demand(self.mask_weight > 0, "--mask-weight", "above 0")
+        demand(self.dtype in TRAINED_DTYPES, "--dtype", f"choose {' or '.join(TRAINED_DTYPES)}")

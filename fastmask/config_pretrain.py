@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .config import _demand
+from .config import check_training, demand, flag, require
 
 PRETRAIN_PRECISIONS = ("auto", "float32", "bfloat16")
 BATCH_SIZE, EPOCHS = 112, 1
-_LEAST = {"batch_size": 1, "batch_tokens": 1, "part_tokens": 1, "max_steps": 1, "epochs": 1, "save_every": 1,
-          "max_length": 8, "seed": 0}  # fmt: skip
+_COUNTS = "batch_size", "batch_tokens", "part_tokens", "max_steps", "save_every"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +57,12 @@ class PretrainConfig:
     overwrite: bool = False
 
     def __post_init__(self):
-        _demand(bool(self.shards), "SHARDS", "name at least one shard directory")
+        demand(bool(self.shards), "SHARDS", "name at least one shard directory")
         for pair in (("batch_size", "batch_tokens"), ("max_steps", "epochs")):
             given = [getattr(self, option) is not None for option in pair]
-            _demand(not all(given), ", ".join(_flag(option) for option in pair), "give one of the two")
-        for option, least in _LEAST.items():
+            demand(not all(given), ", ".join(flag(option) for option in pair), "give one of the two")
+        for option in _COUNTS:
             value = getattr(self, option)
-            _demand(value is None or least <= value < 2**63, f"{_flag(option)} {value}", f"{least} to 2**63 - 1")
-        _demand(self.lr > 0, "--lr", "above 0")
-        _demand(self.weight_decay >= 0, "--weight-decay", "at least 0")
-        _demand(0 <= self.warmup <= 1, "--warmup", "a share, 0 to 1")
-        _demand(self.precision in PRETRAIN_PRECISIONS, "--precision", f"choose {', '.join(PRETRAIN_PRECISIONS)}")
-        _demand(self.device in ("auto", "cpu", "cuda"), "--device", "choose auto, cpu or cuda")
-
-
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"
+            require(value is None or 1 <= value < 2**63, option, value, "1 to 2**63 - 1")
+        check_training(self)
+        demand(self.precision in PRETRAIN_PRECISIONS, "--precision", f"choose {', '.join(PRETRAIN_PRECISIONS)}")

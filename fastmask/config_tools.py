@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import FastmaskError
+from .config import demand, require
 
 EXPORT_FORMATS = ("nvidia-hdf5", "jsonl", "mds")
 
@@ -32,10 +32,10 @@ class ExportConfig:
     overwrite: bool = False
 
     def __post_init__(self):
-        _demand(self.to in EXPORT_FORMATS, f"--to {self.to}", f"choose one of {', '.join(EXPORT_FORMATS)}")
-        _demand(self.max_length >= 8, f"--max-length {self.max_length}", "at least 8")
-        _demand(self.max_predictions >= 1, f"--max-predictions {self.max_predictions}", "at least 1")
-        _demand(0 <= self.seed < 2**63, f"--seed {self.seed}", "0 to 2**63 - 1")
+        require(self.to in EXPORT_FORMATS, "to", self.to, f"choose one of {', '.join(EXPORT_FORMATS)}")
+        require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
+        require(self.max_predictions >= 1, "max_predictions", self.max_predictions, "at least 1")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2**63 - 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,8 @@ class EvaluateConfig:
     def __post_init__(self):
         for arm in self.arms:
             name, equals, path = arm.partition("=")
-            _demand(bool(name and equals and path), f"--arm {arm}", "give NAME=PATH")
-        _demand(bool(self.arms), "--arm", "name at least one")
-        _demand(self.max_length >= 8, f"--max-length {self.max_length}", "at least 8")
-        _demand(self.resamples >= 100, f"--resamples {self.resamples}", "at least 100")
-        _demand(self.seed >= 0, f"--seed {self.seed}", "at least 0")
-
-
-def _demand(ok: bool, what: str, reason: str) -> None:
-    if not ok:
-        raise FastmaskError(f"{what}: {reason}")
+            demand(bool(name and equals and path), f"--arm {arm}", "give NAME=PATH")
+        demand(bool(self.arms), "--arm", "name at least one")
+        require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
+        require(self.resamples >= 100, "resamples", self.resamples, "at least 100")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")

@@ -19,7 +19,7 @@ ALLOWED = {
     "errors": set(),
     "config": {"errors"},
     "config_pretrain": {"config"},
-    "config_tools": {"errors"},
+    "config_tools": {"config"},
     "config_masker": {"config"},
     "records": set(),
     # text to ids
