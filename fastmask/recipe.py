@@ -28,12 +28,15 @@ class General:
         init: the model of general pre-training, a directory or a hub id.
         methods: of METHODS.
         seeds: of fine-tuning, one run an arm each.
+        pretrain_each_seed: pre-train anew for each of them, with that seed, so that the comparison covers the chance
+            in pre-training, too; otherwise once an arm, as the paper does.
     """
 
     out: str
     init: str
     methods: tuple[str, ...] = ("masker",)
     seeds: tuple[int, ...] = PAPER_SEEDS
+    pretrain_each_seed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,10 @@ _GIVEN = {"out", "init", "overwrite"}
 _SECTIONS = {
     "task": (TaskFiles, set()),
     "in-domain": (InDomain, set()),
-    "finetune": (FinetuneConfig, {"train", "dev", "test", "config", "vocab_size", "seed", *_READING, *_GIVEN}),
+    "finetune": (
+        FinetuneConfig,
+        {"train", "dev", "test", "config", "new_head", "vocab_size", "seed", *_READING, *_GIVEN},
+    ),
     "score": (ScoreConfig, {"like", *_READING}),
     "train-masker": (MaskerConfig, {"shards", "dev", "out", "overwrite"}),
     "mask": (ScoreConfig, {"method", "model", "like"}),
@@ -106,6 +112,8 @@ def read_recipe(path: str) -> Recipe:
     if "masker" not in general.methods and "train-masker" in sections:
         raise FastmaskError(f"{path}: [train-masker]: no masker is in methods")
     task, in_domain = TaskFiles(**options.pop("task")), InDomain(**options.pop("in-domain"))
+    if general.pretrain_each_seed and "seed" in options["pretrain"]:
+        raise FastmaskError(f"{path}: [pretrain] seed: pretrain-each-seed gives it")
     return Recipe(path, general, task, in_domain, options)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -170,13 +170,16 @@ class Run:
         with os_errors_named(self.out):
             (self.out / step.name).mkdir(exist_ok=True)
         report = evaluate(step.config, say)
-        report["pretraining"] = [compared_work(*pair) for pair in self._pairs()]
+        report["pretraining"] = {
+            method: compared_work(self._pretrainings(method), self._pretrainings(control_of(method)))
+            for method in self.recipe.general.methods
+        }
         _write_json(self.out / step.name / _RESULT[step.command], report)
 
-    def _pairs(self) -> Iterator[tuple[Path, Path]]:
-        """Directories of the pre-training of each method and of its control."""
-        for method in self.recipe.general.methods:
-            yield self.out / pretrained(method), self.out / pretrained(control_of(method))
+    def _pretrainings(self, arm: str) -> list[Path]:
+        """Directories of an arm's pre-training: one, or one a seed."""
+        general = self.recipe.general
+        return [self.out / name for name in dict.fromkeys(pretrained(general, arm, seed) for seed in general.seeds)]
 
     def _finish(self, step: Step) -> None:
         result = self.out / step.name / _RESULT[step.command]
@@ -196,19 +199,23 @@ def _write_json(path: Path, document: dict) -> None:
         write_atomically(path, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def compared_work(selective: Path, control: Path) -> dict:
-    """What the pre-training runs of a method and its control did, and whether every step of theirs had equal work.
+def compared_work(selective: list[Path], control: list[Path]) -> dict:
+    """What a method's pre-training runs and those of its control did, and whether every step of theirs was alike.
 
     Returns:
-        ``arms``: name -> ``steps``, ``tokens``, ``masked`` in all; ``every_step_equal``: whether each step had as many
-        tokens and masks in one as in the other.
+        ``runs``: of each; ``selective`` and ``control``: ``steps``, ``tokens`` and ``masked`` over these runs;
+        ``every_step_equal``: whether each step had as many tokens and masks in one as in the other.
     """
     from .train.state import work_of
 
-    work = {path.name: work_of(path) for path in (selective, control)}
-    arms = {name: {"steps": len(steps), "tokens": sum(t for t, _ in steps), "masked": sum(m for _, m in steps)}
-            for name, steps in work.items()}  # fmt: skip
-    return {"arms": arms, "every_step_equal": work[selective.name] == work[control.name]}
+    selective_work, control_work = ([work_of(path) for path in paths] for paths in (selective, control))
+    return {"runs": len(selective), "selective": _sums(selective_work), "control": _sums(control_work),
+            "every_step_equal": selective_work == control_work}  # fmt: skip
+
+
+def _sums(work: list[list[tuple[int, int]]]) -> dict[str, int]:
+    steps = [step for run in work for step in run]
+    return {"steps": len(steps), "tokens": sum(t for t, _ in steps), "masked": sum(m for _, m in steps)}
 
 
 def _check_libraries() -> None:

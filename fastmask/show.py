@@ -61,12 +61,18 @@ def plan_table(planned: Sequence) -> Table:
 
 
 def work_lines(report: dict) -> Iterator[str]:
-    """What each pair of arms was pre-trained on, from the report of a recipe's run."""
-    for pair in report["pretraining"]:
-        for name, work in pair["arms"].items():
-            yield f"{name}: {work['steps']:,} steps, {work['tokens']:,} tokens, {work['masked']:,} masked"
-        equal = "as many" if pair["every_step_equal"] else "NOT as many"
-        yield f"{' and '.join(pair['arms'])}: {equal} tokens and masks in every step"
+    """What each method and its control were pre-trained on, from the report of a recipe's run."""
+    for method, work in report["pretraining"].items():
+        runs = f"{work['runs']} pre-training runs" if work["runs"] > 1 else "pre-training"
+        if work["every_step_equal"]:
+            yield f"{method} and its control, {runs} each: {_work(work['control'])}, as many of each in every step"
+        else:
+            yield (f"{method} and its control, {runs} each, did NOT the same work: {_work(work['selective'])} "
+                   f"against {_work(work['control'])}")  # fmt: skip
+
+
+def _work(figures: dict) -> str:
+    return ", ".join(f"{figures[name]:,} {name}" for name in ("steps", "tokens", "masked"))
 
 
 def _counts(totals: dict) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig
 from .errors import FastmaskError
 from .pipeline import control_config
-from .recipe import Recipe
+from .recipe import General, Recipe
 
 Config = FinetuneConfig | ScoreConfig | MaskerConfig | PretrainConfig | EvaluateConfig
 NO_PRETRAINING = "none"
@@ -70,7 +70,8 @@ class _Steps:
             yield self._mask(method)
             yield self._control(method)
         for arm in self.arms[1:]:
-            yield self._pretrain(arm)
+            for seed in seeds if self.recipe.general.pretrain_each_seed else seeds[:1]:
+                yield self._pretrain(arm, seed)
         for arm in self.arms:
             for seed in seeds:
                 if not (arm == NO_PRETRAINING and seed == seeds[0] and self._classifier_step):
@@ -114,13 +115,14 @@ class _Steps:
 
     def _finetune(self, arm: str, seed: int) -> Step:
         task, name = self.recipe.task, _finetuned(arm, seed)
-        own = arm == NO_PRETRAINING
-        init = self.recipe.general.init if own else self._path(pretrained(arm))
+        # pre-training leaves a model without a head: no arm shall have a better one to start from
+        own, before = arm == NO_PRETRAINING, pretrained(self.recipe.general, arm, seed)
+        init = self.recipe.general.init if own else self._path(before)
         config = self._config("finetune", FinetuneConfig, train=task.train, dev=task.dev, out=self._path(name),
-                              init=init, seed=seed, **self._reading())  # fmt: skip
+                              init=init, new_head=True, seed=seed, **self._reading())  # fmt: skip
         models = ((init,) if own else ()) + ((config.teacher,) if config.teacher else ())
         return Step(name, "finetune", config, (*task.train, *task.dev, *config.distill), models,
-                    () if own else (pretrained(arm),))  # fmt: skip
+                    () if own else (before,))  # fmt: skip
 
     def _score_task(self) -> Step:
         config = self._config("score", ScoreConfig, model=self._classifier, **self._reading())
@@ -147,10 +149,11 @@ class _Steps:
         return Step(_masks(control_of(method)), "score", config, selective.files, selective.models,
                     (*selective.needs, selective.name))  # fmt: skip
 
-    def _pretrain(self, arm: str) -> Step:
-        init, name = self.recipe.general.init, pretrained(arm)
+    def _pretrain(self, arm: str, seed: int) -> Step:
+        general = self.recipe.general
+        init, name, own_seed = general.init, pretrained(general, arm, seed), {"seed": seed}
         config = self._config("pretrain", PretrainConfig, shards=(self._path(_masks(arm)),), out=self._path(name),
-                              init=init)  # fmt: skip
+                              init=init, **(own_seed if general.pretrain_each_seed else {}))  # fmt: skip
         return Step(name, "pretrain", config, (), (init,), (_masks(arm),))
 
     def _compare(self) -> Step:
@@ -172,9 +175,9 @@ def _masks(arm: str) -> str:
     return f"masks/{arm}"
 
 
-def pretrained(arm: str) -> str:
-    """Name of the step that pre-trains an arm's model."""
-    return f"pretrained/{arm}"
+def pretrained(general: General, arm: str, seed: int) -> str:
+    """Name of the step that pre-trains the model which an arm fine-tunes with a seed."""
+    return f"pretrained/{arm}-{seed}" if general.pretrain_each_seed else f"pretrained/{arm}"
 
 
 def _finetuned(arm: str, seed: int) -> str:
