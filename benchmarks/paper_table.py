@@ -21,9 +21,20 @@ TINY = MODELS / "mr-tiny"
 """Its tokenizer serves; its weights are not used."""
 GENEPT_ROWS = ("mr/train.jsonl", "restaurant/train.jsonl")
 """Read for their texts alone, beside the Yelp corpus."""
-GENEPT = {"max_steps": 3000, "batch_size": 112, "lr": 1e-3, "warmup": 0.1, "max_length": 128, "seed": 1, "save_every": 500}
+GENEPT = {
+    "max_steps": 3000,
+    "batch_size": 112,
+    "lr": 1e-3,
+    "warmup": 0.1,
+    "max_length": 128,
+    "seed": 1,
+    "save_every": 500,
+}
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
 
+PAPER_SEEDS = (13, 43, 83, 181, 271, 347, 433, 659, 727, 859)
+METHODS = ("masker", "greedy")
+GENEPT_FIGURES = ("config", "step", "tokens", "masked")
 RECIPE = """\
 out = "{work}/run"
 init = "{work}/genept"
@@ -52,7 +63,7 @@ epochs = 6
 lr = 5e-4
 warmup = 0.2
 batch-size = 112
-max-steps = {steps}
+max-steps = 400
 max-length = 128
 """
 
@@ -94,18 +105,62 @@ def _save_random_model(directory: Path) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def run(work: Path, seeds: list[int], steps: int) -> dict:
-    """The recipe's report."""
+def run(recipe: Path) -> dict:
+    """The report of the recipe's run."""
     from fastmask.meter import NoMeter
     from fastmask.run import Run
 
+    with Run(str(recipe)) as steps:
+        return steps.run(print, None, NoMeter())
+
+
+def masks_of(work: Path) -> dict:
+    """Sentences, tokens and masks of each way to mask, and how well the masker learned."""
+    totals = {
+        arm: json.loads((work / f"run/masks/{arm}/manifest.json").read_text("utf-8"))["totals"] for arm in METHODS
+    }
+    masker = json.loads((work / "run/masker/metrics.json").read_text("utf-8"))
+    return {"in_domain": totals, "masker_dev": masker["dev"], "masker_train_sentences": masker["train_sentences"]}
+
+
+def markdown(report: dict) -> str:
+    """The arms and what matters of their differences, as two tables."""
+    lines = ["| arm | MR test accuracy | sd over seeds |", "|---|---|---|"]
+    for name, arm in report["arms"].items():
+        lines.append(f"| {name} | {100 * arm['accuracy']['mean']:.2f} | {100 * arm['accuracy']['sd']:.2f} |")
+    lines += ["", "| difference in points | mean | 95 % interval | p | detectable |", "|---|---|---|---|---|"]
+    for entry in report["differences"]:
+        figures = entry["accuracy"]
+        interval = " to ".join(f"{100 * bound:+.2f}" for bound in figures["interval"])
+        lines.append(f"| {entry['arm']} - {entry['baseline']} | {100 * figures['mean']:+.2f} | {interval} | "
+                     f"{figures['p']:.2g} | {100 * figures['detectable']:.2f} |")  # fmt: skip
+    notes = (f"{name}: {text}." for name, text in report["method"].items())
+    return "\n".join([*lines, "", f"{report['seeds']} seeds, {report['rows']:,} test rows.", *notes, ""])
+
+
+def main() -> None:
+    options = harness.parser(__doc__)
+    options.add_argument(
+        "--work", type=Path, required=True, help="directory of models and masks; a stopped run goes on"
+    )
+    options.add_argument("--seeds", type=int, default=len(PAPER_SEEDS), help="how many of the paper's ten seeds")
+    arguments = options.parse_args()
+    if not harness.SHARED.is_dir():
+        options.error(f"{harness.SHARED}: the data and models are not there")
+    work, seeds = arguments.work.resolve(), list(PAPER_SEEDS[: arguments.seeds])
+    work.mkdir(parents=True, exist_ok=True)
+    machine, genept = harness.machine(arguments.threads), make_genept(work)
     recipe = work / "recipe.toml"
-    recipe.write_text(RECIPE.format(work=work, data=DATA, seeds=seeds, steps=steps), "utf-8")
-    with Run(str(recipe)) as steps_of_run:
-        return steps_of_run.run(print, None, NoMeter())
+    recipe.write_text(RECIPE.format(work=work, data=DATA, seeds=seeds), "utf-8")
+    report = {"machine": machine, "recipe": RECIPE, "genept": {name: genept[name] for name in GENEPT_FIGURES},
+              **run(recipe), "masks": masks_of(work)}  # fmt: skip
+    del report["runs"]
+    print(markdown(report))
+    if arguments.out is not None:
+        harness.write_json(arguments.out, report)
+        arguments.out.with_suffix(".md").write_text(markdown(report), "utf-8")
+        shutil.copy(work / "run/report/report.svg", arguments.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":
-    import sys
-    work=Path(sys.argv[1]); work.mkdir(parents=True, exist_ok=True)
-    print(make_genept(work))
+    main()

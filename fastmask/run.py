@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import ScoreConfig
-from .durable import FileLock, os_errors_named, write_atomically
+from .durable import TEMPORARY, FileLock, os_errors_named, remove_temporaries, write_atomically
 from .errors import FastmaskError, OutputError
 from .journal import differences
 from .read import describe_inputs
@@ -64,14 +64,17 @@ class Run:
         self.steps, self.overwrite = steps_of(self.recipe), overwrite
         self.out = Path(self.recipe.general.out)
         self._lock: FileLock | None = None
-        self._done = self._read()
+        self._done = self._finished()
         _check_libraries()
         self._fingerprint = cache(_fingerprint)
+        # what the last step reads, too: before the first of many hours, not after them
+        for step in self.steps:
+            self._read_by(step)
 
-    def _read(self) -> dict[str, dict]:
+    def _finished(self) -> dict[str, dict]:
         """Step name -> its entry in STEPS."""
         if not (self.out / STEPS).is_file():
-            if self.out.is_file() or (self.out.is_dir() and {path.name for path in self.out.iterdir()} - {LOCK}):
+            if self.out.is_file() or (self.out.is_dir() and not all(map(_is_ours, self.out.iterdir()))):
                 raise OutputError(f"{self.out}: is there already, and no run of a recipe; choose another out")
             return {}
         try:
@@ -86,6 +89,10 @@ class Run:
                 self._lock = FileLock(self.out / LOCK)
             except BlockingIOError:
                 raise OutputError(f"{self.out}: another fastmask run is writing here") from None
+            self._done = self._finished()  # another run may have ended meanwhile
+            remove_temporaries(self.out)
+            if not (self.out / STEPS).is_file():  # from the first moment it is a run's directory
+                self._keep()
         return self
 
     def __exit__(self, *_) -> None:
@@ -109,10 +116,13 @@ class Run:
     def _header(self, step: Step) -> dict:
         """What decides a step's result, JSON-ready; the steps that it needs are done."""
         config = {name: value for name, value in asdict(step.config).items() if name not in _UNSETTLING}
-        read = {name: self._fingerprint(name) for name in (*step.files, *step.models, *_word_list(step.config))}
         needs = {name: self._done[name]["fingerprint"] for name in step.needs}
         # as it will be read again: tuples are lists in JSON
-        return json.loads(json.dumps({"config": config, "read": read, "needs": needs}))
+        return json.loads(json.dumps({"config": config, "read": self._read_by(step), "needs": needs}))
+
+    def _read_by(self, step: Step) -> dict[str, str]:
+        """sha256 of each file and model of the user's that a step reads."""
+        return {name: self._fingerprint(name) for name in (*step.files, *step.models, *_word_list(step.config))}
 
     def run(self, say: Say, show: Say | None, meter: NoMeter) -> dict:
         """Does what is not complete, in order.
@@ -186,12 +196,20 @@ class Run:
         is_model = step.command in ("finetune", "train-masker", "pretrain")
         made = _model_hash(result.parent) if is_model else _sha256(result)
         self._done[step.name] = {"made_from": self._header(step), "fingerprint": made}
-        _write_json(self.out / STEPS, {"steps": self._done})
+        self._keep()
 
     def _forget(self, step: Step) -> None:
         """First of all a step that is made again must not look finished."""
         if self._done.pop(step.name, None) is not None:
-            _write_json(self.out / STEPS, {"steps": self._done})
+            self._keep()
+
+    def _keep(self) -> None:
+        _write_json(self.out / STEPS, {"steps": self._done})
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is one that a run leaves which is killed in its first moment."""
+    return path.name == LOCK or path.name.endswith(TEMPORARY)
 
 
 def _write_json(path: Path, document: dict) -> None:
@@ -219,7 +237,7 @@ def _sums(work: list[list[tuple[int, int]]]) -> dict[str, int]:
 
 
 def _check_libraries() -> None:
-    """Before the first of many hours, not after the last."""
+    """That what the comparison needs is there."""
     for name in ("scipy", "matplotlib"):
         if find_spec(name) is None:
             raise FastmaskError(f"the comparison needs {name}; pip install 'fastmask[evaluate]'")
