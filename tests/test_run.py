@@ -201,6 +201,21 @@ def test_two_at_a_time_are_refused(done, monkeypatch):
         assert "run: another fastmask run is writing here" in refusal(fastmask("run", "r.toml", "-q"))
 
 
+def test_aspects(tmp_path, restaurant_tiny, golden_dir, monkeypatch):
+    directory = write(tmp_path / "f", restaurant_tiny, golden_dir)
+    rows = [{"text": row["text"], "aspects": [{"term": a["term"], "polarity": a["polarity"]} for a in row["aspects"]]}
+            for row in golden(golden_dir, "restaurant_tiny_0.05")]  # fmt: skip
+    write_jsonl(directory / "train.jsonl", rows[:60])
+    write_jsonl(directory / "test.jsonl", rows[60:100])
+    recipe = (directory / "r.toml").read_text("utf-8")
+    (directory / "r.toml").write_text(recipe.replace("[1, 2]", "[1]") + "[score]\nmodel = '" + restaurant_tiny + "'\n")
+    monkeypatch.chdir(directory)
+    assert fastmask("run", "r.toml", "-q").exit_code == 0
+    report = json.loads(Path("run/report/report.json").read_text())
+    pairs = sum(aspect["polarity"] != "conflict" for row in rows[60:100] for aspect in row["aspects"])
+    assert report["rows"] == pairs and report["pretraining"]["masker"]["every_step_equal"]
+
+
 def test_unequal_work_is_said(tmp_path):
     lines = [{"step": 1, "tokens": 10, "masked": 2, "loss": 1.0}, {"step": 1, "held_out_loss": 1.0},
              {"step": 2, "tokens": 9, "masked": 3, "loss": 1.0}]  # fmt: skip
