@@ -1,12 +1,14 @@
 # make demo: score sixty review sentences with the embedded classifier and show them.
+# make demo-pipeline: all three stages on product reviews from the package index, and the comparison of their arms.
 # make test: everything the project promises, checked.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 WORKERS ?= 2
+REVIEWS := demo-pipeline/vaderSentiment-3.3.2.tar.gz
 
-.PHONY: demo test lint bench clean
+.PHONY: demo demo-pipeline test lint bench clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +19,10 @@ $(VENV)/.test: $(VENV)/.demo
 	$(PIP_INSTALL) --editable '.[test]'
 	touch $@
 
+$(VENV)/.pipeline: $(VENV)/.demo
+	$(PIP_INSTALL) --editable '.[evaluate]'
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP_INSTALL) --editable '.[test,bench]'
 	touch $@
@@ -24,6 +30,13 @@ $(VENV)/.bench: $(VENV)/.test
 demo: $(VENV)/.demo
 	$(BIN)/fastmask score fastmask/assets/demo.txt --out demo-out
 	$(BIN)/fastmask inspect demo-out --rows 80
+
+demo-pipeline: $(VENV)/.pipeline $(REVIEWS)
+	$(BIN)/python recipes/demo_data.py $(REVIEWS) demo-pipeline
+	$(BIN)/fastmask run recipes/demo.toml
+
+$(REVIEWS): | $(VENV)/.demo
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest $(@D) vaderSentiment==3.3.2
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS)
@@ -38,4 +51,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_front_to_shards.py --out benchmarks/results/front_to_shards.json
 
 clean:
-	rm -rf $(VENV) demo-out build dist *.egg-info
+	rm -rf $(VENV) demo-out demo-pipeline build dist *.egg-info

@@ -26,7 +26,7 @@ from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig, ExportConfig
 from .errors import FastmaskError
 
-RESUMABLE = ("score", "pretrain")
+RESUMABLE = ("score", "pretrain", "run")
 
 
 def _console(stderr: bool = False):
@@ -44,6 +44,12 @@ def _live() -> Callable[[str], None] | None:
     if not sys.stderr.isatty():
         return None
     return lambda line: click.echo(f"\r{line}\x1b[K\r", nl=False, err=True)
+
+
+def _meter(quiet: bool):
+    from .meter import Meter, NoMeter
+
+    return NoMeter() if quiet else Meter(_console(stderr=True), _say)
 
 
 def command(function):
@@ -102,21 +108,13 @@ def score(corpus, out, control, overwrite, quiet, **options):
     A run that was stopped goes on when the same command is given again.
     """
     from .pipeline import score_corpus
+    from .show import totals_line
 
-    meter = None
-    if not quiet:
-        from .meter import Meter
-
-        meter = Meter(_console(stderr=True), _say)
+    meter = _meter(quiet)
     began = time.monotonic()
     manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control)
     if not quiet:
-        total, skipped = manifest["totals"], manifest["skipped"]["count"]
-        share = total["masked"] / max(1, total["tokens"])
-        line = (
-            f"{out}: {total['rows']:,} sentences, {total['tokens']:,} tokens, {total['masked']:,} masked ({share:.1%})"
-        )
-        _say(f"{line} in {time.monotonic() - began:,.0f} s" + (f"; {skipped:,} rows skipped" if skipped else ""))
+        _say(f"{totals_line(out, manifest)} in {time.monotonic() - began:,.0f} s")
 
 
 @command
@@ -251,6 +249,33 @@ def train_masker(shards, out, quiet, **options):
     from .train.masker import train_masker as run
 
     run(MaskerConfig(shards=shards, out=out, **options), (lambda line: None) if quiet else _say)
+
+
+@command
+@click.argument("recipe")
+@click.option("--dry-run", is_flag=True, help="Show the steps and what is complete, and stop.")
+@click.option("--overwrite", is_flag=True, help="Make again what was made from other settings or inputs.")
+@click.option("-q", "--quiet", is_flag=True, help="No plan and no progress.")
+def run(recipe, dry_run, overwrite, quiet):
+    """Do all three stages as RECIPE.toml says, for selective and for random masks, and compare them.
+
+    A step whose output is complete for this configuration is skipped; a run that was stopped goes on.
+    """
+    from .run import Run
+    from .show import plan_table, work_lines
+    from .train.comparison import tables
+    from .train.evaluate import statements
+
+    steps, console = Run(recipe, overwrite), _console()
+    if dry_run or not quiet:
+        console.print(plan_table(steps.plan()))
+    if dry_run:
+        return
+    with steps:
+        report = steps.run((lambda line: None) if quiet else _say, None if quiet else _live(), _meter(quiet))
+    console.print(tables(report))
+    for line in (*work_lines(report), *statements(report)):
+        console.print(line)
 
 
 def main() -> None:

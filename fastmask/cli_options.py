@@ -48,6 +48,7 @@ FINETUNE_HELP = {
     "test": "Labelled file that is only measured, at the end; may be repeated.",
     "init": "Model to start from: a directory or a hub id.",
     "config": "Train a new model of this shape, with a vocabulary learned from the texts.",
+    "new_head": "Draw the classification head anew, even where the model has one.",
     "classes": "Class name, once for each class in index order.",
     "vocab_size": "Wordpieces to learn, with --config.",
     "epochs": "Passes over the training data.",

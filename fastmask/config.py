@@ -159,6 +159,8 @@ class FinetuneConfig:
         init: model to start from, a classifier or a bare encoder; or else
         config: name of a configuration to train from scratch, one of CONFIGS, with a vocabulary learned from
             ``train`` and ``distill``.
+        new_head: draw the classification head anew, also where ``init`` has one: then it and all that is random
+            after it depend on the seed and the encoder's shape alone.
         classes: class names in index order; () takes those of ``init`` if they fit, else those in ``train``.
         vocab_size: wordpieces to learn, with ``config``.
         epochs, batch_size, lr, warmup, weight_decay: AdamW; linear warm-up over a share of all steps, then
@@ -183,6 +185,7 @@ class FinetuneConfig:
     test: tuple[str, ...] = ()
     init: str | None = None
     config: str | None = None
+    new_head: bool = False
     classes: tuple[str, ...] = ()
     vocab_size: int = 8192
     epochs: int = 10
@@ -209,6 +212,7 @@ class FinetuneConfig:
         check_training(self)
         demand(bool(self.train), "TRAIN", "name at least one training file")
         demand((self.init is None) != (self.config is None), "--init, --config", "give one of the two")
+        demand(not (self.new_head and self.config), "--new-head", "only with --init")
         demand(self.config is None or self.config in CONFIGS, "--config", f"choose {' or '.join(CONFIGS)}")
         demand(self.dtype in TRAINED_DTYPES, "--dtype", f"choose {' or '.join(TRAINED_DTYPES)}")
         demand(self.on_error in ("fail", "skip"), "--on-error", "choose fail or skip")

@@ -40,15 +40,13 @@ class Meter(NoMeter):
     def __init__(self, console, say: Callable[[str], None]):
         self.console, self.say = console, say
         self._lock = threading.Lock()
-        self._rows = self._tokens = 0.0
-        # share done and rows of each shard by its first row
-        self._shards: dict[int, tuple[float, int]] = {}
-        self._total: int | None = None
-        self._bar = None
 
     @contextmanager
     def running(self, rows: Callable[[], int | None], done: int) -> Iterator[None]:
         """See ``NoMeter.running``."""
+        # share done and rows of each shard by its first row; a meter may serve several runs, one after the other
+        self._shards: dict[int, tuple[float, int]] = {}
+        self._tokens, self._bar = 0.0, None
         self._total, self._rows, self._first = rows(), float(done), float(done)
         self._began = self._said = time.monotonic()
         if done:

@@ -57,7 +57,7 @@ def score_corpus(
     """
     config, meter = config or ScoreConfig(), meter or NoMeter()
     paths, out = [os.fspath(path) for path in paths], os.fspath(out)
-    twin = None if control is None else _control_config(config, out, os.fspath(control))
+    twin = None if control is None else _checked_control(config, out, os.fspath(control))
     with seekable_standard_input(paths):
         manifest = _score_into(out, paths, config, overwrite, meter)
         if twin is not None:
@@ -65,7 +65,7 @@ def score_corpus(
     return manifest
 
 
-def _control_config(config: ScoreConfig, out: str, control: str) -> ScoreConfig:
+def _checked_control(config: ScoreConfig, out: str, control: str) -> ScoreConfig:
     """The random twin of a run.
 
     Raises:
@@ -75,6 +75,11 @@ def _control_config(config: ScoreConfig, out: str, control: str) -> ScoreConfig:
         raise FastmaskError(f"--control {control}: the control of --method random would be another random run")
     if os.path.realpath(control) == os.path.realpath(out):
         raise FastmaskError(f"--control {control}: is the directory of --out")
+    return control_config(config, out)
+
+
+def control_config(config: ScoreConfig, out: str) -> ScoreConfig:
+    """The configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
     return replace(config, method="random", like=out, mask_rate=None)
 
 

@@ -38,6 +38,43 @@ def summary(manifest: dict) -> Group:
     return Group(table, *(Text(f"  {_printable(message)}") for message in [*shown, *more]))
 
 
+def totals_line(out: str, manifest: dict) -> str:
+    """A finished shard directory in one line."""
+    total, skipped = manifest["totals"], manifest["skipped"]["count"]
+    line = f"{out}: {total['rows']:,} sentences, {total['tokens']:,} tokens, {total['masked']:,} masked "
+    share = _share(total["masked"], total["tokens"])
+    return f"{line}({share})" + (f"; {skipped:,} rows skipped" if skipped else "")
+
+
+def plan_table(planned: Sequence) -> Table:
+    """The steps of a recipe's run (``run.Planned``) and their states."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "step", "command", "state"):
+        table.add_column(title, style="bold" if title == "step" else None, overflow="fold", no_wrap=title == "command")
+    for number, one in enumerate(planned, 1):
+        state = "; ".join((one.state, *one.reasons))
+        table.add_row(str(number), Text(one.step.name), one.step.command, Text(state))
+    return table
+
+
+def work_lines(report: dict) -> Iterator[str]:
+    """What each method and its control were pre-trained on, from the report of a recipe's run."""
+    for method, work in report["pretraining"].items():
+        runs = f"{work['runs']} pre-training runs" if work["runs"] > 1 else "pre-training"
+        if work["every_step_equal"]:
+            yield f"{method} and its control, {runs} each: {_work(work['control'])}, as many of each in every step"
+        else:
+            yield (f"{method} and its control, {runs} each, did NOT the same work: {_work(work['selective'])} "
+                   f"against {_work(work['control'])}")  # fmt: skip
+
+
+def _work(figures: dict) -> str:
+    return ", ".join(f"{figures[name]:,} {name}" for name in ("steps", "tokens", "masked"))
+
+
 def _counts(totals: dict) -> Iterator[tuple[str, str]]:
     yield "documents", f"{totals['documents']:,}"
     yield "sentences", f"{totals['rows']:,} ({totals['scored']:,} scored)"

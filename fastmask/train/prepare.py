@@ -128,9 +128,25 @@ def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str],
     for name in missing:
         if not any(head in name for head in HEADS):
             raise ModelError(f"{files.name}: its weights lack {name}")
+    if config.new_head:
+        missing = _draw_head(model, config.seed)
     if missing:
         report(f"the classification head is new: {', '.join(missing)}")
     return model, load_tokenizer(files), class_names
+
+
+def _draw_head(model: torch.nn.Module, seed: int) -> list[str]:
+    """Draws the head's parameters from the seed, as transformers would new ones, and returns their names."""
+    import torch
+
+    torch.manual_seed(seed)
+    head = {name: parameter for name, parameter in model.named_parameters() if any(part in name for part in HEADS)}
+    for parameter in head.values():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=model.config.initializer_range)
+        else:
+            torch.nn.init.zeros_(parameter)
+    return sorted(head)
 
 
 def _classes_of(model_classes: tuple[str, ...], rows: list[Row]) -> tuple[str, ...]:

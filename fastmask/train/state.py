@@ -161,6 +161,19 @@ class Log:
             self._file.close()
 
 
+def work_of(run: Path) -> list[tuple[int, int]]:
+    """(tokens, masked tokens) of every step in a run's log.
+
+    Raises:
+        OutputError: the log cannot be read.
+    """
+    try:
+        lines = [json.loads(line) for line in (run / LOG).read_bytes().splitlines()]
+        return [(line["tokens"], line["masked"]) for line in lines if "tokens" in line]
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"{run / LOG}: cannot be read: {error}") from error
+
+
 def _step_of(line: bytes) -> float:
     try:
         return json.loads(line)["step"]

@@ -1,0 +1,178 @@
+"""A recipe file: TOML -> settings of a whole run, each key and type checked against the configurations."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from .config import FinetuneConfig, ScoreConfig
+from .config_masker import MaskerConfig
+from .config_pretrain import PretrainConfig
+from .config_tools import EvaluateConfig
+from .errors import FastmaskError, InputError
+
+METHODS = ("masker", "greedy", "prefix", "leave-one-out")
+"""How the in-domain text may be masked; each has an arm of its own and one for its control."""
+PAPER_SEEDS = (13, 43, 83, 181, 271, 347, 433, 659, 727, 859)
+
+
+@dataclass(frozen=True, slots=True)
+class General:
+    """What stands above the first section.
+
+    Attributes:
+        out: directory of the run.
+        init: the model of general pre-training, a directory or a hub id.
+        methods: of METHODS.
+        seeds: of fine-tuning, one run an arm each.
+        pretrain_each_seed: pre-train anew for each of them, with that seed, so that the comparison covers the chance
+            in pre-training, too; otherwise once an arm, as the paper does.
+    """
+
+    out: str
+    init: str
+    methods: tuple[str, ...] = ("masker",)
+    seeds: tuple[int, ...] = PAPER_SEEDS
+    pretrain_each_seed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFiles:
+    """``[task]``: labelled files and how they are read; the options of ``fastmask finetune`` of these names."""
+
+    train: tuple[str, ...]
+    test: str
+    dev: tuple[str, ...] = ()
+    text_field: str = "text"
+    label_field: str = "label"
+    encoding: str = "utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class InDomain:
+    """``[in-domain]``: the unlabelled text to pre-train on."""
+
+    corpus: tuple[str, ...]
+
+
+_READING = {"text_field", "label_field", "encoding"}
+_GIVEN = {"out", "init", "overwrite"}
+# Section -> its configuration, and the fields that a recipe may not set: the run gives them, or has no use for them.
+_SECTIONS = {
+    "task": (TaskFiles, set()),
+    "in-domain": (InDomain, set()),
+    "finetune": (
+        FinetuneConfig,
+        {"train", "dev", "test", "config", "new_head", "vocab_size", "seed", *_READING, *_GIVEN},
+    ),
+    "score": (ScoreConfig, {"like", *_READING}),
+    "train-masker": (MaskerConfig, {"shards", "dev", "out", "overwrite"}),
+    "mask": (ScoreConfig, {"method", "model", "like"}),
+    "pretrain": (PretrainConfig, {"shards", "eval", *_GIVEN}),
+    "evaluate": (EvaluateConfig, {"arms", "test", "json", "picture", "max_length", *_READING}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe as read.
+
+    Attributes:
+        source: its file.
+        general, task, in_domain: its settings.
+        options: section -> keyword arguments of its configuration.
+    """
+
+    source: str
+    general: General
+    task: TaskFiles
+    in_domain: InDomain
+    options: dict[str, dict[str, Any]]
+
+
+def read_recipe(path: str) -> Recipe:
+    """Reads and checks a recipe; paths in it are as on the command line, relative to the current directory.
+
+    Raises:
+        InputError: the file cannot be read or is not TOML.
+        FastmaskError: a section or key that is not known, is missing, or has a value of another type.
+    """
+    table = _parsed(path)
+    sections = {name: table.pop(name) for name in list(table) if isinstance(table[name], dict)}
+    for name in sections:
+        if name not in _SECTIONS:
+            raise FastmaskError(f"{path}: [{name}]: unknown section{_meant(name, _SECTIONS)}")
+    general = General(**_checked(path, General, table))
+    options = {name: _checked(f"{path}: [{name}]", configuration, sections.get(name, {}), given)
+               for name, (configuration, given) in _SECTIONS.items()}  # fmt: skip
+    _check_general(path, general)
+    if "masker" not in general.methods and "train-masker" in sections:
+        raise FastmaskError(f"{path}: [train-masker]: no masker is in methods")
+    task, in_domain = TaskFiles(**options.pop("task")), InDomain(**options.pop("in-domain"))
+    if general.pretrain_each_seed and "seed" in options["pretrain"]:
+        raise FastmaskError(f"{path}: [pretrain] seed: pretrain-each-seed gives it")
+    return Recipe(path, general, task, in_domain, options)
+
+
+def _parsed(path: str) -> dict:
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, None, None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(path, None, None, f"is not TOML: {error}") from error
+
+
+def _check_general(path: str, general: General) -> None:
+    for key, values in (("methods", general.methods), ("seeds", general.seeds)):
+        if not values or len(set(values)) != len(values):
+            raise FastmaskError(f"{path}: {key}: name at least one, each once")
+    for method in general.methods:
+        if method not in METHODS:
+            raise FastmaskError(f"{path}: methods: {method}: choose among {', '.join(METHODS)}")
+    if min(general.seeds) < 0:
+        raise FastmaskError(f"{path}: seeds: at least 0")
+
+
+def _checked(where: str, configuration: type, table: dict, given: frozenset | set = frozenset()) -> dict[str, Any]:
+    """The table's values as keyword arguments of the configuration, which lacks the fields that are ``given``."""
+    known = {field.name: field for field in fields(configuration) if field.name not in given}
+    values = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in known or name in values:
+            raise FastmaskError(f"{where}: {key}: " + ("set twice" if name in values else _unknown(name, known, given)))
+        values[name] = _typed(f"{where}: {key}", str(known[name].type), value)
+    if configuration in (General, TaskFiles, InDomain):
+        for name, field in known.items():
+            if field.default is MISSING and name not in values:
+                raise FastmaskError(f"{where}: {name}: is missing")
+    return values
+
+
+def _unknown(name: str, known: dict, given: frozenset | set) -> str:
+    if name in given:
+        return "is not for a recipe to set here"
+    return f"unknown key{_meant(name, known)}"
+
+
+def _meant(name: str, known) -> str:
+    near = get_close_matches(name, known, 1)
+    return f"; did you mean {near[0].replace('_', '-')}?" if near else ""
+
+
+def _typed(where: str, annotation: str, value):
+    """The value as a field of that annotation holds it: whole numbers as floats, one string as a tuple of one."""
+    kind, _, rest = annotation.partition(" | ")[0].partition("[")
+    if kind == "tuple":
+        values = value if isinstance(value, list) else [value]
+        return tuple(_typed(where, rest.partition(",")[0], one) for one in values)
+    if kind == "float" and type(value) is int:
+        return float(value)
+    if type(value).__name__ != kind:
+        kinds = {"int": "a whole number", "float": "a number", "str": "a text in quotes", "bool": "true or false"}
+        raise FastmaskError(f"{where}: {value!r} is not {kinds[kind]}")
+    return value

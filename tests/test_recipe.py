@@ -1,0 +1,173 @@
+"""Recipes: what is read from TOML, what is refused and how, and the steps that come of them."""
+
+from pathlib import Path
+
+import pytest
+
+from fastmask.config import ScoreConfig
+from fastmask.errors import FastmaskError
+from fastmask.recipe import PAPER_SEEDS, read_recipe
+from fastmask.steps import steps_of
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL = """
+out = "o"
+init = "m"
+seeds = [1, 2]
+
+[task]
+train = ["a.jsonl", "b.jsonl"]
+dev = "dev.jsonl"
+test = "test.jsonl"
+label-field = "class"
+
+[in-domain]
+corpus = "corpus.txt"
+"""
+
+
+def recipe(tmp_path, text: str):
+    path = tmp_path / "r.toml"
+    path.write_text(text, "utf-8")
+    return read_recipe(str(path))
+
+
+def steps(tmp_path, text: str) -> dict:
+    return {step.name: step for step in steps_of(recipe(tmp_path, text))}
+
+
+def refused(tmp_path, text: str) -> str:
+    with pytest.raises(FastmaskError) as caught:
+        steps(tmp_path, text)
+    line = str(caught.value)
+    assert "\n" not in line and line.startswith(str(tmp_path / "r.toml"))
+    return line.removeprefix(str(tmp_path / "r.toml") + ": ")
+
+
+def test_what_a_recipe_says(tmp_path):
+    read = recipe(tmp_path, SMALL + "[pretrain]\nmax-steps = 5\nlr = 1\n[mask]\nstop_words = 'none'\n")
+    assert (read.general.out, read.general.init, read.general.seeds) == ("o", "m", (1, 2))
+    assert read.general.methods == ("masker",) and not read.general.pretrain_each_seed
+    assert read.task.train == ("a.jsonl", "b.jsonl") and read.task.dev == ("dev.jsonl",)
+    assert read.options["pretrain"] == {"max_steps": 5, "lr": 1.0} and type(read.options["pretrain"]["lr"]) is float
+    assert read.options["mask"] == {"stop_words": "none"} and read.options["finetune"] == {}
+
+
+def test_seeds_are_the_papers_unless_given(tmp_path):
+    assert recipe(tmp_path, SMALL.replace("seeds = [1, 2]", "")).general.seeds == PAPER_SEEDS
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("*.toml")))
+def test_the_recipes_that_come_with_fastmask(name):
+    assert steps_of(read_recipe(str(RECIPES / name)))[-1].command == "evaluate"
+
+
+def test_the_papers_settings(tmp_path):
+    found = {step.name: step.config for step in steps_of(read_recipe(str(RECIPES / "mr-yelp.toml")))}
+    tuned, masker, pretrained = found["finetuned/masker-859"], found["masker"], found["pretrained/masker"]
+    assert (tuned.lr, tuned.batch_size, tuned.epochs, tuned.max_length) == (2e-5, 32, 10, 256)
+    assert (masker.lr, masker.batch_size, masker.epochs, masker.max_length) == (1e-5, 32, 10, 128)
+    assert (masker.warmup, masker.mask_weight) == (0.1, 3.0)
+    assert (pretrained.lr, pretrained.warmup, pretrained.batch_size, pretrained.max_length) == (2e-5, 0.2, 112, 256)
+    assert found["masks/masker"].mask_rate == 0.15 and found["task-masks"].threshold == 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (SMALL + "[pretain]\n", "[pretain]: unknown section; did you mean pretrain?"),
+        (SMALL + "[pretrain]\nmax-step = 5\n", "[pretrain]: max-step: unknown key; did you mean max-steps?"),
+        (SMALL + "[pretrain]\nxyz = 5\n", "[pretrain]: xyz: unknown key"),
+        (SMALL + "[pretrain]\nlr = 1\nlr_ = 1\n", "[pretrain]: lr_: unknown key; did you mean lr?"),
+        (SMALL + "[pretrain]\nmax-steps = 1\nmax_steps = 1\n", "[pretrain]: max_steps: set twice"),
+        (SMALL + "[pretrain]\nmax-steps = '5'\n", "[pretrain]: max-steps: '5' is not a whole number"),
+        (SMALL + "[pretrain]\nmax-steps = 5.5\n", "[pretrain]: max-steps: 5.5 is not a whole number"),
+        (SMALL + "[pretrain]\nmax-steps = true\n", "[pretrain]: max-steps: True is not a whole number"),
+        (SMALL + "[pretrain]\nlr = false\n", "[pretrain]: lr: False is not a number"),
+        (SMALL + "[pretrain]\nlr = -1\n", "[pretrain]: --lr: above 0"),
+        (SMALL + "[mask]\ncertify = 1\n", "[mask]: certify: 1 is not true or false"),
+        (SMALL + "[mask]\nencoding = 8\n", "[mask]: encoding: 8 is not a text in quotes"),
+        (SMALL + "[finetune]\nseed = 3\n", "[finetune]: seed: is not for a recipe to set here"),
+        (SMALL + "[score]\nmethod = 'best'\n", "[score]: --method best: choose one of"),
+        (SMALL.replace('init = "m"', ""), "init: is missing"),
+        (SMALL.replace('test = "test.jsonl"', ""), "[task]: test: is missing"),
+        (SMALL.replace('[in-domain]\ncorpus = "corpus.txt"', ""), "[in-domain]: corpus: is missing"),
+        (SMALL.replace("[1, 2]", "[1, 1]"), "seeds: name at least one, each once"),
+        (SMALL.replace("[1, 2]", "[]"), "seeds: name at least one, each once"),
+        (SMALL.replace("[1, 2]", "[-1]"), "seeds: at least 0"),
+        (SMALL.replace("[1, 2]", "[1, 'x']"), "seeds: 'x' is not a whole number"),
+        ("methods = ['random']\n" + SMALL, "methods: random: choose among masker, greedy"),
+        ("methods = ['greedy']\n" + SMALL + "[train-masker]\n", "[train-masker]: no masker is in methods"),
+        ("pretrain-each-seed = true\n" + SMALL + "[pretrain]\nseed = 1\n", "[pretrain] seed: pretrain-each-"),
+        ("a = \n", "is not TOML: Invalid value (at line 1, column 5)"),
+    ],
+)  # fmt: skip
+def test_refused_in_one_line(tmp_path, text, line):
+    assert refused(tmp_path, text).startswith(line)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FastmaskError, match=r"none\.toml: cannot be read: No such file"):
+        read_recipe(str(tmp_path / "none.toml"))
+
+
+def test_steps_in_order(tmp_path):
+    found = steps(tmp_path, SMALL)
+    assert [(step.name, step.command) for step in found.values()] == [
+        ("finetuned/none-1", "finetune"),
+        ("task-masks", "score"),
+        ("masker", "train-masker"),
+        ("masks/masker", "score"),
+        ("masks/masker-control", "score"),
+        ("pretrained/masker-control", "pretrain"),
+        ("pretrained/masker", "pretrain"),
+        ("finetuned/none-2", "finetune"),
+        ("finetuned/masker-control-1", "finetune"),
+        ("finetuned/masker-control-2", "finetune"),
+        ("finetuned/masker-1", "finetune"),
+        ("finetuned/masker-2", "finetune"),
+        ("report", "evaluate"),
+    ]
+    assert_in_order(found)
+
+
+def assert_in_order(found: dict):
+    names = list(found)
+    assert all(names.index(need) < names.index(name) for name, step in found.items() for need in step.needs)
+
+
+def test_what_the_steps_are_told(tmp_path):
+    found = steps(tmp_path, SMALL)
+    task, masker, masks = found["task-masks"], found["masker"], found["masks/masker"]
+    assert task.files == ("a.jsonl", "b.jsonl") and task.needs == ("finetuned/none-1",)
+    assert (task.config.model, task.config.label_field) == ("o/finetuned/none-1", "class")
+    assert masker.config.shards == ("o/task-masks",) and masker.config.init == "o/finetuned/none-1"
+    assert masks.files == ("corpus.txt",) and masks.config.model == "o/masker" and masks.config.label_field == "label"
+    control = found["masks/masker-control"].config
+    assert control == ScoreConfig(method="random", model="o/masker", like="o/masks/masker")
+    assert found["pretrained/masker-control"].config.shards == ("o/masks/masker-control",)
+    assert found["pretrained/masker"].config.init == found["finetuned/none-2"].config.init == "m"
+    tuned = found["finetuned/masker-2"]
+    assert (tuned.config.init, tuned.config.seed, tuned.needs) == ("o/pretrained/masker", 2, ("pretrained/masker",))
+    assert all(step.config.new_head for step in found.values() if step.command == "finetune")
+    report = found["report"].config
+    assert report.arms[:3] == ("none=o/finetuned/none-1", "none=o/finetuned/none-2",
+                               "masker-control=o/finetuned/masker-control-1")  # fmt: skip
+    assert (report.test, report.label_field, report.max_length) == ("test.jsonl", "class", 256)
+
+
+def test_a_classifier_of_ones_own(tmp_path):
+    found = steps(tmp_path, "methods = ['greedy']\n" + SMALL + "[score]\nmodel = 'mine'\n")
+    assert list(found)[:2] == ["masks/greedy", "masks/greedy-control"] and "finetuned/none-1" in found
+    assert found["masks/greedy"].config.model == "mine" and found["masks/greedy"].models == ("mine",)
+    assert found["masks/greedy"].needs == ()
+    assert_in_order(found)
+
+
+def test_pretraining_for_each_seed(tmp_path):
+    found = steps(tmp_path, "methods = ['masker', 'greedy']\npretrain-each-seed = true\n" + SMALL)
+    pretrained = {name: step.config.seed for name, step in found.items() if step.command == "pretrain"}
+    arms = "masker-control", "masker", "greedy-control", "greedy"
+    assert pretrained == {f"pretrained/{arm}-{seed}": seed for arm in arms for seed in (1, 2)}
+    assert found["finetuned/greedy-2"].config.init == "o/pretrained/greedy-2"
+    assert_in_order(found)

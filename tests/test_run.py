@@ -1,0 +1,228 @@
+"""``fastmask run`` as a user runs it: the whole pipeline on real text, what is skipped, changed, killed and refused."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import fastmask, golden, process, refusal, write_jsonl
+
+from fastmask.config import FinetuneConfig
+from fastmask.run import Run, compared_work
+from fastmask.train.prepare import build_task
+
+RECIPE = """
+out = "run"
+init = "{model}"
+seeds = [1, 2]
+pretrain-each-seed = {each}
+
+[task]
+train = "train.jsonl"
+test = "test.jsonl"
+
+[in-domain]
+corpus = "corpus.txt"
+
+[finetune]
+epochs = 1
+
+[train-masker]
+epochs = 1
+lr = 1e-3
+
+[pretrain]
+max-steps = 3
+batch-size = 8
+lr = {lr}
+save-every = 2
+"""
+
+
+def write(directory: Path, model, golden_dir, lr=1e-4, each="false") -> Path:
+    directory.mkdir(exist_ok=True)
+    rows = [{"text": row["text"], "label": row["label"]} for row in golden(golden_dir, "mr_tiny_0.05")]
+    write_jsonl(directory / "train.jsonl", rows[:48])
+    write_jsonl(directory / "test.jsonl", rows[48:98])
+    (directory / "corpus.txt").write_text("".join(row["text"] + "\n" for row in rows[98:140]), "utf-8")
+    (directory / "r.toml").write_text(RECIPE.format(model=model, lr=lr, each=each), "utf-8")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, mr_tiny, golden_dir) -> tuple[Path, subprocess.CompletedProcess]:
+    directory = write(tmp_path_factory.mktemp("run") / "a", mr_tiny, golden_dir)
+    return directory, process("run", "r.toml", cwd=directory)
+
+
+def made(directory: Path) -> dict[str, bytes]:
+    """Models, masks and the report of a run, which depend on the recipe alone."""
+    wanted = ("*/*/model.safetensors", "masker/model.safetensors", "**/*.parquet", "report/report.json")
+    return {str(path.relative_to(directory)): path.read_bytes()
+            for pattern in wanted for path in sorted((directory / "run").glob(pattern))}  # fmt: skip
+
+
+def states(directory: Path, monkeypatch) -> dict[str, str]:
+    monkeypatch.chdir(directory)
+    return {planned.step.name: planned.state for planned in Run("r.toml").plan()}
+
+
+def test_the_whole_pipeline(done):
+    directory, result = done
+    assert result.returncode == 0, result.stderr
+    report = json.loads((directory / "run/report/report.json").read_text())
+    assert list(report["arms"]) == ["none", "masker-control", "masker"] and report["seeds"] == 2
+    work = report["pretraining"]["masker"]
+    assert work["every_step_equal"] and work["runs"] == 1
+    assert work["selective"] == work["control"] and work["selective"]["steps"] == 3
+    assert (directory / "run/report/report.svg").read_text().startswith("<?xml")
+    shown = " ".join(result.stdout.split())  # lines are wrapped
+    assert "masker - masker-control" in shown and "as many of each in every step" in shown
+    assert result.stdout.split()[:3] == ["step", "command", "state"]
+    assert "[13/13] report: evaluate" in result.stderr
+
+
+def head_of(directory: Path, init) -> dict:
+    config = FinetuneConfig(train=(str(directory / "train.jsonl"),), out="", init=str(init), new_head=True, seed=7)
+    model = build_task(config, np.random.default_rng(0), lambda line: None).model
+    return {name: parameter for name, parameter in model.named_parameters() if "encoder" not in name and
+            "embeddings" not in name}  # fmt: skip
+
+
+def test_arms_start_from_one_head(done, mr_tiny):
+    """Of a classifier, which has a head already, and of a model that pre-training left without one."""
+    directory, _ = done
+    own, bare = head_of(directory, mr_tiny), head_of(directory, directory / "run/pretrained/masker")
+    assert set(own) == {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"}
+    assert all(torch.equal(own[name], bare[name]) for name in own)
+    assert 0.015 < own["bert.pooler.dense.weight"].std() < 0.025 and not own["classifier.bias"].any()
+
+
+def test_a_second_run_does_nothing(done, monkeypatch):
+    directory, result = done
+    assert set(states(directory, monkeypatch).values()) == {"complete"}
+    times = {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
+    again = fastmask("run", "r.toml")
+    assert again.exit_code == 0 and again.stderr == ""
+    assert again.stdout.replace("complete", "").split("2 seeds", 1)[1] == result.stdout.split("2 seeds", 1)[1]
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()} == times
+
+
+def test_quiet_shows_the_comparison_alone(done, monkeypatch):
+    monkeypatch.chdir(done[0])
+    result = fastmask("run", "r.toml", "-q")
+    assert result.stdout.startswith("2 seeds, 50 test rows") and result.stderr == ""
+
+
+def test_killed_anywhere_it_goes_on_to_the_same(done, tmp_path, mr_tiny, golden_dir):
+    directory = write(tmp_path / "b", mr_tiny, golden_dir)
+    command = [sys.executable, "-m", "fastmask", "run", "r.toml", "-q"]
+    for sign in ("finetuned/none-1/metrics.json", "masks/masker/manifest.json", "pretrained/masker/log.jsonl"):
+        child = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while child.poll() is None and not (directory / "run" / sign).exists():
+            time.sleep(0.005)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    assert process("run", "r.toml", "-q", cwd=directory).returncode == 0
+    assert made(directory) == made(done[0])
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+    """A finished run that may be changed."""
+    assert subprocess.run(["cp", "-a", str(done[0]), str(tmp_path / "c")], check=True).returncode == 0
+    return tmp_path / "c"
+
+
+def test_a_change_is_refused_then_made_with_what_follows(copy, monkeypatch, mr_tiny, golden_dir):
+    before = made(copy)
+    write(copy, mr_tiny, golden_dir, lr=2e-4)
+    found = states(copy, monkeypatch)
+    assert [name for name, state in found.items() if state == "to do again"] == [
+        "pretrained/masker-control", "pretrained/masker"]  # fmt: skip
+    line = refusal(fastmask("run", "r.toml", "-q")).removeprefix("fastmask: error: run/pretrained/masker-control: ")
+    assert line == ("was made otherwise: --lr was 0.0001, is now 0.0002 (--overwrite makes it, and what follows from "
+                    "it, again)")  # fmt: skip
+    assert made(copy) == before
+    assert fastmask("run", "r.toml", "-q", "--overwrite").exit_code == 0
+    changed = {name.split("/")[2] for name, data in made(copy).items() if data != before[name] and "/" in name[4:]}
+    assert {"masker", "masker-control", "masker-1", "masker-2", "masker-control-1", "masker-control-2"} <= changed
+    assert not {"none-1", "none-2"} & changed
+
+
+def test_another_text_is_noticed(copy, monkeypatch):
+    with (copy / "corpus.txt").open("a") as corpus:
+        corpus.write("one more line\n")
+    found = states(copy, monkeypatch)
+    assert found["masker"] == "complete" and found["masks/masker"] == "to do again"
+    assert found["pretrained/masker"] == found["report"] == "to do"
+    assert "run/masks/masker: was made otherwise: read.corpus.txt was" in refusal(fastmask("run", "r.toml", "-q"))
+
+
+def test_a_lost_directory_is_made_again(copy, monkeypatch):
+    before = made(copy)
+    subprocess.run(["rm", "-r", str(copy / "run/finetuned/masker-2"), str(copy / "run/report/report.json")], check=True)
+    found = states(copy, monkeypatch)
+    assert {name for name, state in found.items() if state != "complete"} == {"finetuned/masker-2", "report"}
+    assert fastmask("run", "r.toml", "-q").exit_code == 0 and made(copy) == before
+
+
+def test_dry_run_writes_nothing(tmp_path, mr_tiny, golden_dir, monkeypatch):
+    monkeypatch.chdir(write(tmp_path / "d", mr_tiny, golden_dir, each="true"))
+    result = fastmask("run", "r.toml", "--dry-run")
+    assert result.exit_code == 0 and result.stdout.count("to do") == 15
+    assert not Path("run").exists()
+
+
+def test_refused_before_anything_is_done(tmp_path, mr_tiny, golden_dir, monkeypatch):
+    directory = write(tmp_path / "e", mr_tiny, golden_dir)
+    monkeypatch.chdir(directory)
+    (directory / "test.jsonl").rename("other.jsonl")
+    assert "test.jsonl: " in refusal(fastmask("run", "r.toml"))
+    (directory / "other.jsonl").rename("test.jsonl")
+    text = (directory / "r.toml").read_text()
+    (directory / "r.toml").write_text(text.replace(mr_tiny, "./nowhere"))
+    assert refusal(fastmask("run", "r.toml")).endswith("./nowhere: no such model directory")
+    (directory / "r.toml").write_text(text)
+    (directory / "run").mkdir()
+    (directory / "run/thesis.txt").write_text("precious")
+    assert "run: is there already, and no run of a recipe" in refusal(fastmask("run", "r.toml"))
+    assert [path.name for path in (directory / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_two_at_a_time_are_refused(done, monkeypatch):
+    monkeypatch.chdir(done[0])
+    with Run("r.toml"):
+        assert "run: another fastmask run is writing here" in refusal(fastmask("run", "r.toml", "-q"))
+
+
+def test_aspects(tmp_path, restaurant_tiny, golden_dir, monkeypatch):
+    directory = write(tmp_path / "f", restaurant_tiny, golden_dir)
+    rows = [{"text": row["text"], "aspects": [{"term": a["term"], "polarity": a["polarity"]} for a in row["aspects"]]}
+            for row in golden(golden_dir, "restaurant_tiny_0.05")]  # fmt: skip
+    write_jsonl(directory / "train.jsonl", rows[:60])
+    write_jsonl(directory / "test.jsonl", rows[60:100])
+    recipe = (directory / "r.toml").read_text("utf-8")
+    (directory / "r.toml").write_text(recipe.replace("[1, 2]", "[1]") + "[score]\nmodel = '" + restaurant_tiny + "'\n")
+    monkeypatch.chdir(directory)
+    assert fastmask("run", "r.toml", "-q").exit_code == 0
+    report = json.loads(Path("run/report/report.json").read_text())
+    pairs = sum(aspect["polarity"] != "conflict" for row in rows[60:100] for aspect in row["aspects"])
+    assert report["rows"] == pairs and report["pretraining"]["masker"]["every_step_equal"]
+
+
+def test_unequal_work_is_said(tmp_path):
+    lines = [{"step": 1, "tokens": 10, "masked": 2, "loss": 1.0}, {"step": 1, "held_out_loss": 1.0},
+             {"step": 2, "tokens": 9, "masked": 3, "loss": 1.0}]  # fmt: skip
+    for name, change in (("a", 0), ("b", 1), ("c", 0)):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "log.jsonl", [*lines[:2], {**lines[2], "masked": 3 + change}])
+    a, b, c = (tmp_path / name for name in "abc")
+    work = {"steps": 2, "tokens": 19, "masked": 5}
+    assert compared_work([a], [c]) == {"runs": 1, "selective": work, "control": work, "every_step_equal": True}
+    assert not compared_work([a, c], [c, b])["every_step_equal"]
