@@ -80,30 +80,54 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A directory to fill, beside ``path``, that takes its name once it is whole and on disk; else nothing is left.
+def check_free(out: str | Path, overwrite: bool) -> Path:
+    """Returns ``out`` as a path that a directory may be written to.
 
     Raises:
-        OutputError: ``path`` is a file, or has something in it and ``overwrite`` is off, or cannot be written.
+        OutputError: it is a file, or a directory with something in it and ``overwrite`` is off.
     """
+    path = Path(out)
     if path.exists() and not path.is_dir():
-        raise OutputError(f"{path}: is not a directory")
+        raise OutputError(f"{out}: is not a directory")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise OutputError(f"{path}: exists already; give another --out, or --overwrite")
-    fresh, old = (path.with_name(f".{path.name}.{word}-{os.getpid()}") for word in ("new", "old"))
+        raise OutputError(f"{out}: exists already; give another --out, or --overwrite")
+    return path
+
+
+@contextmanager
+def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
+    """A directory to fill, beside ``path``, that takes its name once it is whole; on an error nothing is left of it.
+
+    What is written into it has to be on disk when the block ends.
+
+    Raises:
+        OutputError: ``path`` is taken, as ``check_free`` says, or cannot be written.
+    """
+    check_free(path, overwrite)
+    fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
         with os_errors_named(path):
             fresh.mkdir(parents=True)
             yield fresh
             sync_directory(fresh)
-            if path.exists():
-                path.rename(old)
-            fresh.rename(path)
-            sync_directory(path.parent)
+            _replace(fresh, path)
     finally:
-        for left in (fresh, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _replace(fresh: Path, path: Path) -> None:
+    """Renames ``fresh`` to ``path``; what was there is deleted only once the new directory is in place."""
+    old = fresh.with_name(fresh.name.replace(".new-", ".old-"))
+    if path.exists():
+        path.rename(old)
+    try:
+        fresh.rename(path)
+    except BaseException:
+        if old.exists():
+            old.rename(path)
+        raise
+    sync_directory(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class FileLock:

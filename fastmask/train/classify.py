@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config import FinetuneConfig
+from ..durable import check_free
 from ..errors import FastmaskError
 from ..models import quiet_transformers
-from .checkpoint import check_free, save_model
+from .checkpoint import save_model
 from .distill import mixed_loss
 from .loop import (
     WeightAverage,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config_masker import MaskerConfig
+from ..durable import check_free
 from ..errors import FastmaskError, ModelError
 from ..models import ModelFiles, is_token_classifier, load_pretrained, load_tokenizer, quiet_transformers, resolve_model
-from .checkpoint import check_free, save_model
+from .checkpoint import save_model
 from .classify import SECONDS_BETWEEN_LINES, _dtype, _rounded
 from .loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
 from .packed import class_logits, enable_packing, hidden_states, longest_input, runs_packed

@@ -14,10 +14,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..durable import FileLock, os_errors_named, remove, remove_temporaries, sync_directory, write_atomically
+from ..durable import (
+    FileLock,
+    check_free,
+    os_errors_named,
+    remove,
+    remove_temporaries,
+    sync_directory,
+    write_atomically,
+)
 from ..errors import FastmaskError, ModelError, OutputError
 from ..journal import differences
-from .checkpoint import check_free, save_model
+from .checkpoint import save_model
 
 if TYPE_CHECKING:
     import torch

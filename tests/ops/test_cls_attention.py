@@ -57,7 +57,7 @@ def test_shapes(lengths, hidden, heads, dtype):
     check(query, normal(sum(lengths), hidden).to(dtype), lengths)
 
 
-@pytest.mark.parametrize(("dtype", "interpreted"), [(F32, 129), (F16, 1009), (BF16, 61)], ids=str)
+@pytest.mark.parametrize(("dtype", "interpreted"), [(F32, 129), (F16, 211), (BF16, 61)], ids=str)
 def test_many_sequences(dtype, interpreted):
     """Thousands on a device; a program of the interpreter, a sequence, takes some 15 ms even at this width."""
     sequences = 5003 if DEVICE == "cuda" else interpreted
