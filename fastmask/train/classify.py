@@ -15,14 +15,8 @@ from ..errors import FastmaskError
 from ..models import quiet_transformers
 from .checkpoint import save_model
 from .distill import mixed_loss
-from .loop import (
-    WeightAverage,
-    linear_schedule,
-    make_optimizer,
-    seed_everything,
-    shuffled_batches,
-    train,
-)
+from .epochs import Measured, Training, torch_dtype, train_epochs
+from .loop import seed_everything
 from .packed import class_logits
 from .predict import accuracy, macro_f1, pack_rows, predict
 from .prepare import Task, build_task
@@ -32,8 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from .examples import Examples
-
-SECONDS_BETWEEN_LINES = 15.0
 
 
 def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
@@ -56,7 +48,8 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
     with quiet_transformers():
         rng = seed_everything(config.seed)
         task = build_task(config, rng, report)
-        epochs, best = _train_epochs(config, task, rng, report)
+        training = Training(task.model, task.train.lengths, _model_step(config, task), lambda: _measured(task))
+        epochs, best = train_epochs(config, training, rng, report, config.average)
         metrics = {
             "config": asdict(config),
             "classes": list(task.class_names),
@@ -68,7 +61,7 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
             "dev": _measure(task, task.dev),
             "test": _measure(task, task.test),
         }
-        save_model(task.model, task.tokenizer, config.out, _dtype(config.dtype), {"metrics.json": metrics},
+        save_model(task.model, task.tokenizer, config.out, torch_dtype(config.dtype), {"metrics.json": metrics},
                    config.overwrite)  # fmt: skip
     for path, figures in {**metrics["dev"], **metrics["test"]}.items():
         report(f"{path}: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
@@ -89,54 +82,10 @@ def _measure(task: Task, files: dict[str, Examples]) -> dict[str, dict]:
     return figures
 
 
-def _dtype(name: str) -> torch.dtype:
-    import torch
-
-    return getattr(torch, name)
-
-
-def _train_epochs(
-    config: FinetuneConfig, task: Task, rng: np.random.Generator, report: Callable[[str], None]
-) -> tuple[list[dict], int]:
-    """Trains every epoch and leaves the best one's weights, rounded to ``config.dtype``, in the model."""
-    average = WeightAverage(task.model, config.average)
-    run_epoch = _epoch_runner(config, task, average, report)
-    records: list[dict] = []
-    best, best_score, weights = 0, -1.0, {}
-    for epoch in range(1, config.epochs + 1):
-        loss = run_epoch(shuffled_batches(task.train.lengths, config.batch_size, rng), epoch)
-        with average.applied():
-            dev = {path: figures["accuracy"] for path, figures in _measure(task, task.dev).items()}
-            if sum(dev.values()) > best_score or not dev:
-                best, best_score = epoch, sum(dev.values())
-                weights = _rounded(task.model, _dtype(config.dtype))
-        records.append({"epoch": epoch, "train_loss": loss, "dev_accuracy": dev})
-        report(f"epoch {epoch} of {config.epochs}: loss {loss:.4f}" + "".join(
-            f", {path} {value:.4f}" for path, value in dev.items()))  # fmt: skip
-    task.model.load_state_dict(weights)
-    return records, best
-
-
-def _epoch_runner(config: FinetuneConfig, task: Task, average: WeightAverage, report: Callable[[str], None]):
-    """A function of (batches, epoch) that trains on them and returns the mean loss of their rows."""
-    steps = -(-len(task.train) // config.batch_size)
-    schedule = linear_schedule(steps * config.epochs, config.warmup)
-    optimizer = make_optimizer(task.model, config.lr, config.weight_decay)
-    model_step = _model_step(config, task)
-
-    def run(batches: list[np.ndarray], epoch: int) -> float:
-        task.model.train()
-        total, seen, said = 0.0, 0, time.monotonic()
-        losses = train(model_step, batches, optimizer, schedule, first_step=(epoch - 1) * steps)
-        for rows, (step, loss) in zip(batches, losses, strict=True):
-            average.update()
-            total, seen = total + loss * len(rows), seen + len(rows)
-            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
-                report(f"step {step + 1} of {steps * config.epochs}: loss {total / seen:.4f}")
-        return total / seen
-
-    return run
+def _measured(task: Task) -> Measured:
+    dev = {path: figures["accuracy"] for path, figures in _measure(task, task.dev).items()}
+    words = "".join(f", {path} {value:.4f}" for path, value in dev.items())
+    return Measured({"dev_accuracy": dev}, sum(dev.values()) if dev else None, words)
 
 
 def _model_step(config: FinetuneConfig, task: Task) -> Callable[[np.ndarray], torch.Tensor]:
@@ -170,9 +119,3 @@ def _token_dropout(tokenizer: PreTrainedTokenizerBase, probability: float):
         return input_ids.masked_fill(chosen, tokenizer.mask_token_id)
 
     return drop
-
-
-def _rounded(model: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """A copy of the weights after a round trip through ``dtype``: the model that the saved file holds."""
-    return {name: tensor.detach().to(dtype, copy=True).to(tensor.dtype) if tensor.is_floating_point()
-            else tensor.clone() for name, tensor in model.state_dict().items()}  # fmt: skip

@@ -14,8 +14,8 @@ from ..durable import check_free
 from ..errors import FastmaskError, ModelError
 from ..models import ModelFiles, is_token_classifier, load_pretrained, load_tokenizer, quiet_transformers, resolve_model
 from .checkpoint import save_model
-from .classify import SECONDS_BETWEEN_LINES, _dtype, _rounded
-from .loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
+from .epochs import Measured, Training, torch_dtype, train_epochs
+from .loop import seed_everything
 from .packed import class_logits, enable_packing, hidden_states, longest_input, runs_packed
 from .predict import evaluation_batches, pack_rows
 from .prepare import choose_device
@@ -60,7 +60,8 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
     with quiet_transformers():
         rng = seed_everything(config.seed)
         task = _build_task(config, rng, report)
-        epochs, best = _train_epochs(config, task, rng, report)
+        training = Training(task.model, task.train.lengths, _model_step(config, task), lambda: _measured(task))
+        epochs, best = train_epochs(config, training, rng, report)
         metrics = {
             "config": asdict(config),
             "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
@@ -72,7 +73,7 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
             "best_epoch": best,
             "dev": epochs[best - 1]["dev"],
         }
-        save_model(task.model, task.tokenizer, config.out, _dtype(config.dtype), {"metrics.json": metrics},
+        save_model(task.model, task.tokenizer, config.out, torch_dtype(config.dtype), {"metrics.json": metrics},
                    config.overwrite)  # fmt: skip
     report(f"{config.out}: epoch {best} of {config.epochs}, {_figures(metrics['dev'])}, "
            f"{time.perf_counter() - started:.0f} s in all")  # fmt: skip
@@ -140,42 +141,9 @@ def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     return class_logits(model, batch)[batch.real]
 
 
-def _train_epochs(
-    config: MaskerConfig, task: MaskerTask, rng: np.random.Generator, report: Callable[[str], None]
-) -> tuple[list[dict], int]:
-    """Trains every epoch and leaves the best one's weights, rounded to ``config.dtype``, in the model."""
-    run_epoch = _epoch_runner(config, task, report)
-    records: list[dict] = []
-    best, best_f1, weights = 0, -1.0, {}
-    for epoch in range(1, config.epochs + 1):
-        loss = run_epoch(shuffled_batches(task.train.lengths, config.batch_size, rng), epoch)
-        measured = measure(task.model, task.dev, task.device)
-        records.append({"epoch": epoch, "train_loss": loss, "dev": measured})
-        if measured["f1"] > best_f1:
-            best, best_f1, weights = epoch, measured["f1"], _rounded(task.model, _dtype(config.dtype))
-        report(f"epoch {epoch} of {config.epochs}: loss {loss:.4f}, {_figures(measured)}")
-    task.model.load_state_dict(weights)
-    return records, best
-
-
-def _epoch_runner(config: MaskerConfig, task: MaskerTask, report: Callable[[str], None]):
-    """A function of (batches, epoch) that trains on them and returns the mean of their losses."""
-    steps = -(-len(task.train) // config.batch_size)
-    schedule = linear_schedule(steps * config.epochs, config.warmup)
-    optimizer = make_optimizer(task.model, config.lr, config.weight_decay)
-    model_step = _model_step(config, task)
-
-    def run(batches: list[np.ndarray], epoch: int) -> float:
-        task.model.train()
-        losses, said = [], time.monotonic()
-        for step, loss in train(model_step, batches, optimizer, schedule, first_step=(epoch - 1) * steps):
-            losses.append(loss)
-            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
-                report(f"step {step + 1} of {steps * config.epochs}: loss {np.mean(losses):.4f}")
-        return float(np.mean(losses))
-
-    return run
+def _measured(task: MaskerTask) -> Measured:
+    found = measure(task.model, task.dev, task.device)
+    return Measured({"dev": found}, found["f1"], f", {_figures(found)}")
 
 
 def _model_step(config: MaskerConfig, task: MaskerTask) -> Callable[[np.ndarray], torch.Tensor]:
