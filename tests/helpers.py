@@ -23,6 +23,7 @@ from fastmask.template import template_of
 from fastmask.variants import Template
 
 CLS, SEP = 1, 2
+METHODS = ("greedy", "prefix", "leave-one-out")
 FIRST_ID = 3
 """Ids of toy vocabularies below this are special."""
 TEXT_TEMPLATE = Template(np.array([CLS], np.int32), np.empty(0, np.int32), np.array([SEP], np.int32), 0)
@@ -78,6 +79,10 @@ class Toy:
     def logits(self, ids, types) -> np.ndarray:
         factor = (1 + np.arange(len(ids)) % 4) / 8 * (1 + np.asarray(types))
         return self.weights[:, np.asarray(ids, np.int64)] @ factor
+
+
+ADDITIVE = Toy([[0] * 12, [0, 0, 0, 0, 8, 16, -8, -16, 0, 0, 0, 0]])
+"""By hand: word 3 says nothing; 4 and 5 speak for class 1, 6 and 7 against it."""
 
 
 def no_noise(precision, ids) -> float:

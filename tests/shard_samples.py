@@ -80,5 +80,13 @@ def write_run(out, shards: int = 3, **options) -> Path:
     return Path(out)
 
 
+def write_part(out) -> Path:
+    """A run with shards 0 and 1 written."""
+    with open_run(out) as run:
+        run.write_shard(0, sample(0))
+        run.write_shard(1, sample(1))
+    return Path(out)
+
+
 def contents(out) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(out).iterdir()}

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers import contents, fastmask, golden, process, refusal, write_jsonl
 from safetensors.numpy import load_file, save_file
 from shard_samples import FIELDS, IDENTITY, build
@@ -22,20 +21,13 @@ from fastmask.dataset import open_shards
 from fastmask.pipeline import score_corpus
 from fastmask.shards import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 COMMANDS = {
     "pretrain": ("--max-steps", 4, "--batch-size", 4, "--save-every", 2, "--max-length", 64, "--precision", "float32"),
     "train-masker": ("--epochs", 1, "--batch-size", 8),
     "export": ("--to", "jsonl"),
 }
 TRAINERS = "pretrain", "train-masker"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
-"""Training: packed forward passes, the loop, vocabularies, checkpoints, and ``finetune`` from end to end."""
+"""What trainers are made of: packed forward passes, the loop, teachers, vocabularies, labelled rows."""
 
 import copy
-import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +18,9 @@ from transformers import (
     RobertaConfig,
 )
 
-from fastmask.errors import FastmaskError, InputError, ModelError, OutputError
-from fastmask.models import load_classifier, load_tokenizer, resolve_model
-from fastmask.read import read_documents
+from fastmask.errors import FastmaskError, InputError, ModelError
+from fastmask.models import load_tokenizer, resolve_model
 from fastmask.records import Aspect, Document
-from fastmask.train import checkpoint
-from fastmask.train.classify import FinetuneConfig, finetune
 from fastmask.train.distill import load_teacher, mixed_loss, soft_rows, teacher_embeddings, teacher_logits
 from fastmask.train.examples import Row, class_index, encode_rows, find_classes, labelled_rows
 from fastmask.train.loop import (
@@ -37,9 +32,10 @@ from fastmask.train.loop import (
     train,
 )
 from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
-from fastmask.train.predict import accuracy, macro_f1, predict
+from fastmask.train.predict import accuracy, macro_f1
 from fastmask.train.vocabulary import learn_wordpieces
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
          "max_position_embeddings": 64, "vocab_size": 97, "num_labels": 3}  # fmt: skip
 FAMILIES = {
@@ -50,14 +46,6 @@ FAMILIES = {
                                    max_position_embeddings=64),
     "albert": AlbertConfig(**SHAPE, embedding_size=16),
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def padded_forward(model, sequences, types):
@@ -286,124 +274,3 @@ def test_metrics_by_hand():
     assert accuracy(predicted, labels) == 0.75
     assert macro_f1(predicted, labels, 2) == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert macro_f1(predicted, labels, 3) == pytest.approx((2 / 3 + 4 / 5) / 3)
-
-
-@pytest.mark.parametrize(("change", "option"), [
-    ({"train": ()}, "TRAIN"), ({"config": None}, "--init"), ({"init": "x"}, "--init"),
-    ({"config": "huge"}, "--config"), ({"epochs": 0}, "--epochs"), ({"lr": 0.0}, "--lr"),
-    ({"warmup": 1.5}, "--warmup"), ({"dtype": "int8"}, "--dtype"),
-    ({"token_dropout": 1.0}, "--token-dropout"), ({"teacher": "x"}, "--teacher"),
-    ({"distill": ("x",)}, "--distill"), ({"average": 1.0}, "--average"),
-    ({"classes": ("a",)}, "--classes"), ({"seed": -1}, "--seed"),
-])  # fmt: skip
-def test_bad_options_are_named(change, option):
-    with pytest.raises(FastmaskError, match=option):
-        replace(FinetuneConfig(train=("a",), out="b", config="small"), **change)
-
-
-GOOD, BAD = ("good", "great", "lovely", "fun"), ("bad", "awful", "dull", "poor")
-
-
-def toy_file(path: Path, rows: int, seed: int, names=(0, 1)) -> str:
-    """Rows whose class is told by one word among fillers."""
-    rng = np.random.default_rng(seed)
-    lines = []
-    for number in range(rows):
-        label = number % 2
-        words = list(rng.choice(["the", "film", "was", "a", "plot", "and"], rng.integers(1, 9)))
-        words.insert(rng.integers(0, len(words) + 1), rng.choice(GOOD if label else BAD))
-        lines.append(json.dumps({"text": " ".join(words), "label": names[label]}))
-    path.write_text("\n".join(lines) + "\n")
-    return str(path)
-
-
-@pytest.fixture
-def toy(tmp_path) -> FinetuneConfig:
-    return FinetuneConfig(
-        train=(toy_file(tmp_path / "train.jsonl", 200, 0),), dev=(toy_file(tmp_path / "dev.jsonl", 60, 1),),
-        test=(toy_file(tmp_path / "test.jsonl", 60, 2),), config="small", out=str(tmp_path / "out"), epochs=4,
-        lr=2e-3, vocab_size=100, max_length=32, classes=("negative", "positive"), token_dropout=0.05,
-    )  # fmt: skip
-
-
-def weights_of(out: str) -> bytes:
-    return (Path(out) / "model.safetensors").read_bytes()
-
-
-def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, capfd):
-    lines = []
-    metrics = finetune(replace(toy, dtype="float16"), lines.append)
-    assert capfd.readouterr() == ("", "")
-    assert sum(line.startswith("epoch ") for line in lines) == 4 and not any("\n" in line for line in lines)
-    assert json.loads((Path(toy.out) / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
-    assert metrics["test"][toy.test[0]]["accuracy"] > 0.95
-    best = metrics["epochs"][metrics["best_epoch"] - 1]
-    dev = [epoch["dev_accuracy"][toy.dev[0]] for epoch in metrics["epochs"]]
-    assert best["dev_accuracy"][toy.dev[0]] == max(dev)
-
-    files = resolve_model(toy.out)
-    assert files.class_names == ("negative", "positive") and files.config["dtype"] == "float16"
-    model = enable_packing(load_classifier(files, torch.float32))
-    rows = list(labelled_rows(read_documents(toy.test)))
-    examples = encode_rows(load_tokenizer(files), rows, files.class_names, 32)
-    assert accuracy(predict(model, examples), examples.labels) == metrics["test"][toy.test[0]]["accuracy"]
-    assert {file.stat().st_mode & 0o777 for file in Path(toy.out).iterdir()} == {0o644}
-
-
-def test_finetune_learns_from_a_teacher(toy, mr_tiny):
-    config = replace(toy, teacher=mr_tiny, distill=toy.train, spans=2, average=0.9)
-    metrics = finetune(config, lambda line: None)
-    assert metrics["train_rows"] > 2 * 200
-    assert metrics["test"][toy.test[0]]["accuracy"] > 0.95
-
-
-def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(toy):
-    outs = [str(Path(toy.out) / name) for name in "abc"]
-    for out, seed in zip(outs, (1, 1, 2), strict=True):
-        finetune(replace(toy, out=out, seed=seed, epochs=1), lambda line: None)
-    assert weights_of(outs[0]) == weights_of(outs[1]) != weights_of(outs[2])
-
-
-def test_finetune_from_a_classifier_keeps_its_classes_and_cuts_at_its_positions(toy, mr_tiny):
-    lines = []
-    config = replace(toy, init=mr_tiny, config=None, classes=(), epochs=1, max_length=256)
-    metrics = finetune(config, lines.append)
-    assert metrics["classes"] == ["negative", "positive"]
-    assert any("cut at 128 tokens" in line for line in lines)
-    assert not any("head is new" in line for line in lines)
-
-
-def test_finetune_with_other_classes_gets_a_new_head(toy, mr_tiny, tmp_path):
-    three = tmp_path / "three.jsonl"
-    three.write_text("".join(json.dumps({"text": f"a {c} one", "label": c}) + "\n" for c in "xyz"))
-    lines = []
-    config = replace(toy, train=(str(three),), dev=(), test=(), init=mr_tiny, config=None, classes=())
-    metrics = finetune(config, lines.append)
-    assert metrics["classes"] == ["x", "y", "z"] and metrics["best_epoch"] == 4
-    assert "the classification head is new: classifier.bias, classifier.weight" in lines
-    assert resolve_model(toy.out).class_names == ("x", "y", "z")
-
-
-def test_an_existing_directory_is_kept_unless_told(toy):
-    keep = Path(toy.out) / "keep"
-    keep.mkdir(parents=True)
-    with pytest.raises(OutputError, match="--overwrite"):
-        finetune(toy, lambda line: None)
-    finetune(replace(toy, epochs=1, overwrite=True), lambda line: None)
-    assert not keep.exists() and weights_of(toy.out)
-
-
-def test_a_save_that_fails_leaves_what_was_there(toy, mr_tiny, monkeypatch):
-    files = resolve_model(mr_tiny)
-    model, tokenizer = load_classifier(files, torch.float32), load_tokenizer(files)
-    checkpoint.save_model(model, tokenizer, toy.out, torch.float16)
-    before = weights_of(toy.out)
-
-    def full(directory):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "_settle", full)
-    with pytest.raises(OutputError, match="No space left"):
-        checkpoint.save_model(model, tokenizer, toy.out, torch.float32, overwrite=True)
-    assert weights_of(toy.out) == before == weights_of(mr_tiny)
-    assert not [path for path in Path(toy.out).parent.iterdir() if path.name.startswith(".")]

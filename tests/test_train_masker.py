@@ -22,13 +22,7 @@ from fastmask.train.masker import measure, token_counts, token_logits, token_sco
 from fastmask.train.packed import enable_packing, pack
 from fastmask.train.tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,184 @@
+"""The shard writer under any kill and on disks that refuse: what is left is gone on from to the same bytes."""
+
+import errno
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from shard_samples import FIELDS, contents, open_run, sample, write_part, write_run
+
+from fastmask.errors import OutputError
+from fastmask.shards import verify
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished run that no test changes."""
+    return write_run(tmp_path_factory.mktemp("finished") / "out")
+
+
+@pytest.fixture
+def partial(tmp_path) -> Path:
+    """A run with two of three shards written."""
+    return write_part(tmp_path / "partial")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing that changes the disk works after it."""
+
+
+def kill_at(monkeypatch, moment: int) -> None:
+    """Let the process die at its ``moment``-th call that changes the disk, half of a write done."""
+    calls = itertools.count()
+    dead = []
+
+    def wrap(name):
+        real = getattr(os, name)
+
+        def call(*args, **kwargs):
+            if dead or next(calls) == moment:
+                if name == "write" and not dead:
+                    real(args[0], bytes(args[1])[: len(args[1]) // 2])
+                dead.append(name)
+                raise Killed
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("write", "fsync", "replace", "unlink", "truncate"):
+        wrap(name)
+
+
+def test_a_kill_at_any_moment_leaves_a_directory_to_resume(tmp_path, finished):
+    for moment in itertools.count():
+        out = tmp_path / str(moment)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, moment)
+            try:
+                write_run(out)
+                break
+            except Killed:
+                pass
+        if (out / "manifest.json").exists():
+            assert verify(out) == []
+        assert contents(write_run(out)) == contents(finished), moment
+        shutil.rmtree(out)
+    assert moment > 25
+
+
+def test_a_kill_at_any_moment_of_an_overwrite(tmp_path, finished):
+    old = write_run(tmp_path / "old", 2, threshold=0.01)
+    for moment in itertools.count():
+        out = Path(shutil.copytree(old, tmp_path / str(moment)))
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, moment)
+            try:
+                open_run(out, overwrite=True).close()
+                break
+            except Killed:
+                pass
+        with open_run(out, overwrite=True):
+            pass
+        assert contents(write_run(out)) == contents(finished), moment
+        shutil.rmtree(out)
+    assert moment > 5
+
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from shard_samples import FIELDS, open_run, sample
+with open_run(sys.argv[2]) as run:
+    print("open", flush=True)
+    for index in run.missing(60):
+        run.write_shard(index, sample(index))
+    run.finish(FIELDS)
+"""
+
+
+def test_sigkill_then_resume_gives_the_same_bytes(tmp_path):
+    write_run(tmp_path / "whole", 60)
+    kills = 0
+    for delay in (0.005, 0.02, 0.04, 0.01):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(tmp_path / "killed")],
+            stdout=subprocess.PIPE,
+        )
+        child.stdout.readline()
+        time.sleep(delay)
+        child.send_signal(signal.SIGKILL)
+        kills += child.wait() == -signal.SIGKILL
+        child.stdout.close()
+    assert kills
+    assert contents(write_run(tmp_path / "killed", 60)) == contents(tmp_path / "whole")
+
+
+REFUSALS = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES]
+
+
+@pytest.mark.parametrize(("name", "code"), [*itertools.product(["write", "fsync", "replace"], REFUSALS)])
+def test_a_disk_that_refuses_leaves_nothing_finished(name, code, partial, finished, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    with open_run(partial) as run:
+        before = contents(partial)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, refuse)
+            with pytest.raises(OutputError) as error:
+                run.write_shard(2, sample(2))
+        assert str(partial) in str(error.value) and os.strerror(code) in str(error.value)
+        assert contents(partial) == before
+        # the same run may go on once there is room again
+        run.write_shard(2, sample(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, refuse)
+            with pytest.raises(OutputError):
+                run.finish(FIELDS)
+        assert not run.finished and "manifest.json" not in contents(partial)
+    assert contents(write_run(partial)) == contents(finished)
+
+
+def test_a_journal_line_that_does_not_fit_is_cut_off(partial, finished, monkeypatch):
+    calls, real = itertools.count(), os.write
+
+    def full(descriptor, data):
+        if next(calls) == 0:
+            return real(descriptor, data)
+        real(descriptor, bytes(data)[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with open_run(partial) as run:
+        journal = (partial / "journal.jsonl").read_bytes()
+        with monkeypatch.context() as patch, pytest.raises(OutputError):
+            patch.setattr(os, "write", full)
+            run.write_shard(2, sample(2))
+        assert (partial / "journal.jsonl").read_bytes() == journal and 2 not in run.entries
+    assert contents(write_run(partial)) == contents(finished)
+
+
+LIMITED = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from shard_samples import open_run, sample
+from fastmask.errors import OutputError
+with open_run(sys.argv[2]) as run:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        run.write_shard(0, sample(0, rows=500))
+    except OutputError as error:
+        print(error)
+"""
+
+
+def test_a_file_size_limit(tmp_path):
+    command = [sys.executable, "-c", LIMITED, str(Path(__file__).parent), str(tmp_path)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output == f"cannot write {tmp_path}: {os.strerror(errno.EFBIG)}\n"
+    assert list(contents(tmp_path)) == ["journal.jsonl"]
