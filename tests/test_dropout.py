@@ -69,8 +69,10 @@ def test_what_is_not_made_here_is_torch_s(p):
     assert Dropout(p)(states).equal(expected)
 
 
-def test_replacing_keeps_probabilities_and_other_modules():
+@pytest.mark.parametrize("training", [True, False])
+def test_replacing_keeps_probabilities_mode_and_other_modules(training):
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3), nn.Sequential(nn.Dropout(0.0), nn.Dropout1d(0.2)))
-    replace_dropout(model)
+    replace_dropout(model.train(training))
+    assert all(module.training == training for module in model.modules())
     kinds = [(type(module), getattr(module, "p", None)) for module in (model[1], model[2][0], model[2][1])]
     assert kinds == [(Dropout, 0.3), (Dropout, 0.0), (nn.Dropout1d, 0.2)]
