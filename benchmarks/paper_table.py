@@ -138,6 +138,8 @@ def markdown(report: dict) -> str:
 
 
 def main() -> None:
+    import torch
+
     from fastmask.recipe import PAPER_SEEDS
 
     options = harness.parser(__doc__)
@@ -148,6 +150,7 @@ def main() -> None:
     arguments = options.parse_args()
     if not harness.SHARED.is_dir():
         options.error(f"{harness.SHARED}: the data and models are not there")
+    torch.set_num_threads(harness.cores(arguments.threads))
     work, seeds = arguments.work.resolve(), list(PAPER_SEEDS[: arguments.seeds])
     work.mkdir(parents=True, exist_ok=True)
     machine, genept = harness.machine(arguments.threads), make_genept(work)
