@@ -51,7 +51,7 @@ corpus = "{data}/yelp/corpus.txt"
 
 [finetune]
 lr = 5e-4
-epochs = 4
+epochs = 3
 max-length = 128
 
 [train-masker]
@@ -62,7 +62,7 @@ epochs = 6
 lr = 5e-4
 warmup = 0.2
 batch-size = 112
-max-steps = 400
+max-steps = 300
 max-length = 128
 """
 
