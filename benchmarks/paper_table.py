@@ -51,7 +51,7 @@ corpus = "{data}/yelp/corpus.txt"
 
 [finetune]
 lr = 5e-4
-epochs = 4
+epochs = 3
 max-length = 128
 
 [train-masker]
@@ -62,7 +62,7 @@ epochs = 6
 lr = 5e-4
 warmup = 0.2
 batch-size = 112
-max-steps = 400
+max-steps = 300
 max-length = 128
 """
 
@@ -123,21 +123,26 @@ def masks_of(work: Path) -> dict:
 
 
 def markdown(report: dict) -> str:
-    """The arms and what matters of their differences, as two tables."""
+    """The arms and their differences, as two tables."""
+    from fastmask.train.comparison import points
+
     lines = ["| arm | MR test accuracy | sd over seeds |", "|---|---|---|"]
     for name, arm in report["arms"].items():
-        lines.append(f"| {name} | {100 * arm['accuracy']['mean']:.2f} | {100 * arm['accuracy']['sd']:.2f} |")
+        lines.append(f"| {name} | {points(arm['accuracy']['mean'])} | {points(arm['accuracy']['sd'])} |")
     lines += ["", "| difference in points | mean | 95 % interval | p | detectable |", "|---|---|---|---|---|"]
     for entry in report["differences"]:
         figures = entry["accuracy"]
         interval = " to ".join(f"{100 * bound:+.2f}" for bound in figures["interval"])
-        lines.append(f"| {entry['arm']} - {entry['baseline']} | {100 * figures['mean']:+.2f} | {interval} | "
-                     f"{figures['p']:.2g} | {100 * figures['detectable']:.2f} |")  # fmt: skip
+        p = "-" if figures["p"] is None else f"{figures['p']:.2g}"
+        cells = f"{entry['arm']} - {entry['baseline']}", f"{100 * figures['mean']:+.2f}", interval, p
+        lines.append(f"| {' | '.join(cells)} | {points(figures['detectable'])} |")
     notes = (f"{name}: {text}." for name, text in report["method"].items())
     return "\n".join([*lines, "", f"{report['seeds']} seeds, {report['rows']:,} test rows.", *notes, ""])
 
 
 def main() -> None:
+    import torch
+
     from fastmask.recipe import PAPER_SEEDS
 
     options = harness.parser(__doc__)
@@ -148,6 +153,7 @@ def main() -> None:
     arguments = options.parse_args()
     if not harness.SHARED.is_dir():
         options.error(f"{harness.SHARED}: the data and models are not there")
+    torch.set_num_threads(harness.cores(arguments.threads))
     work, seeds = arguments.work.resolve(), list(PAPER_SEEDS[: arguments.seeds])
     work.mkdir(parents=True, exist_ok=True)
     machine, genept = harness.machine(arguments.threads), make_genept(work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from .errors import FastmaskError
 
@@ -117,6 +117,10 @@ class ScoreConfig:
     def devices(self) -> tuple[str, ...]:
         """The names in ``device``."""
         return tuple(self.device.split(","))
+
+    def control_of(self, out: str) -> ScoreConfig:
+        """The configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
+        return replace(self, method="random", like=out, mask_rate=None)
 
     def as_dict(self) -> dict:
         """The configuration as a JSON-ready dictionary, for the manifest."""

@@ -75,12 +75,7 @@ def _checked_control(config: ScoreConfig, out: str, control: str) -> ScoreConfig
         raise FastmaskError(f"--control {control}: the control of --method random would be another random run")
     if os.path.realpath(control) == os.path.realpath(out):
         raise FastmaskError(f"--control {control}: is the directory of --out")
-    return control_config(config, out)
-
-
-def control_config(config: ScoreConfig, out: str) -> ScoreConfig:
-    """The configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
-    return replace(config, method="random", like=out, mask_rate=None)
+    return config.control_of(out)
 
 
 def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter) -> dict:

@@ -16,7 +16,6 @@ from .config_masker import MaskerConfig
 from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig
 from .errors import FastmaskError
-from .pipeline import control_config
 from .recipe import General, Recipe
 
 Config = FinetuneConfig | ScoreConfig | MaskerConfig | PretrainConfig | EvaluateConfig
@@ -145,7 +144,7 @@ class _Steps:
 
     def _control(self, method: str) -> Step:
         selective = self._mask(method)
-        config = control_config(selective.config, self._path(selective.name))
+        config = selective.config.control_of(self._path(selective.name))
         return Step(_masks(control_of(method)), "score", config, selective.files, selective.models,
                     (*selective.needs, selective.name))  # fmt: skip
 

@@ -1,16 +1,13 @@
-"""``pretrain``: the loss is transformers' own, a step is one however it is divided, a kill changes no bit."""
+"""``pretrain``: what a run leaves; a step is one however it is divided; a kill changes no bit; faults are one line."""
 
-import copy
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
-from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +15,9 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import fastmask, golden, refusal, write_jsonl
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.torch import load_file
+from pretrain_samples import SHAPE, largest_difference, log_of, quiet, save_model, weights, without_dropout
 from shard_samples import FIELDS, IDENTITY, build
-from transformers import (
-    AutoModel,
-    AutoModelForMaskedLM,
-    BertConfig,
-    DistilBertConfig,
-    ElectraConfig,
-    RobertaConfig,
-)
+from transformers import AutoModelForMaskedLM, BertConfig
 
 from fastmask.config import ScoreConfig
 from fastmask.config_pretrain import PretrainConfig
@@ -38,26 +26,11 @@ from fastmask.dataset import open_shards
 from fastmask.errors import FastmaskError, ModelError, OutputError
 from fastmask.models import resolve_model
 from fastmask.pipeline import score_corpus
-from fastmask.sequences import Example
 from fastmask.shards import RunDirectory
 from fastmask.stream import TrainingStream
 from fastmask.train import checkpoint, state
-from fastmask.train.loop import train
 from fastmask.train.mlm import pretrain
-from fastmask.train.mlm_batches import Builder, Part, prefetched
-from fastmask.train.mlm_model import MaskedLoss, load_masked_lm
-from fastmask.train.packed import enable_packing, pack
-from fastmask.train.progress import Progress
-
-SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
-         "max_position_embeddings": 64, "vocab_size": 97}  # fmt: skip
-FAMILIES = {
-    "bert": BertConfig(**SHAPE),
-    "roberta": RobertaConfig(**SHAPE, type_vocab_size=1),
-    "electra": ElectraConfig(**SHAPE, embedding_size=16),
-    "distilbert": DistilBertConfig(vocab_size=97, dim=24, n_layers=2, n_heads=3, hidden_dim=40,
-                                   max_position_embeddings=64),
-}  # fmt: skip
+from fastmask.train.mlm_model import MaskedLoss
 
 
 @pytest.fixture(autouse=True)
@@ -66,81 +39,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def without_dropout(config):
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-        if hasattr(config, name):
-            setattr(config, name, 0.0)
-    return config
-
-
-def padded_loss(model, sequences, at):
-    """transformers' own loss on a padded batch, labels -100 where nothing is masked; id 4 is the mask."""
-    longest, padding = max(map(len, sequences)), model.config.pad_token_id
-    ids = np.full((len(sequences), longest), padding)
-    labels, attend = np.full_like(ids, -100), np.zeros_like(ids)
-    for row, (sequence, places) in enumerate(zip(sequences, at, strict=True)):
-        ids[row, : len(sequence)], attend[row, : len(sequence)] = sequence, 1
-        labels[row, places], ids[row, places] = sequence[places], 4
-    return model(torch.tensor(ids), attention_mask=torch.tensor(attend), labels=torch.tensor(labels)).loss
-
-
-def packed_part(sequences, at) -> Part:
-    corrupted = [np.where(np.isin(np.arange(len(s)), places), 4, s) for s, places in zip(sequences, at, strict=True)]
-    starts = np.cumsum([0, *map(len, sequences)])
-    places = np.concatenate([a + start for a, start in zip(at, starts, strict=False)]).astype(np.int64)
-    packed = pack(corrupted, [np.zeros(len(s), np.int64) for s in sequences])
-    return Part(packed, torch.tensor(places), torch.tensor(np.concatenate(sequences)[places]))
-
-
-@pytest.mark.parametrize("lengths", [(1, 7, 33, 17, 5), (9, 9, 9), (4,)], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_loss_and_gradients_are_those_of_transformers(family, lengths):
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    model = AutoModelForMaskedLM.from_config(without_dropout(copy.deepcopy(FAMILIES[family]))).train()
-    sequences = [rng.integers(5, 97, length) for length in lengths]
-    # one sequence without a mask, unless it is the only one
-    at = [np.sort(rng.permutation(n)[: max(1, n // 3)]) for n in lengths]
-    at[0] = at[0][: 0 if len(lengths) > 1 else None]
-    model.zero_grad()
-    expected = padded_loss(model, sequences, at)
-    expected.backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-    model.zero_grad()
-    masked = sum(map(len, at))
-    loss = MaskedLoss(enable_packing(model), torch.float32)(packed_part(sequences, at)) / masked
-    loss.backward()
-    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
-    assert {name for name, p in model.named_parameters() if p.grad is not None} == set(gradients)
-    for name, parameter in model.named_parameters():
-        if name in gradients:
-            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-5, atol=2e-6, msg=name)
-
-
-def test_a_part_without_masks_has_loss_0_and_gradients_0():
-    model = enable_packing(AutoModelForMaskedLM.from_config(copy.deepcopy(FAMILIES["bert"])))
-    loss = MaskedLoss(model, torch.float32)(packed_part([np.arange(5, 11)], [np.empty(0, np.int64)]))
-    loss.backward()
-    assert loss.item() == 0.0
-    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
-
-
-def test_bfloat16_products_are_near():
-    torch.manual_seed(0)
-    model = enable_packing(AutoModelForMaskedLM.from_config(copy.deepcopy(FAMILIES["bert"])).eval())
-    part = packed_part([np.arange(5, 40)], [np.arange(3, 30, 4)])
-    exact, near = (MaskedLoss(model, dtype)(part).item() for dtype in (torch.float32, torch.bfloat16))
-    assert near != exact and near == pytest.approx(exact, rel=0.01)
-
-
-def save_model(path: Path, model, tokenizer_of: str) -> str:
-    model.save_pretrained(path)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(Path(tokenizer_of) / name, path)
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -163,24 +61,6 @@ def files(tmp_path_factory, mr_tiny, golden_dir):
 def config(files, tmp_path) -> PretrainConfig:
     return PretrainConfig((str(files / "train"),), str(tmp_path / "out"), str(files / "model"), batch_size=8,
                           max_steps=6, save_every=2, lr=1e-3, precision="float32", max_length=64)  # fmt: skip
-
-
-def quiet(line: str) -> None:
-    pass
-
-
-def weights(out) -> dict[str, torch.Tensor]:
-    return load_file(Path(out) / "model.safetensors")
-
-
-def largest_difference(left, right) -> float:
-    left, right = weights(left), weights(right)
-    assert left.keys() == right.keys()
-    return max((left[name] - right[name]).abs().max().item() for name in left)
-
-
-def log_of(out) -> list[dict]:
-    return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
 
 
 def test_a_run_learns_and_leaves_a_model_that_transformers_loads(config, files):
@@ -237,16 +117,6 @@ def test_an_encoder_gets_a_head_tied_to_its_embeddings(config, mr_tiny):
     assert "cls.predictions.transform.dense.weight" in names and "cls.predictions.decoder.weight" not in names
 
 
-def test_an_encoder_whose_config_unties_gets_a_tied_head_all_the_same(tmp_path, mr_tiny):
-    shape = {**SHAPE, "vocab_size": 8192, "tie_word_embeddings": False}
-    bare = save_model(tmp_path / "bare", AutoModel.from_config(RobertaConfig(**shape)), mr_tiny)
-    model, missing = load_masked_lm(resolve_model(bare))
-    assert missing and model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    whole = save_model(tmp_path / "whole", AutoModelForMaskedLM.from_config(RobertaConfig(**shape)), mr_tiny)
-    model, missing = load_masked_lm(resolve_model(whole))
-    assert not missing and model.get_output_embeddings().weight is not model.get_input_embeddings().weight
-
-
 def test_a_step_in_several_parts_is_the_step_in_one(config, files, tmp_path):
     one = replace(config, init=str(files / "smooth"), part_tokens=100_000)
     pretrain(one, quiet)
@@ -254,72 +124,6 @@ def test_a_step_in_several_parts_is_the_step_in_one(config, files, tmp_path):
     pretrain(several, quiet)
     assert 0 < largest_difference(one.out, several.out) < 1e-4
     assert [line["masked"] for line in log_of(one.out)] == [line["masked"] for line in log_of(several.out)]
-
-
-def test_gradients_of_parts_add_up():
-    weight = torch.nn.Parameter(torch.tensor([0.0]))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
-    steps = train(lambda x: (weight * x).sum(), [(0.25, 0.5)], optimizer, lambda step: 1.0, parts=lambda batch: batch)
-    assert list(steps) == [(0, 0.0)] and weight.item() == -0.75
-
-
-def test_a_gradient_that_is_not_finite_leaves_the_weights():
-    weight = torch.nn.Parameter(torch.tensor([1.0]))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
-    steps = train(lambda x: (weight - x).sqrt().sum(), [1.0], optimizer, lambda step: 1.0)
-    with pytest.raises(FastmaskError, match="the gradient's norm is inf at step 0"):
-        next(steps)
-    assert weight.item() == 1.0
-
-
-def example(rng, length, masks, row) -> Example:
-    at = np.sort(rng.permutation(length)[:masks]).astype(np.int32)
-    return Example(rng.integers(5, 97, length).astype(np.int32), at, np.full(masks, row), np.zeros(masks, np.int32), at)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30), st.booleans()), min_size=1, max_size=20),
-       st.integers(1, 80), st.integers(0, 2**32))  # fmt: skip
-def test_parts_hold_every_sequence_once_corrupted_as_its_keys_say(shapes, part_tokens, seed):
-    rng = np.random.default_rng(seed)
-    shapes = sorted(shapes, key=lambda shape: shape[2])
-    items = [(int(late), example(rng, n, min(n, m), row)) for row, (n, m, late) in enumerate(shapes)]
-    ordinary = np.arange(5, 97, dtype=np.int32)
-    parts = Builder(seed, 4, ordinary, part_tokens, "cpu").parts(items)
-    expected = sorted(
-        (corrupt(e.input_ids, e.at, e.row, e.sentence, e.position, seed=seed, epoch=epoch, mask_id=4,
-                 ordinary=ordinary).tolist(), e.at.tolist(), e.input_ids[e.at].tolist())
-        for epoch, e in items
-    )  # fmt: skip
-    got = []
-    for part in parts:
-        bounds, ids = part.packed.cu_seqlens.tolist(), part.packed.input_ids
-        for start, end in pairwise(bounds):
-            inside = (part.at >= start) & (part.at < end)
-            got.append((ids[start:end].tolist(), (part.at[inside] - start).tolist(), part.labels[inside].tolist()))
-        # at most one sequence past the budget
-        assert len(ids) < part_tokens + max(n for n, *_ in shapes)
-    assert sorted(got) == expected
-
-
-def test_items_ahead_of_time_come_in_order_and_so_does_an_error():
-    def items():
-        yield from range(5)
-        raise InterruptedError("no more")
-
-    ahead = prefetched(items())
-    assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
-    with pytest.raises(InterruptedError):
-        next(ahead)
-    assert list(prefetched([])) == []
-
-
-def test_the_thread_is_gone_when_nobody_wants_more():
-    before = threading.active_count()
-    ahead = prefetched(count())
-    assert next(ahead) == 0 and threading.active_count() == before + 1
-    ahead.close()
-    assert threading.active_count() == before
 
 
 def command(config: PretrainConfig, *launcher) -> list[str]:
@@ -522,15 +326,3 @@ def test_the_command(config):
     assert done.exit_code == 0 and done.stdout == "" and "6 steps, " in done.stderr.splitlines()[-1]
     assert "nothing to do" in fastmask(*arguments).stderr
     assert "--lr was 0.001, is now 0.1" in refusal(fastmask(*arguments, "--lr", "0.1", "--quiet"))
-
-
-def test_progress_shows_loss_rate_and_time_left(monkeypatch):
-    now, said, shown = [0.0], [], []
-    monkeypatch.setattr("fastmask.train.progress.time.monotonic", lambda: now[0])
-    plain, live = Progress(100, 0, said.append, None), Progress(100, 0, said.append, shown.append)
-    for step in range(20):
-        now[0] += 1.0
-        plain.update(step, 2.0, 1000)
-        live.update(step, 2.0, 1000)
-    assert said == ["step 15 of 100: loss 2.0000, 1,000 tokens/s, 1:25 left"]
-    assert len(shown) == 20 and shown[-1] == "step 20 of 100: loss 2.0000, 1,000 tokens/s, 1:20 left"

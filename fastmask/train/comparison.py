@@ -26,7 +26,7 @@ def tables(report: dict) -> Group:
         arms.add_column(title, justify="right", no_wrap=True)
         arms.add_column("sd", justify="right", no_wrap=True)
     for name, metrics in report["arms"].items():
-        cells = (cell for m in TITLES for cell in (_points(metrics[m]["mean"]), _points(metrics[m]["sd"])))
+        cells = (cell for m in TITLES for cell in (points(metrics[m]["mean"]), points(metrics[m]["sd"])))
         arms.add_row(Text(name), *cells)
     head = f"{report['seeds']} seeds, {report['rows']:,} test rows, {report['resamples']:,} resamples; points of 0.01"
     notes = [Text(f"{name}: {text}", style="dim") for name, text in report["method"].items()]
@@ -48,11 +48,12 @@ def _differences(report: dict):
             p = "-" if figures["p"] is None else f"{figures['p']:.3g}"
             label = Text(f"{entry['arm']} - {entry['baseline']}" if metric == "accuracy" else "")
             mean = f"{100 * figures['mean']:+.2f}"
-            table.add_row(label, title, mean, interval, p, _points(figures["detectable"]))
+            table.add_row(label, title, mean, interval, p, points(figures["detectable"]))
     return table
 
 
-def _points(value: float | None) -> str:
+def points(value: float | None) -> str:
+    """A share in points of 0.01; "-" where there is none."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 

@@ -71,7 +71,7 @@ class MaskedLoss(torch.nn.Module):
         """float32 scalar; 0, with a graph, where nothing is masked."""
         kind = part.packed.input_ids.device.type
         with torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32):
-            hidden = hidden_states(self.model.base_model, part.packed)[part.at]
+            hidden = hidden_states(self.model.base_model, part.packed).index_select(0, part.at)
             logits = vocabulary_logits(self.model, hidden)
         return torch.nn.functional.cross_entropy(logits.float(), part.labels, reduction="sum")
 
