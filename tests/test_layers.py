@@ -242,13 +242,9 @@ def test_names_that_break_others():
     assert not {path.name for path in (ROOT / "fastmask").rglob("*.py")} & {"types.py", "tokenize.py"}
 
 
-STILL_LONG = {"test_pretrain.py"}
-TESTS = [path for path in (ROOT / "tests").rglob("*.py") if path.name not in STILL_LONG]
-
-
 @pytest.mark.parametrize(
     "path",
-    sorted([*FILES, *(ROOT / "fastmask" / "train").glob("*.py"), *TESTS]),
+    sorted([*FILES, *(ROOT / "fastmask" / "train").glob("*.py"), *(ROOT / "tests").rglob("*.py")]),
     ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
 def test_files_stay_short(path):
