@@ -3,8 +3,8 @@
     python recipes/demo_data.py vaderSentiment-3.3.2.tar.gz DIR
 
 They come with the source archive of vaderSentiment (MIT licence) from the package index: Hutto and Gilbert, "VADER: A
-Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. A sentence's class is the sign of
-its mean rating (-4 to 4). Every fifth review is the test set; all sentences of the others are the in-domain text.
+Parsimonious Rule-based Model for Sentiment Analysis of Social Media Text", ICWSM 2014. A sentence's class is the sign
+of its mean rating (-4 to 4). Every fifth review is for testing; all sentences of the others are the in-domain text.
 """
 
 from __future__ import annotations
