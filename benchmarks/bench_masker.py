@@ -93,7 +93,8 @@ def options_of(arguments: list[str] | None = None):
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, show, write."""
-    options, threads = options_of(arguments), harness.cores(options_of(arguments).threads)
+    options = options_of(arguments)
+    threads = harness.cores(options.threads)
     machine = harness.machine(options.threads)
     with tempfile.TemporaryDirectory() as name:
         run = harness.isolated(masker_arm, Path(name), options.corpus, str(options.model), options.lines, threads)
