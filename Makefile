@@ -49,6 +49,8 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_score.py --out benchmarks/results/score.json
 	$(BIN)/python benchmarks/bench_encoder.py --out benchmarks/results/encoder.json
 	$(BIN)/python benchmarks/bench_front_to_shards.py --out benchmarks/results/front_to_shards.json
+	$(BIN)/python benchmarks/bench_train.py --out benchmarks/results/train.json
+	$(BIN)/python benchmarks/bench_masker.py --out benchmarks/results/masker.json
 
 clean:
 	rm -rf $(VENV) demo-out demo-pipeline build dist *.egg-info

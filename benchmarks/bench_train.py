@@ -1,7 +1,7 @@
 """``fastmask pretrain`` against Hugging Face's ``Trainer``: the same text, model and batches in one run.
 
     python benchmarks/bench_train.py [--corpus FILE.txt] [--model DIR] [--lines 30000] [--batch-sizes 112 32]
-                                     [--sequences 1120] [--repeats 3] [--curve-steps 40] [--threads 0] [--out FILE]
+                                     [--sequences 672] [--repeats 2] [--curve-steps 40] [--threads 0] [--out FILE]
 
 Every run is a process of its own that trains ``WARM_STEPS`` steps before the clock starts. Then the loss curves of both
 are laid side by side: the same weights, sequences, masks and corruption, without dropout.
@@ -61,7 +61,7 @@ def prepare(folder: Path, corpus: Path, model: str, lines: int) -> None:
     import torch
 
     from fastmask.config import ScoreConfig
-    from fastmask.models import load_tokenizer, resolve_model
+    from fastmask.models import load_tokenizer, quiet_transformers, resolve_model
     from fastmask.pipeline import score_corpus
     from fastmask.train.mlm_model import load_masked_lm
 
@@ -71,7 +71,8 @@ def prepare(folder: Path, corpus: Path, model: str, lines: int) -> None:
     files = resolve_model(model)
     masked_lm = load_masked_lm(files)[0]
     for name in ("model", "smooth"):
-        masked_lm.save_pretrained(folder / name)
+        with quiet_transformers():
+            masked_lm.save_pretrained(folder / name)
         load_tokenizer(files).save_pretrained(folder / name)
         masked_lm.config.hidden_dropout_prob = masked_lm.config.attention_probs_dropout_prob = 0.0
     options = ScoreConfig(model=str(folder / "model"), method="random", mask_rate=MASK_RATE, segment="line")
@@ -250,8 +251,8 @@ def options_of(arguments: list[str] | None = None):
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--lines", type=int, default=30_000, help="of the corpus")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[112, 32], help="sequences a step")
-    parser.add_argument("--sequences", type=int, default=1120, help="of one run, after the warm-up")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--sequences", type=int, default=672, help="of one run, after the warm-up")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--curve-steps", type=int, default=40, help="0: no loss curves")
     arms = [*OUR_ARMS, *HF_ARMS]
     parser.add_argument("--arms", nargs="+", choices=arms, default=arms)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import bench_masker
 import bench_train
 import harness
 
@@ -55,3 +57,16 @@ def test_report(corpus, mr_tiny, tmp_path, capsys):
         assert name in bench_train.HF_ARMS or run["tokens"] == run["places"]
         assert 0.05 < arm["masked"] < 0.25
     assert "8 sequences a step" in capsys.readouterr().out
+
+
+def test_masker_report(corpus, mr_tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "rate_per_core", partial(harness.rate_per_core, at_least=0.01))
+    monkeypatch.setattr(harness, "rate_together", partial(harness.rate_together, at_least=0.01))
+    out = tmp_path / "masker.json"
+    words = ["--corpus", str(corpus), "--model", mr_tiny, "--lines", "20", "--threads", "1"]
+    bench_masker.main([*words, "--out", str(out)])
+    run = json.loads(out.read_text())["run"]
+    assert run["lines"] == 20 and run["tokens"] > 20 * 2 and run["masked"] >= 0
+    # two blocks of 128, 512 wide: 4 * 128 * 128 + 2 * 128 * 512 multiplications a token
+    flops = run["tokens"] * 2 * 2 * (4 * 128**2 + 2 * 128 * 512)
+    assert run["gflops"] == pytest.approx(flops / 1e9 / run["seconds"])
