@@ -6,12 +6,10 @@ One thread is enough: spaCy and the tokenizer run only where their answer is not
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 
+from .ahead import run_ahead
 from .config import ScoreConfig
 from .encode import TextEncoder
 from .read import check_text, read_rows
@@ -19,8 +17,8 @@ from .records import Document, EncodedSentences
 from .segment import Segmenter
 
 _SHARDS_AHEAD = 2
-_POLL_SECONDS = 0.05
-_STOP_SECONDS = 2.0  # a thread that waits for standard input cannot be woken, and is left behind
+STOP_SECONDS = 2.0
+"""A thread that waits for standard input cannot be woken: after so long it is left behind."""
 
 
 def encoded_shards(
@@ -47,7 +45,7 @@ def encoded_shards(
         InputError: as ``read_rows`` and ``TextEncoder.encode``, after the shards before the fault.
     """
     shards = _shards(paths, config, encoder, class_names, num_labels, first_shard, wanted)
-    return run_ahead(shards, _SHARDS_AHEAD)
+    return run_ahead(shards, _SHARDS_AHEAD, patience=STOP_SECONDS)
 
 
 def encode_texts(
@@ -80,52 +78,6 @@ def encode_texts(
         first_row=first_row,
         end_row=first_row + len(documents),
     )
-
-
-def run_ahead(items: Generator, depth: int, stop: Callable[[], None] = lambda: None) -> Generator:
-    """The same items, made in a background thread that is at most ``depth`` of them ahead.
-
-    An exception comes out where its item would have. Closing the generator, or an interrupt in it, ends the thread.
-
-    Args:
-        stop: called at the end, however it comes, to make the item in work fail soon.
-    """
-    ready: queue.Queue = queue.Queue(depth)
-    stopped = threading.Event()
-    producer = threading.Thread(target=_produce, args=(items, ready, stopped), name="run-ahead", daemon=True)
-    producer.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        stopped.set()
-        stop()
-        producer.join(_STOP_SECONDS)
-
-
-def _produce(items: Generator, ready: queue.Queue, stopped: threading.Event) -> None:
-    with closing(items):
-        while not stopped.is_set():
-            try:
-                entry = (next(items), None)
-            except BaseException as error:  # StopIteration included: the consumer raises or ends
-                entry = (None, error)
-            _offer(entry, ready, stopped)
-            if entry[1] is not None:
-                return
-
-
-def _offer(entry: tuple, ready: queue.Queue, stopped: threading.Event) -> None:
-    while not stopped.is_set():
-        try:
-            return ready.put(entry, timeout=_POLL_SECONDS)
-        except queue.Full:
-            continue
 
 
 def _shards(paths, config: ScoreConfig, encoder, class_names, num_labels, first_shard, wanted) -> Iterator:

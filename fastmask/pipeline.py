@@ -12,11 +12,12 @@ from itertools import islice
 from pathlib import Path
 
 from . import __version__
+from .ahead import run_ahead
 from .certify import merged_certificate
 from .config import ScoreConfig
 from .errors import FastmaskError, InputError, OutputError
 from .formats import STDIN
-from .frontend import encoded_shards, run_ahead
+from .frontend import STOP_SECONDS, encoded_shards
 from .inputs import count_rows, is_aspect_corpus, seekable_standard_input
 from .meter import NoMeter
 from .read import describe_inputs
@@ -102,7 +103,7 @@ def _rows(entries: dict[int, dict]) -> int:
 def _write_shards(run: RunDirectory, scorer: Scorer, paths: Sequence[str]) -> None:
     """Score and write what is missing; scoring runs in a thread ahead of the writer."""
     ahead = _SCORED_AHEAD * len(scorer.config.devices)
-    with closing(run_ahead(_scored_shards(run, scorer, paths), ahead, scorer.stop)) as scored:
+    with closing(run_ahead(_scored_shards(run, scorer, paths), ahead, scorer.stop, STOP_SECONDS)) as scored:
         for index, shard in scored:
             run.write_shard(index, shard)
 

@@ -99,6 +99,14 @@ class Examples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences, special ones included."""
+        s = self.sentences
+        begun = np.concatenate([[0], np.cumsum(s.row[1:] != s.row[:-1])])
+        separators = 1 + begun[self.ends - 1] - begun[self.starts]  # one after each document
+        return int((1 + s.offsets[self.ends] - s.offsets[self.starts] + separators).sum())
+
     def __getitem__(self, index: int) -> Example:
         s, frame = self.sentences, self.frame
         arrays = s.row, s.sentence, s.offsets, s.input_ids, s.mask_offsets, s.mask_index

@@ -31,7 +31,7 @@ class TrainingStream:
     ``len(stream)``, the last turn of an epoch is filled up from the next, and nothing is dropped or repeated.
 
     **Memory.** One window, or one block where that is larger: 4 bytes a token and about 60 a sentence, 75 MB measured
-    for sentences of ten tokens; and a number per block.
+    for sentences of ten tokens; and two numbers per block.
 
     **Resuming.** ``state_dict`` holds the epoch and how many sequences of it all ranks have had, supposing that all
     have had as many as this one; it may be loaded by any rank of any ``world``. Going on costs a look at the sequences
@@ -86,6 +86,7 @@ class TrainingStream:
         frame = Frame.of(self.tokenizer["special_ids"], self.tokenizer["name"])
         self._join = {"max_length": max_length, "frame": frame, "pack": pack, "masked_only": masked_only}
         self._counts = np.full(len(self._corpus), -1, np.int64)
+        self._tokens = np.zeros(len(self._corpus), np.int64)
         self._length = None if len(self._corpus) else 0
         self._epoch = self._example = 0
 
@@ -95,6 +96,12 @@ class TrainingStream:
             for block in np.flatnonzero(self._counts < 0):
                 self._examples(block)
         return self._length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an epoch's sequences, over all ranks, special ones included; as costly as ``len``."""
+        len(self)
+        return int(self._tokens.sum())
 
     def __iter__(self) -> Iterator[tuple[int, Example]]:
         """From where the stream stands, without end; each item moves it on. One iterator at a time."""
@@ -218,7 +225,7 @@ class TrainingStream:
         """Reads a block and joins its sentences."""
         examples = examples_of(self._corpus.read(block), **self._join)
         if self._counts[block] < 0:
-            self._counts[block] = len(examples)
+            self._counts[block], self._tokens[block] = len(examples), examples.tokens
             if (self._counts >= 0).all():
                 self._length = int(self._counts.sum())
         return examples

@@ -217,6 +217,27 @@ def test_weights_that_overflow_are_not_saved(shards, mr_tiny, tmp_path):
     assert not list(out.glob("*checkpoint*"))
 
 
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_not_kept(shards, mr_tiny, tmp_path):
+    """Its weights are finite, but they are of no use."""
+    out, options = tmp_path / "out", ("--lr", "1e30", "--warmup", 0, "--save-every", 1)
+    line = assert_refused(run("pretrain", shards, out, mr_tiny, *options), out, "diverged: the loss is ")
+    assert line.endswith("at step 1; try a lower --lr; last good checkpoint: none yet")
+    assert not list(out.glob("*checkpoint*"))
+    line = assert_refused(run("pretrain", shards, out, mr_tiny, *options, "--eval", shards, "--overwrite"), out)
+    assert "training diverged: the held-out loss is " in line and "after step 1" in line
+    assert not list(out.glob("*checkpoint*"))
+
+
+def test_steps_of_tokens_count_sequences_with_masks_alone(shards, mr_tiny, tmp_path):
+    """Five of twenty sentences of nine tokens and two special ones: 55."""
+    some, out = made(tmp_path / "some", shards, [[1]] * 5 + [[]] * 15), tmp_path / "out"
+    options = ("--init", mr_tiny, "-o", out, "--epochs", 2)
+    line = refusal(fastmask("pretrain", some, *options, "--batch-tokens", 56, "-q"))
+    assert line.endswith(f"{some}: 55 tokens in sequences with masks, fewer than a step's 56 (--batch-tokens)")
+    assert fastmask("pretrain", some, *options, "--batch-tokens", 55, "-q").exit_code == 0
+    assert json.loads((out / "pretrain.json").read_text())["step"] == 2
+
+
 # --- disks that are full ---
 
 

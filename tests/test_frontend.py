@@ -1,7 +1,6 @@
 """Shards are fixed ranges of rows, made ahead in one thread that ends with its consumer."""
 
 import dataclasses
-import itertools
 import threading
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from fastmask.config import ScoreConfig
 from fastmask.encode import TextEncoder
 from fastmask.errors import InputError
-from fastmask.frontend import encode_texts, encoded_shards, run_ahead
+from fastmask.frontend import encode_texts, encoded_shards
 
 LINES = ["A great film. A bad plot!", "", "fine", "...", "It is 3.5 hours long", "so so", "  "]
 
@@ -121,32 +120,3 @@ def test_texts_with_labels(encoder):
     assert encoded.label.tolist() == [1, -1, 0]
     with pytest.raises(InputError, match='<texts>:2: field "text": NUL byte'):
         encode_texts(["fine", "a\0b"], encoder)
-
-
-def test_run_ahead_is_bounded_and_stops():
-    made, closed = [], threading.Event()
-
-    def numbers():
-        try:
-            for number in itertools.count():
-                made.append(number)
-                yield number
-        finally:
-            closed.set()
-
-    items = run_ahead(numbers(), 2)
-    assert [next(items) for _ in range(3)] == [0, 1, 2]
-    items.close()
-    assert closed.is_set() and len(made) <= 3 + 2 + 1
-
-
-def test_run_ahead_raises_in_its_place():
-    def numbers():
-        yield 1
-        raise KeyError("two")
-
-    items = run_ahead(numbers(), 2)
-    assert next(items) == 1
-    with pytest.raises(KeyError, match="two"):
-        next(items)
-    assert list(items) == []

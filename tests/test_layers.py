@@ -27,7 +27,8 @@ ALLOWED = {
     "read": {"errors", "formats", "records"},
     "segment": set(),
     "encode": {"errors", "records"},
-    "frontend": {"config", "encode", "read", "records", "segment"},
+    "ahead": set(),
+    "frontend": {"ahead", "config", "encode", "read", "records", "segment"},
     "inputs": {"config", "errors", "formats", "read"},
     # ids to decisions
     "variants": {"records"},
@@ -69,8 +70,8 @@ ALLOWED = {
     "lookahead": {"certify", "records"},
     "fleet": {"backend", "certify", "config", "errors", "loading", "lookahead", "models", "records"},
     "scorer": {"certify", "config", "control", "decide", "encode", "fleet", "loading", "meter", "models", "records"},
-    "pipeline": {"", "certify", "config", "errors", "formats", "frontend", "inputs", "meter", "read", "records",
-                 "schema", "scorer", "shards"},
+    "pipeline": {"", "ahead", "certify", "config", "errors", "formats", "frontend", "inputs", "meter", "read",
+                 "records", "schema", "scorer", "shards"},
     "api": {"config", "errors", "frontend", "models", "records", "scorer"},
     # the three stages, from a recipe
     "recipe": {"config", "config_masker", "config_pretrain", "config_tools", "errors"},

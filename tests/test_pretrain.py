@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -210,20 +211,23 @@ def test_epochs_are_whole_steps(config):
     assert pretrain(config, quiet)["step"] == -(-2 * len(stream) // 50)
 
 
-def test_divergence_is_one_line_and_the_checkpoint_is_kept(config, monkeypatch):
+@pytest.mark.parametrize(("bad", "kept"), [(3, []), (4, [2]), (5, [2]), (6, [4])])
+def test_divergence_is_one_line_and_the_last_good_checkpoint_is_kept(config, monkeypatch, bad, kept):
+    """A checkpoint is every two steps; one from which no step was good is of no use."""
     calls = []
     forward = MaskedLoss.forward
 
     def poisoned(self, part):
         calls.append(part)
-        return forward(self, part) * (float("nan") if len(calls) == 4 else 1.0)
+        return forward(self, part) * (float("nan") if len(calls) == bad else 1.0)
 
     monkeypatch.setattr(MaskedLoss, "forward", poisoned)
-    with pytest.raises(
-        FastmaskError, match=r"diverged: the loss is nan at step 3; .* checkpoint: .*checkpoint-00000002$"
-    ):
+    names = [f"checkpoint-{step:08d}" for step in kept]
+    last = re.escape(f"{config.out}/{names[-1]}") if kept else "none yet"
+    with pytest.raises(FastmaskError, match=rf"diverged: the loss is nan at step {bad - 1}; .* checkpoint: {last}$"):
         pretrain(config, quiet)
-    assert (Path(config.out) / "checkpoint-00000002" / "model.safetensors").exists()
+    assert sorted(path.name for path in Path(config.out).glob("checkpoint-*")) == names
+    assert all((Path(config.out) / name / "model.safetensors").exists() for name in names)
 
 
 @pytest.mark.parametrize("place", ["_settle", "safetensors"])
@@ -296,7 +300,9 @@ def test_shards_without_a_mask(config, files, tmp_path):
 def test_steps_larger_than_the_data(config):
     with pytest.raises(FastmaskError, match=r"sequences have masks, fewer than a step's 5,000 \(--batch-size\)"):
         pretrain(replace(config, batch_size=5000), quiet)
-    with pytest.raises(FastmaskError, match=r"tokens, fewer than a step's 50,000 \(--batch-tokens\)"):
+    with pytest.raises(
+        FastmaskError, match=r"tokens in sequences with masks, fewer than a step's 50,000 \(--batch-tokens\)"
+    ):
         pretrain(replace(config, batch_size=None, batch_tokens=50_000), quiet)
 
 

@@ -1,8 +1,7 @@
 """What ``pretrain`` is made of: the loss is transformers' own, parts hold every sequence once, gradients add up."""
 
 import copy
-import threading
-from itertools import count, pairwise
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from fastmask.errors import FastmaskError
 from fastmask.models import resolve_model
 from fastmask.sequences import Example
 from fastmask.train.loop import train
-from fastmask.train.mlm_batches import Builder, Part, prefetched
+from fastmask.train.mlm_batches import Builder, Part
 from fastmask.train.mlm_model import MaskedLoss, load_masked_lm
 from fastmask.train.packed import enable_packing, pack
 from fastmask.train.progress import Progress
@@ -136,26 +135,6 @@ def test_parts_hold_every_sequence_once_corrupted_as_its_keys_say(shapes, part_t
         # at most one sequence past the budget
         assert len(ids) < part_tokens + max(n for n, *_ in shapes)
     assert sorted(got) == expected
-
-
-def test_items_ahead_of_time_come_in_order_and_so_does_an_error():
-    def items():
-        yield from range(5)
-        raise InterruptedError("no more")
-
-    ahead = prefetched(items())
-    assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
-    with pytest.raises(InterruptedError):
-        next(ahead)
-    assert list(prefetched([])) == []
-
-
-def test_the_thread_is_gone_when_nobody_wants_more():
-    before = threading.active_count()
-    ahead = prefetched(count())
-    assert next(ahead) == 0 and threading.active_count() == before + 1
-    ahead.close()
-    assert threading.active_count() == before
 
 
 def test_progress_shows_loss_rate_and_time_left(monkeypatch):

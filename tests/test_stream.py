@@ -55,6 +55,8 @@ def test_masked_tokens_are_where_their_key_says(out):
 
 def test_packing_and_masked_only_change_what_comes(out):
     plain, packed, masked = stream(out), stream(out, pack=True), stream(out, masked_only=True)
+    for each in (plain, packed, masked):
+        assert each.tokens == sum(len(example) for example in each.epoch())
     assert len(packed) < len(plain)
     with_masks = [key((0, example)) for example in plain.epoch() if len(example.at)]
     assert 0 < len(with_masks) == len(masked) < len(plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
@@ -9,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..ahead import run_ahead
 from ..config_pretrain import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
 from ..models import EMBEDDED, ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..stream import TrainingStream
 from .loop import Diverged, linear_schedule, make_optimizer, seed_everything, train
-from .mlm_batches import Batch, Builder, Part, batches_of, held_out_parts, prefetched
+from .mlm_batches import AHEAD, Batch, Builder, Part, batches_of, held_out_parts
 from .packed import longest_input
 from .prepare import choose_device
 from .progress import Progress
@@ -166,13 +168,12 @@ def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
     if size and len(stream) < size:
         raise FastmaskError(f"{', '.join(config.shards)}: {len(stream):,} sequences have masks, "
                             f"fewer than a step's {size:,} (--batch-size)")  # fmt: skip
-    tokens = sum(manifest["totals"]["tokens"] for manifest in stream.manifests)
-    if not size and tokens < config.batch_tokens:
-        raise FastmaskError(f"{', '.join(config.shards)}: {tokens:,} tokens, "
+    if not size and stream.tokens < config.batch_tokens:
+        raise FastmaskError(f"{', '.join(config.shards)}: {stream.tokens:,} tokens in sequences with masks, "
                             f"fewer than a step's {config.batch_tokens:,} (--batch-tokens)")  # fmt: skip
     if config.max_steps is not None:
         return config.max_steps
-    of_epoch, of_step = (len(stream), size) if size else (tokens, config.batch_tokens)
+    of_epoch, of_step = (len(stream), size) if size else (stream.tokens, config.batch_tokens)
     return -(-of_epoch * (config.epochs or EPOCHS) // of_step)
 
 
@@ -246,7 +247,7 @@ class _Training:
         shares = (value and max(1, value // self.ranks.world)
                   for value in (_batch_size(self.config), self.config.batch_tokens))  # fmt: skip
         schedule = linear_schedule(plan.steps, self.config.warmup)
-        with closing(prefetched(batches_of(plan.stream, plan.builder, *shares))) as batches:
+        with closing(run_ahead(batches_of(plan.stream, plan.builder, *shares), AHEAD)) as batches:
             steps = train(self._loss, islice(batches, plan.steps - first), self.optimizer, schedule, first, self._parts,
                           self.ranks)  # fmt: skip
             for step, loss in self._kept(steps):
@@ -270,10 +271,15 @@ class _Training:
     def _kept(self, steps: Iterator[tuple[int, float]]) -> Iterator[tuple[int, float]]:
         """The steps; when training diverges, the error says which checkpoint is there."""
         try:
-            yield from steps
+            for step, loss in steps:
+                if self.directory is not None:
+                    self.directory.confirm()
+                yield step, loss
         except Diverged as error:
-            last = self.directory and self.directory.last
-            raise FastmaskError(f"{error}; last good checkpoint: {last or 'none yet'}") from error
+            if self.directory is None:
+                raise
+            self.directory.discard_unconfirmed()
+            raise FastmaskError(f"{error}; {self.directory.last_good()}") from error
 
     def _count(self, step: int, loss: float, log: Log | None, progress: Progress) -> None:
         self.counts = {"step": step + 1, "tokens": self.counts["tokens"] + self.tokens,
@@ -288,6 +294,10 @@ class _Training:
         step = self.counts["step"]
         if self.plan.held_out is not None:
             loss = self._held_out_loss()
+            if not math.isfinite(loss):
+                last = f"; {self.directory.last_good()}" if self.directory else ""
+                raise FastmaskError(f"training diverged: the held-out loss is {loss} after step {step}; "
+                                    f"try a lower --lr{last}")  # fmt: skip
             self.held_out.append({"step": step, "loss": loss})
             self.plan.say(f"step {step:,} of {self.plan.steps:,}: held-out loss {loss:.4f}")
             if log is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
@@ -138,44 +136,3 @@ def _at_most(items: Iterator[tuple[int, Example]], tokens: int) -> Iterator[tupl
         tokens -= len(item[1])
         if tokens <= 0:
             return
-
-
-def prefetched(items: Iterable[T]) -> Iterator[T]:
-    """The same items, made by a thread up to AHEAD of them in advance; its error comes where its item would."""
-    ready: queue.Queue = queue.Queue(AHEAD)
-    stopped = threading.Event()
-
-    def fill() -> None:
-        try:
-            for item in items:
-                if not _put(ready, (item, None), stopped):
-                    return
-        except BaseException as error:
-            _put(ready, (None, error), stopped)
-        else:
-            _put(ready, (None, StopIteration()), stopped)
-
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        stopped.set()
-        # a thread that still runs when Python ends takes the process down with it
-        thread.join()
-
-
-def _put(ready: queue.Queue, item, stopped: threading.Event) -> bool:
-    while not stopped.is_set():
-        try:
-            ready.put(item, timeout=0.1)
-            return True
-        except queue.Full:
-            continue
-    return False

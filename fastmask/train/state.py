@@ -57,6 +57,7 @@ class TrainingRun:
     def __init__(self, out: str, header: dict, overwrite: bool):
         self.path, self.header = Path(out), header
         self.result: dict | None = None
+        self._confirmed = True
         with os_errors_named(self.path):
             # the lock alone is left by a run that was killed before it wrote anything
             check_free(out, overwrite or any((self.path / name).is_file() for name in (RUN, LOCK)))
@@ -84,6 +85,7 @@ class TrainingRun:
         if (self.path / RUN).is_file():
             if not (changed := differences(_document(self.path / RUN), self.header)):
                 self.result = _document(self.path / RESULT) if (self.path / RESULT).is_file() else None
+                self._confirmed = len(self._checkpoints()) < 2
                 return
             if not overwrite:
                 raise OutputError(f"{self.path}: made with other settings: {'; '.join(changed)} "
@@ -102,7 +104,7 @@ class TrainingRun:
         return [path for path in self.path.iterdir() if _CHECKPOINT.fullmatch(path.name)]
 
     def save(self, step: int, model, tokenizer, tensors: dict[str, torch.Tensor], document: dict) -> None:
-        """Writes the checkpoint after ``step`` steps, then removes earlier ones.
+        """Writes the checkpoint after ``step`` steps; earlier ones stay until it is confirmed.
 
         Raises:
             FastmaskError: it cannot be written, or its weights are not finite; the one before is kept, and named.
@@ -114,8 +116,23 @@ class TrainingRun:
             save_model(model, tokenizer, self.path / name, torch.float32, {DOCUMENT: document},
                        tensors={TENSORS: tensors}, overwrite=True)  # fmt: skip
         except FastmaskError as error:
-            raise type(error)(f"{error}; last good checkpoint: {self.last or 'none yet'}") from error
-        self._remove_checkpoints(keep=name)
+            raise type(error)(f"{error}; {self.last_good()}") from error
+        self._confirmed = False
+
+    def confirm(self) -> None:
+        """A step from the last checkpoint on was good: earlier ones are of no more use."""
+        if not self._confirmed:
+            self._confirmed = True
+            self._remove_checkpoints(keep=self.last.name if self.last else "")
+
+    def discard_unconfirmed(self) -> None:
+        """Training cannot go on from the last checkpoint if no step from it was good."""
+        if not self._confirmed and self.last:
+            shutil.rmtree(self.last)
+
+    def last_good(self) -> str:
+        """The last checkpoint, in words."""
+        return f"last good checkpoint: {self.last or 'none yet'}"
 
     def _remove_checkpoints(self, keep: str = "") -> None:
         for path in self._checkpoints():

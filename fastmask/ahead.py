@@ -1,0 +1,60 @@
+"""A background thread that makes items ahead of their consumer."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing
+
+_POLL_SECONDS = 0.05
+
+
+def run_ahead(
+    items: Generator, depth: int, stop: Callable[[], None] = lambda: None, patience: float | None = None
+) -> Generator:
+    """The same items, made in a background thread that is at most ``depth`` of them ahead.
+
+    An exception comes out where its item would have. Closing the generator, or an interrupt in it, ends the thread.
+
+    Args:
+        stop: called at the end, however it comes, to make the item in work fail soon.
+        patience: seconds to wait for the thread at the end, then it is left behind; None: until it has ended. A thread
+            that still runs when Python ends may take the process down with it.
+    """
+    ready: queue.Queue = queue.Queue(depth)
+    stopped = threading.Event()
+    producer = threading.Thread(target=_produce, args=(items, ready, stopped), name="run-ahead", daemon=True)
+    producer.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stopped.set()
+        stop()
+        producer.join(patience)
+
+
+def _produce(items: Generator, ready: queue.Queue, stopped: threading.Event) -> None:
+    with closing(items):
+        while not stopped.is_set():
+            try:
+                entry = (next(items), None)
+            except BaseException as error:  # StopIteration included: the consumer raises or ends
+                entry = (None, error)
+            _offer(entry, ready, stopped)
+            if entry[1] is not None:
+                return
+
+
+def _offer(entry: tuple, ready: queue.Queue, stopped: threading.Event) -> None:
+    while not stopped.is_set():
+        try:
+            return ready.put(entry, timeout=_POLL_SECONDS)
+        except queue.Full:
+            continue
