@@ -30,6 +30,7 @@ class PretrainConfig:
         eval: finished shard directories on which the held-out loss is measured.
         lr, warmup, weight_decay: AdamW; linear warm-up over a share of all steps, then linear decay.
         max_length: longest sequence in tokens, special tokens included.
+        pack: let documents share a sequence, a [SEP] after each.
         precision: of the matrix products; "auto" is bfloat16 where the device has instructions for it. Weights,
             gradients and optimizer are float32.
         device: "auto", "cpu" or "cuda".
@@ -51,6 +52,7 @@ class PretrainConfig:
     warmup: float = 0.2
     weight_decay: float = 0.01
     max_length: int = 256
+    pack: bool = False
     precision: str = "auto"
     device: str = "auto"
     seed: int = 0

@@ -211,6 +211,14 @@ def test_epochs_are_whole_steps(config):
     assert pretrain(config, quiet)["step"] == -(-2 * len(stream) // 50)
 
 
+def test_documents_share_sequences_when_packed(config):
+    packed = TrainingStream(config.shards, max_length=64, seed=0, masked_only=True, pack=True)
+    config = replace(config, max_steps=None, epochs=1, batch_size=len(packed), pack=True)
+    result = pretrain(config, quiet)
+    assert result["step"] == 1 and result["tokens"] == packed.tokens
+    assert len(packed) < len(TrainingStream(config.shards, max_length=64, seed=0, masked_only=True))
+
+
 @pytest.mark.parametrize(("bad", "kept"), [(3, []), (4, [2]), (5, [2]), (6, [4])])
 def test_divergence_is_one_line_and_the_last_good_checkpoint_is_kept(config, monkeypatch, bad, kept):
     """A checkpoint is every two steps; one from which no step was good is of no use."""

@@ -110,8 +110,9 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     max_length = min(config.max_length, longest_input(model))
     if max_length < config.max_length:
         say(f"sequences have at most {max_length} tokens, all that the model has positions for")
-    stream = _open(config.shards, config.seed, max_length, files, ranks)
-    held_out = _open(config.eval, config.seed, max_length, files, ranks) if config.eval else None
+    join = {"max_length": max_length, "pack": config.pack}
+    stream = _open(config.shards, config.seed, join, files, ranks)
+    held_out = _open(config.eval, config.seed, join, files, ranks) if config.eval else None
     dtype = product_dtype(config.precision, ranks.device)
     ordinary = ordinary_ids(len(tokenizer), tokenizer.all_special_ids)
     builder = Builder(config.seed, _mask_id(stream, files), ordinary, config.part_tokens, ranks.device)
@@ -122,10 +123,9 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     return Plan(config, ranks, model, tokenizer, stream, held_out, builder, steps, dtype, header, say)
 
 
-def _open(shards: tuple[str, ...], seed: int, max_length: int, files: ModelFiles, ranks: Ranks) -> TrainingStream:
+def _open(shards: tuple[str, ...], seed: int, join: dict, files: ModelFiles, ranks: Ranks) -> TrainingStream:
     """Raises ModelError when the shards have another vocabulary, FastmaskError when nothing is masked in them."""
-    stream = TrainingStream(shards, max_length=max_length, seed=seed, masked_only=True, rank=ranks.rank,
-                            world=ranks.world)  # fmt: skip
+    stream = TrainingStream(shards, **join, seed=seed, masked_only=True, rank=ranks.rank, world=ranks.world)
     if not _same_vocabulary(stream.tokenizer, files):
         raise ModelError(f"{shards[0]}: was made with the tokenizer of {stream.tokenizer['name']}, "
                          f"which is not that of {files.name}")  # fmt: skip
