@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from .decide import cap_of, ragged_positions, random_positions
 from .errors import OutputError
 from .records import EncodedSentences, ScoredSentences
 from .schema import MANIFEST
+from .sequences import FRAME
 
 
 class RandomControl:
@@ -33,7 +35,8 @@ class RandomControl:
         n, config = len(shard), self.config
         lengths = np.diff(shard.offsets)
         counts = self._counts.of(shard) if self._counts else cap_of(lengths, config.mask_rate or DEFAULT_RATE)
-        chosen = random_positions(config.seed, shard.row, shard.sentence, shard.offsets, counts)
+        room = self._counts.room if self._counts else sys.maxsize
+        chosen = random_positions(config.seed, shard.row, shard.sentence, shard.offsets, counts, room)
         return ScoredSentences(
             sentences=shard,
             predicted=np.full(n, -1, np.int32),
@@ -46,11 +49,18 @@ class RandomControl:
 
 
 class _Counts:
-    """Mask counts of another run, read along in corpus order with bounded memory."""
+    """Mask counts of another run, read along in corpus order with bounded memory.
+
+    Attributes:
+        room: how many of a sentence's first tokens could be masked there.
+    """
 
     def __init__(self, like: str):
-        self.like = like
-        self._pieces = open_shards(like).mask_counts()
+        shards = open_shards(like)
+        self.like, theirs = like, shards.manifest["config"]
+        # a masker sees no more of a sentence, and training may not either
+        self.room = theirs["max_length"] - FRAME if theirs["method"] == "masker" else sys.maxsize
+        self._pieces = shards.mask_counts()
         self._held = (np.empty(0, np.int64), *[np.empty(0, np.int32)] * 3)
 
     def of(self, shard: EncodedSentences) -> np.ndarray:

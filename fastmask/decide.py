@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
@@ -68,9 +70,9 @@ def _draw(seed, row, sentence, counter):
 
 
 @nb.njit(**_JIT)
-def _random(seed, row, sentence, offsets, counts, chosen):
+def _random(seed, row, sentence, offsets, counts, room, chosen):
     for s in range(len(row)):
-        start, n = offsets[s], offsets[s + 1] - offsets[s]
+        start, n = offsets[s], min(offsets[s + 1] - offsets[s], room)
         order = np.arange(n)
         for k in range(min(counts[s], n)):
             pick = k + np.int64(_draw(seed, row[s], sentence[s], k) % np.uint64(n - k))
@@ -78,13 +80,15 @@ def _random(seed, row, sentence, offsets, counts, chosen):
             chosen[start + order[k]] = True
 
 
-def random_positions(seed: int, row, sentence, offsets, counts) -> np.ndarray:
+def random_positions(seed: int, row, sentence, offsets, counts, room: int = sys.maxsize) -> np.ndarray:
     """The control: ``counts`` int64 [S] positions a sentence, uniformly without repetition -> chosen bool [T].
+
+    Only among the first ``room`` of a sentence.
 
     A pure function of (seed, row, sentence), so the order and grouping of sentences do not matter.
     """
     chosen = np.zeros(offsets[-1], bool)
-    _random(seed, row, sentence, offsets, counts, chosen)
+    _random(seed, row, sentence, offsets, counts, room, chosen)
     return chosen
 
 

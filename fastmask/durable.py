@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from .errors import OutputError
@@ -107,12 +108,31 @@ def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
     fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
         with os_errors_named(path):
+            _sweep(path)
             fresh.mkdir(parents=True)
             yield fresh
             sync_directory(fresh)
             _replace(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what ``new_directory`` left that was killed: in a container its number may be this process's own."""
+    for left in path.parent.glob(f".{escape(path.name)}.new-*"):
+        number = left.name.rpartition("-")[2]
+        if number.isdigit() and (int(number) == os.getpid() or not _is_running(int(number))):
+            shutil.rmtree(left)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _replace(fresh: Path, path: Path) -> None:

@@ -13,6 +13,7 @@ from .config_masker import MaskerConfig
 from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig
 from .errors import FastmaskError, InputError
+from .formats import STDIN
 
 METHODS = ("masker", "greedy", "prefix", "leave-one-out")
 """How the in-domain text may be masked; each has an arm of its own and one for its control."""
@@ -69,9 +70,9 @@ _SECTIONS = {
         {"train", "dev", "test", "config", "new_head", "vocab_size", "seed", *_READING, *_GIVEN},
     ),
     "score": (ScoreConfig, {"like", *_READING}),
-    "train-masker": (MaskerConfig, {"shards", "dev", "out", "overwrite"}),
+    "train-masker": (MaskerConfig, {"shards", "out", "overwrite"}),
     "mask": (ScoreConfig, {"method", "model", "like"}),
-    "pretrain": (PretrainConfig, {"shards", "eval", *_GIVEN}),
+    "pretrain": (PretrainConfig, {"shards", *_GIVEN}),
     "evaluate": (EvaluateConfig, {"arms", "test", "json", "picture", "max_length", *_READING}),
 }
 
@@ -111,6 +112,8 @@ def read_recipe(path: str) -> Recipe:
     _check_general(path, general)
     if "masker" not in general.methods and "train-masker" in sections:
         raise FastmaskError(f"{path}: [train-masker]: no masker is in methods")
+    if STDIN in options["in-domain"]["corpus"]:
+        raise FastmaskError(f"{path}: [in-domain]: corpus: standard input cannot be read again; name a file")
     task, in_domain = TaskFiles(**options.pop("task")), InDomain(**options.pop("in-domain"))
     if general.pretrain_each_seed and "seed" in options["pretrain"]:
         raise FastmaskError(f"{path}: [pretrain] seed: pretrain-each-seed gives it")

@@ -69,6 +69,8 @@ def work_lines(report: dict) -> Iterator[str]:
         else:
             yield (f"{method} and its control, {runs} each, did NOT the same work: {_work(work['selective'])} "
                    f"against {_work(work['control'])}")  # fmt: skip
+        if len(work["made_on"]) > 1:
+            yield f"{method} and its control were NOT made alike: {'; '.join(work['made_on'])}"
 
 
 def _work(figures: dict) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Step:
         config: what the command is told.
         files: the user's files that it reads, other than models; the inputs where the command is ``score``.
         models: the user's models that it starts from.
+        shards: the user's shard directories that it reads.
         needs: names of earlier steps whose directories it reads.
     """
 
@@ -43,6 +45,7 @@ class Step:
     files: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
 
 
 def steps_of(recipe: Recipe) -> list[Step]:
@@ -133,7 +136,7 @@ class _Steps:
         config = self._config("train-masker", MaskerConfig, shards=(self._path("task-masks"),),
                               out=self._path("masker"), init=own or self._classifier)  # fmt: skip
         models, needs = ((own,), ()) if own else (self._classifier_model, self._classifier_step)
-        return Step("masker", "train-masker", config, (), models, ("task-masks", *needs))
+        return Step("masker", "train-masker", config, (), models, ("task-masks", *needs), config.dev)
 
     def _mask(self, method: str) -> Step:
         is_masker = method == "masker"
@@ -153,12 +156,12 @@ class _Steps:
         init, name, own_seed = general.init, pretrained(general, arm, seed), {"seed": seed}
         config = self._config("pretrain", PretrainConfig, shards=(self._path(_masks(arm)),), out=self._path(name),
                               init=init, **(own_seed if general.pretrain_each_seed else {}))  # fmt: skip
-        return Step(name, "pretrain", config, (), (init,), (_masks(arm),))
+        return Step(name, "pretrain", config, (), (init,), (_masks(arm),), config.eval)
 
     def _compare(self) -> Step:
         task, seeds = self.recipe.task, self.recipe.general.seeds
         runs = {_finetuned(arm, seed): arm for arm in self.arms for seed in seeds}
-        arms = tuple(f"{arm}={self._path(name)}" for name, arm in runs.items())
+        arms = tuple(f"{arm}={escape(self._path(name))}" for name, arm in runs.items())
         longest = self._finetune(NO_PRETRAINING, seeds[0]).config.max_length
         config = self._config("evaluate", EvaluateConfig, arms=arms, test=task.test, max_length=longest,
                               picture=self._path(f"{REPORT}/report.svg"), **self._reading())  # fmt: skip

@@ -65,7 +65,7 @@ ALLOWED = {
     "remap": {"dataset", "errors", "formats", "read"},
     "export": {"config_tools", "corruption", "durable", "errors", "models", "sequences", "stream"},
     # what puts stages together
-    "control": {"config", "dataset", "decide", "errors", "records", "schema"},
+    "control": {"config", "dataset", "decide", "errors", "records", "schema", "sequences"},
     "loading": {"config", "decide", "engine", "errors", "masker", "models", "template"},
     "lookahead": {"certify", "records"},
     "fleet": {"backend", "certify", "config", "errors", "loading", "lookahead", "models", "records"},
@@ -74,10 +74,10 @@ ALLOWED = {
                  "records", "schema", "scorer", "shards"},
     "api": {"config", "errors", "frontend", "models", "records", "scorer"},
     # the three stages, from a recipe
-    "recipe": {"config", "config_masker", "config_pretrain", "config_tools", "errors"},
+    "recipe": {"config", "config_masker", "config_pretrain", "config_tools", "errors", "formats"},
     "steps": {"config", "config_masker", "config_pretrain", "config_tools", "errors", "recipe"},
-    "run": {"config", "durable", "errors", "journal", "meter", "models", "pipeline", "read", "recipe", "show", "steps",
-            "train"},
+    "ledger": {"config", "durable", "errors", "journal", "models", "read", "steps"},
+    "run": {"durable", "errors", "ledger", "meter", "pipeline", "recipe", "show", "steps", "train"},
     # what people see
     "meter": set(),
     "show": set(),

@@ -69,7 +69,8 @@ def test_the_papers_settings(tmp_path):
     assert (masker.lr, masker.batch_size, masker.epochs, masker.max_length) == (1e-5, 32, 10, 128)
     assert (masker.warmup, masker.mask_weight) == (0.1, 3.0)
     assert (pretrained.lr, pretrained.warmup, pretrained.batch_size, pretrained.max_length) == (2e-5, 0.2, 112, 256)
-    assert found["masks/masker"].mask_rate == 0.15 and found["task-masks"].threshold == 0.05
+    assert found["masks/masker"].mask_rate == 0.15 and found["masks/masker"].stop_words == "none"
+    assert found["task-masks"].stop_words == "english" and found["task-masks"].threshold == 0.05
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,7 @@ def test_the_papers_settings(tmp_path):
         (SMALL.replace('init = "m"', ""), "init: is missing"),
         (SMALL.replace('test = "test.jsonl"', ""), "[task]: test: is missing"),
         (SMALL.replace('[in-domain]\ncorpus = "corpus.txt"', ""), "[in-domain]: corpus: is missing"),
+        (SMALL.replace('"corpus.txt"', '["a.txt", "-"]'), "[in-domain]: corpus: standard input cannot be read again"),
         (SMALL.replace("[1, 2]", "[1, 1]"), "seeds: name at least one, each once"),
         (SMALL.replace("[1, 2]", "[]"), "seeds: name at least one, each once"),
         (SMALL.replace("[1, 2]", "[-1]"), "seeds: at least 0"),

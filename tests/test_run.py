@@ -156,20 +156,87 @@ def test_a_change_is_refused_then_made_with_what_follows(copy, monkeypatch, mr_t
 
 
 def test_another_text_is_noticed(copy, monkeypatch):
-    with (copy / "corpus.txt").open("a") as corpus:
-        corpus.write("one more line\n")
+    text = (copy / "corpus.txt").read_text()
+    (copy / "corpus.txt").write_text(text + "one more line\n", "utf-8")
     found = states(copy, monkeypatch)
     assert found["masker"] == "complete" and found["masks/masker"] == "to do again"
     assert found["pretrained/masker"] == found["report"] == "to do"
-    assert "run/masks/masker: was made otherwise: read.corpus.txt was" in refusal(fastmask("run", "r.toml", "-q"))
+    assert "run/masks/masker: was made otherwise: files[0].corpus.txt was" in refusal(fastmask("run", "r.toml", "-q"))
+    (copy / "corpus.txt").write_text(text, "utf-8")
+    assert set(states(copy, monkeypatch).values()) == {"complete"}
 
 
-def test_a_lost_directory_is_made_again(copy, monkeypatch):
+def test_the_order_of_files_counts(copy, monkeypatch):
+    (copy / "more.txt").write_text("one more line\n", "utf-8")
+    recipe = copy / "r.toml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace('"corpus.txt"', '["more.txt", "corpus.txt"]'))
+    monkeypatch.chdir(copy)
+    assert Run("r.toml").ledger.read_by(Run("r.toml").steps[3])["files"][1].keys() == {"corpus.txt"}
+    assert states(copy, monkeypatch)["masks/masker"] == "to do again"
+    recipe.write_text(text.replace('"train.jsonl"', '["train.jsonl", "train.jsonl"]'))
+    assert states(copy, monkeypatch)["finetuned/none-1"] == "to do again"
+
+
+def test_what_is_lost_is_made_again(copy, monkeypatch):
     before = made(copy)
-    subprocess.run(["rm", "-r", str(copy / "run/finetuned/masker-2"), str(copy / "run/report/report.json")], check=True)
+    (copy / "run/finetuned/masker-2/model.safetensors").unlink()
+    (copy / "run/pretrained/masker-control/pretrain.json").unlink()
+    subprocess.run(["rm", "-r", str(copy / "run/finetuned/masker-1"), str(copy / "run/report/report.json")], check=True)
     found = states(copy, monkeypatch)
-    assert {name for name, state in found.items() if state != "complete"} == {"finetuned/masker-2", "report"}
-    assert fastmask("run", "r.toml", "-q").exit_code == 0 and made(copy) == before
+    assert {name for name, state in found.items() if state != "complete"} == {
+        "pretrained/masker-control", "finetuned/masker-control-1", "finetuned/masker-control-2",
+        "finetuned/masker-1", "finetuned/masker-2", "report"}  # fmt: skip
+    result = fastmask("run", "r.toml")
+    assert result.exit_code == 0 and made(copy) == before
+    assert "finetuned/masker-control-1: finetune" not in result.stderr  # the same came out of what it needs
+
+
+def test_what_was_changed_behind_the_run_is_refused(copy, monkeypatch):
+    manifest = copy / "run/masks/masker/manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text + " ")
+    assert states(copy, monkeypatch)["masks/masker"] == "to do again"
+    line = refusal(fastmask("run", "r.toml", "-q"))
+    assert "run/masks/masker: was made otherwise: its files are not those that were made (--overwrite" in line
+    manifest.write_text(text)
+    weights = copy / "run/finetuned/none-2/model.safetensors"
+    data = weights.read_bytes()
+    weights.write_bytes(data)  # another time, the same content
+    assert set(states(copy, monkeypatch).values()) == {"complete"}
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert states(copy, monkeypatch)["finetuned/none-2"] == "to do again"
+
+
+def test_a_seed_more_adds_its_runs_and_compares_again(copy, monkeypatch):
+    recipe = copy / "r.toml"
+    recipe.write_text(recipe.read_text().replace("[1, 2]", "[1, 2, 3]"))
+    before = made(copy)
+    found = states(copy, monkeypatch)
+    assert {name for name, state in found.items() if state != "complete"} == {
+        "finetuned/none-3", "finetuned/masker-control-3", "finetuned/masker-3", "report"}  # fmt: skip
+    assert fastmask("run", "r.toml", "-q").exit_code == 0
+    assert json.loads((copy / "run/report/report.json").read_text())["seeds"] == 3
+    assert all(made(copy)[name] == data for name, data in before.items() if "report" not in name)
+
+
+def test_a_refusal_comes_before_any_work(copy, monkeypatch):
+    """Masks of another method would take days; the other change is refused first."""
+    recipe = copy / "r.toml"
+    recipe.write_text("methods = ['masker', 'greedy']\n" + recipe.read_text().replace("lr = 0.0001", "lr = 0.0003"))
+    monkeypatch.chdir(copy)
+    assert "--lr was 0.0001, is now 0.0003" in refusal(fastmask("run", "r.toml", "-q"))
+    assert not (copy / "run/masks/greedy").exists()
+
+
+def test_a_run_may_be_moved(copy, monkeypatch):
+    (copy / "run").rename(copy / "new[1]")
+    (copy / "r.toml").write_text((copy / "r.toml").read_text().replace('"run"', '"new[1]"'))
+    found = states(copy, monkeypatch)
+    assert {name for name, state in found.items() if state != "complete"} <= {"report"}
+    (copy / "new[1]/report/report.json").unlink()
+    result = fastmask("run", "r.toml", "-q")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_dry_run_writes_nothing(tmp_path, mr_tiny, golden_dir, monkeypatch):
@@ -183,7 +250,7 @@ def test_refused_before_anything_is_done(tmp_path, mr_tiny, golden_dir, monkeypa
     directory = write(tmp_path / "e", mr_tiny, golden_dir)
     monkeypatch.chdir(directory)
     (directory / "test.jsonl").rename("other.jsonl")
-    assert "test.jsonl: " in refusal(fastmask("run", "r.toml"))
+    assert refusal(fastmask("run", "r.toml")).startswith("fastmask: error: test.jsonl: no such file")
     (directory / "other.jsonl").rename("test.jsonl")
     text = (directory / "r.toml").read_text()
     (directory / "r.toml").write_text(text.replace(mr_tiny, "./nowhere"))
@@ -221,8 +288,13 @@ def test_unequal_work_is_said(tmp_path):
              {"step": 2, "tokens": 9, "masked": 3, "loss": 1.0}]  # fmt: skip
     for name, change in (("a", 0), ("b", 1), ("c", 0)):
         (tmp_path / name).mkdir()
+        result = {"processes": 1, "device": "cuda" if change else "cpu", "products": "float32"}
+        write_jsonl(tmp_path / name / "pretrain.json", [result])
         write_jsonl(tmp_path / name / "log.jsonl", [*lines[:2], {**lines[2], "masked": 3 + change}])
     a, b, c = (tmp_path / name for name in "abc")
     work = {"steps": 2, "tokens": 19, "masked": 5}
-    assert compared_work([a], [c]) == {"runs": 1, "selective": work, "control": work, "every_step_equal": True}
+    how = ["1 x cpu, float32 matrix products"]
+    assert compared_work([a], [c]) == {"runs": 1, "selective": work, "control": work, "every_step_equal": True,
+                                       "made_on": how}  # fmt: skip
+    assert len(compared_work([a], [b])["made_on"]) == 2
     assert not compared_work([a, c], [c, b])["every_step_equal"]

@@ -23,7 +23,8 @@ Batch = TypeVar("Batch")
 
 CLIP_NORM = 1.0
 SORT_WINDOW = 50
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
+_LARGE = 32 << 20  # bytes
 
 
 class Diverged(FastmaskError):
@@ -38,15 +39,25 @@ def seed_everything(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def keep_freed_memory() -> None:
-    """Lets this process use large buffers again instead of asking the system for fresh pages, zeroed, in every step.
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside, this process uses large buffers again instead of asking the system for fresh, zeroed pages in every step.
 
-    Holds until the process ends; without effect where the C library is not glibc.
+    Afterwards what is free goes back to the system. Without effect where the C library is not glibc.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, -1)
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        yield
+        return
+    library.mallopt(_MMAP_MAX, 0)
+    library.mallopt(_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        # glibc's own, but for a threshold that it would have raised to this by itself
+        for option, value in ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 2 * _LARGE), (_MMAP_THRESHOLD, _LARGE)):
+            library.mallopt(option, value)
+        library.malloc_trim(0)
 
 
 def linear_schedule(total_steps: int, warmup: float) -> Callable[[int], float]:
@@ -171,12 +182,12 @@ def train(
     Raises:
         Diverged: the loss or the gradient is not finite; the weights are those before the step.
     """
-    keep_freed_memory()
     peaks = [group.setdefault("peak_lr", group["lr"]) for group in optimizer.param_groups]
-    for step, batch in enumerate(batches, first_step):
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * schedule(step)
-        yield step, train_step(model_step, parts(batch), optimizer, step, ranks)
+    with freed_memory_kept():
+        for step, batch in enumerate(batches, first_step):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * schedule(step)
+            yield step, train_step(model_step, parts(batch), optimizer, step, ranks)
 
 
 def train_step(

@@ -305,6 +305,7 @@ class _Training:
         tensors = training_tensors(self.model, self.optimizer, self.ranks)
         streams = self.ranks.gather(self.batch.position)
         if self.directory is not None:
+            log.sync()
             document = {"counts": self.counts, "streams": streams, "held_out": self.held_out}
             self.directory.save(step, self.model, self.plan.tokenizer, tensors, document)
 

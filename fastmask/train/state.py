@@ -128,7 +128,7 @@ class TrainingRun:
     def discard_unconfirmed(self) -> None:
         """Training cannot go on from the last checkpoint if no step from it was good."""
         if not self._confirmed and self.last:
-            shutil.rmtree(self.last)
+            _remove_whole(self.last)
 
     def last_good(self) -> str:
         """The last checkpoint, in words."""
@@ -137,7 +137,7 @@ class TrainingRun:
     def _remove_checkpoints(self, keep: str = "") -> None:
         for path in self._checkpoints():
             if path.name != keep:
-                shutil.rmtree(path)
+                _remove_whole(path)
 
     def finish(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, result: dict) -> None:
         """Puts the model into the directory itself, then RESULT, and removes the checkpoints.
@@ -155,6 +155,13 @@ class TrainingRun:
             made.rmdir()
             write_atomically(self.path / RESULT, json.dumps(result, indent=2).encode() + b"\n")
             self._remove_checkpoints()
+
+
+def _remove_whole(checkpoint: Path) -> None:
+    """Under another name first: a checkpoint that is there is whole."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}")
+    checkpoint.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 class Log:
@@ -177,6 +184,11 @@ class Log:
             self._file.write(json.dumps(fields) + "\n")
             self._file.flush()
 
+    def sync(self) -> None:
+        """Makes the lines so far durable, as the checkpoint that follows them is."""
+        with os_errors_named(self.path):
+            os.fsync(self._file.fileno())
+
     def __enter__(self) -> Log:
         return self
 
@@ -197,6 +209,12 @@ def work_of(run: Path) -> list[tuple[int, int]]:
         return [(line["tokens"], line["masked"]) for line in lines if "tokens" in line]
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"{run / LOG}: cannot be read: {error}") from error
+
+
+def made_on(run: Path) -> str:
+    """The devices and the precision of a finished run, in words."""
+    result = _document(run / RESULT)
+    return f"{result['processes']} x {result['device']}, {result['products']} matrix products"
 
 
 def _step_of(line: bytes) -> float:

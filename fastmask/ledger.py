@@ -1,0 +1,203 @@
+"""What each finished step of a recipe's run was made from, in ``OUT/steps.json``, and whether that still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .config import ScoreConfig
+from .durable import TEMPORARY, FileLock, os_errors_named, remove_temporaries, write_atomically
+from .errors import InputError, OutputError
+from .journal import differences
+from .read import check_path, describe_inputs
+from .steps import Step
+
+STEPS, LOCK, OLD = "steps.json", ".fastmask-run.lock", ".fastmask-old"
+RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "score": "manifest.json",
+           "pretrain": "pretrain.json", "evaluate": "report.json"}  # fmt: skip
+"""What each command writes last."""
+_MODELS = ("finetune", "train-masker", "pretrain")
+# Options that say where a result goes or how often a run is saved, and no more.
+_UNSETTLING = ("out", "overwrite", "save_every", "json", "picture")
+COMPLETE, BEGUN, TO_DO, AGAIN = "complete", "begun", "to do", "to do again"
+_REASONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A step, its state (one of the four above), and what the user changed, if that is why it is to do again."""
+
+    step: Step
+    state: str
+    reasons: tuple[str, ...] = ()
+
+
+class Ledger:
+    """The record in ``out``.
+
+    Raises:
+        OutputError: ``out`` holds something else than a run, or its record is damaged.
+    """
+
+    def __init__(self, out: Path):
+        self.out = out
+        self._lock: FileLock | None = None
+        self._of_model = cache(model_identity)
+        self._load()
+
+    def _load(self) -> None:
+        self._steps: dict[str, dict] = {}
+        # name of a file of the user's -> its size, time of change and sha256: a large corpus is hashed once
+        self._files: dict[str, list] = {}
+        if not (self.out / STEPS).is_file():
+            if self.out.is_file() or (self.out.is_dir() and not all(map(_is_ours, self.out.iterdir()))):
+                raise OutputError(f"{self.out}: is there already, and no run of a recipe; choose another out")
+            return
+        try:
+            document = json.loads((self.out / STEPS).read_text("utf-8"))
+            self._steps, self._files = dict(document["steps"]), dict(document["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{self.out / STEPS}: is damaged: {error}") from error
+
+    def lock(self) -> None:
+        """Makes the directory and keeps others from it until ``release``; OutputError when one is there already."""
+        with os_errors_named(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock = FileLock(self.out / LOCK)
+            except BlockingIOError:
+                raise OutputError(f"{self.out}: another fastmask run is writing here") from None
+            try:
+                self._load()  # another run may have ended meanwhile
+                remove_temporaries(self.out)
+                shutil.rmtree(self.out / OLD, ignore_errors=True)
+                if not (self.out / STEPS).is_file():  # from the first moment it is a run's directory
+                    self._keep()
+            except BaseException:
+                self.release()
+                raise
+
+    def release(self) -> None:
+        """Lets others in."""
+        self._lock.release()
+
+    def state(self, step: Step) -> Planned:
+        """How it stands with a step whose needed steps are complete."""
+        directory, entry = self.out / step.name, self._steps.get(step.name)
+        if entry is None or not directory.exists():
+            return Planned(step, BEGUN if directory.exists() else TO_DO)
+        if not self._is_whole(step):
+            return Planned(step, AGAIN)
+        changed = differences(entry["made_from"], self._header(step))
+        if self._made(step, entry) != entry["fingerprint"]:
+            changed.append("its files are not those that were made")
+        # what follows from another step follows it; a comparison is made in seconds and from nothing but other steps
+        own = [] if step.command == "evaluate" else [one for one in changed if not one.startswith("needs.")]
+        more = [f"and {len(own) - _REASONS} more"] if len(own) > _REASONS else []
+        return Planned(step, AGAIN if changed else COMPLETE, (*own[:_REASONS], *more))
+
+    def read_by(self, step: Step) -> dict[str, list[dict[str, str]]]:
+        """sha256 of each file, and identity of each model and shard directory, of the user's that a step reads.
+
+        Raises:
+            InputError, ModelError, OutputError: one of them cannot be read.
+        """
+        return {"files": [{name: self._of_file(name)} for name in step.files],
+                "words": [{name: _sha256(Path(name))} for name in _word_list(step.config)],
+                "models": [{name: self._of_model(name)} for name in step.models],
+                "shards": [{name: _sha256(Path(name, RESULTS["score"]))} for name in step.shards]}  # fmt: skip
+
+    def forget(self, step: Step) -> None:
+        """First of all a step that is made again must not look finished."""
+        with os_errors_named(self.out):
+            if (self.out / step.name).exists():
+                os.replace(self.out / step.name, self.out / OLD)
+            self._steps.pop(step.name, None)
+            self._keep()
+            shutil.rmtree(self.out / OLD, ignore_errors=True)
+
+    def finish(self, step: Step) -> None:
+        """Notes that a step is complete."""
+        self._steps[step.name] = {"made_from": self._header(step), "weights": self._weights(step)}
+        self._steps[step.name]["fingerprint"] = self._made(step, {})
+        self._keep()
+
+    def _header(self, step: Step) -> dict:
+        """What decides a step's result; the steps that it needs are complete."""
+        config = {name: _within(value, f"{self.out}/") for name, value in asdict(step.config).items()
+                  if name not in _UNSETTLING}  # fmt: skip
+        needs = {name: self._steps[name]["fingerprint"] for name in step.needs}
+        # as it will be read again: tuples are lists in JSON
+        return json.loads(json.dumps({"config": config, "needs": needs, **self.read_by(step)}))
+
+    def _is_whole(self, step: Step) -> bool:
+        """Whether the result is there, and the weights of a model."""
+        there = (self.out / step.name / RESULTS[step.command]).is_file()
+        return there and (step.command not in _MODELS or bool(self._weights(step)))
+
+    def _weights(self, step: Step) -> dict[str, list[int]]:
+        """File -> size and time of change of a model's weights."""
+        found = sorted((self.out / step.name).glob("*.safetensors"))
+        return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
+
+    def _made(self, step: Step, entry: dict) -> str:
+        """The fingerprint of what a step made; that in its entry if the weights have not been touched since."""
+        if step.command not in _MODELS:
+            return _sha256(self.out / step.name / RESULTS[step.command])
+        if entry.get("weights") == self._weights(step):
+            return entry["fingerprint"]
+        return model_identity(self.out / step.name)
+
+    def _of_file(self, name: str) -> str:
+        check_path(name)
+        there = os.stat(name)
+        known = self._files.get(name, [])
+        if known[:2] != [there.st_size, there.st_mtime_ns]:
+            self._files[name] = [there.st_size, there.st_mtime_ns, describe_inputs((name,))[0]["sha256"]]
+        return self._files[name][2]
+
+    def _keep(self) -> None:
+        with os_errors_named(self.out / STEPS):
+            document = {"steps": self._steps, "files": self._files}
+            write_atomically(self.out / STEPS, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is one that a run leaves which is killed in its first moment."""
+    return path.name == LOCK or path.name.endswith(TEMPORARY)
+
+
+def _within(value: Any, out: str) -> Any:
+    """Paths inside a run as seen from there, so that its directory may be moved."""
+    if isinstance(value, tuple):
+        return tuple(_within(one, out) for one in value)
+    return value.removeprefix(out) if isinstance(value, str) else value
+
+
+def _word_list(config) -> tuple[str, ...]:
+    """The file of stop words, if there is one."""
+    if isinstance(config, ScoreConfig) and config.stop_words not in ("english", "none"):
+        return (config.stop_words,)
+    return ()
+
+
+def model_identity(name: str | Path) -> str:
+    """A hash of a model's weights, tokenizer and configuration; ModelError when it cannot be read."""
+    from .models import resolve_model
+
+    files = resolve_model(str(name))
+    content = [files.weights_sha256, files.tokenizer_sha256, files.config]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(str(path), None, None, f"cannot be read: {error.strerror}") from error
