@@ -97,11 +97,12 @@ def _save_random_model(directory: Path) -> None:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
+    from fastmask.train.checkpoint import save_model
+
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     torch.manual_seed(1)
     shape = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **SHAPE)
-    BertForMaskedLM(shape).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    save_model(BertForMaskedLM(shape), tokenizer, directory, torch.float32)
 
 
 def run(recipe: Path) -> dict:
@@ -123,14 +124,16 @@ def masks_of(work: Path) -> dict:
 
 
 def markdown(report: dict) -> str:
-    """The arms and their differences, as two tables."""
+    """The arms, and of their differences those between arms that differ in one thing, as two tables."""
+    from fastmask.steps import control_of
     from fastmask.train.comparison import points
 
     lines = ["| arm | MR test accuracy | sd over seeds |", "|---|---|---|"]
     for name, arm in report["arms"].items():
         lines.append(f"| {name} | {points(arm['accuracy']['mean'])} | {points(arm['accuracy']['sd'])} |")
     lines += ["", "| difference in points | mean | 95 % interval | p | detectable |", "|---|---|---|---|---|"]
-    for entry in report["differences"]:
+    alike = [one for one in report["differences"] if one["baseline"] in ("none", control_of(one["arm"]))]
+    for entry in sorted(alike, key=lambda one: one["baseline"] == "none"):
         figures = entry["accuracy"]
         interval = " to ".join(f"{100 * bound:+.2f}" for bound in figures["interval"])
         p = "-" if figures["p"] is None else f"{figures['p']:.2g}"

@@ -47,6 +47,19 @@ def test_as_many_masks_as_the_other_run(corpus, scored, tmp_path, mr_tiny, shard
         assert (row["importance"], row["prob"], row["predicted"]) == (None, None, None)
 
 
+def test_no_more_of_a_sentence_than_a_masker_saw(corpus, scored, tmp_path, mr_tiny):
+    """A masker with room for 20 tokens and the special ones: longer sentences' masks are within the first 20."""
+    like = Path(shutil.copytree(scored, tmp_path / "like"))
+    manifest = json.loads((like / "manifest.json").read_text())
+    manifest["config"] |= {"method": "masker", "max_length": 22}
+    (like / "manifest.json").write_text(json.dumps(manifest))
+    found = control(corpus, tmp_path / "out", model=mr_tiny, like=str(like))
+    assert [len(m) for m in masks(found)] == [min(20, len(m)) for m in masks(rows_of(scored))]
+    assert max(max(m, default=0) for m in masks(found)) == 19
+    everywhere = control(corpus, tmp_path / "everywhere", model=mr_tiny, like=str(scored))
+    assert max(max(m, default=0) for m in masks(everywhere)) > 19
+
+
 def test_a_rate(corpus, tmp_path, mr_tiny):
     found = control(corpus, tmp_path / "out", model=mr_tiny, mask_rate=0.3)
     assert [len(m) for m in masks(found)] == [max(1, int(0.3 * len(row["input_ids"]))) for row in found]
