@@ -33,7 +33,7 @@ GENEPT = {
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512}
 
 METHODS = ("masker", "greedy")
-GENEPT_FIGURES = ("config", "step", "tokens", "masked")
+GENEPT_FIGURES = ("step", "tokens", "masked")
 RECIPE = """\
 out = "{work}/run"
 init = "{work}/genept"
@@ -162,7 +162,7 @@ def main() -> None:
     machine, genept = harness.machine(arguments.threads), make_genept(work)
     recipe = work / "recipe.toml"
     recipe.write_text(RECIPE.format(work=work, data=DATA, seeds=seeds), "utf-8")
-    report = {"machine": machine, "recipe": RECIPE, "genept": {name: genept[name] for name in GENEPT_FIGURES},
+    report = {"machine": machine, "recipe": RECIPE, "genept": {**GENEPT, **{name: genept[name] for name in GENEPT_FIGURES}},
               **run(recipe), "masks": masks_of(work)}  # fmt: skip
     del report["runs"]
     print(markdown(report))
