@@ -162,8 +162,9 @@ def main() -> None:
     machine, genept = harness.machine(arguments.threads), make_genept(work)
     recipe = work / "recipe.toml"
     recipe.write_text(RECIPE.format(work=work, data=DATA, seeds=seeds), "utf-8")
-    report = {"machine": machine, "recipe": RECIPE, "genept": {**GENEPT, **{name: genept[name] for name in GENEPT_FIGURES}},
-              **run(recipe), "masks": masks_of(work)}  # fmt: skip
+    figures = {name: genept[name] for name in GENEPT_FIGURES}
+    report = {"machine": machine, "recipe": RECIPE, "genept": {**GENEPT, **figures}, **run(recipe),
+              "masks": masks_of(work)}  # fmt: skip
     del report["runs"]
     print(markdown(report))
     if arguments.out is not None:

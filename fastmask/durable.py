@@ -150,6 +150,15 @@ def _replace(fresh: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def locked_directory(path: Path, name: str) -> FileLock:
+    """Makes a directory, if need be, and locks the file ``name`` in it; OutputError when another process has it."""
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(path / name)
+    except BlockingIOError:
+        raise OutputError(f"{path}: another fastmask run is writing here") from None
+
+
 class FileLock:
     """An exclusive lock, dropped by the system however its process ends. ``release`` removes the file.
 

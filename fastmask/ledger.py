@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import ScoreConfig
-from .durable import TEMPORARY, FileLock, os_errors_named, remove_temporaries, write_atomically
+from .durable import TEMPORARY, FileLock, locked_directory, os_errors_named, remove_temporaries, write_atomically
 from .errors import InputError, OutputError
 from .journal import differences
 from .read import check_path, describe_inputs
@@ -68,11 +68,7 @@ class Ledger:
     def lock(self) -> None:
         """Makes the directory and keeps others from it until ``release``; OutputError when one is there already."""
         with os_errors_named(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock = FileLock(self.out / LOCK)
-            except BlockingIOError:
-                raise OutputError(f"{self.out}: another fastmask run is writing here") from None
+            self._lock = locked_directory(self.out, LOCK)
             try:
                 self._load()  # another run may have ended meanwhile
                 remove_temporaries(self.out)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .durable import FileLock, append, os_errors_named, remove, remove_temporaries, write_atomically
+from .durable import FileLock, append, locked_directory, os_errors_named, remove, remove_temporaries, write_atomically
 from .errors import OutputError
 from .journal import JOURNAL, differences, journal_line, read_journal
 from .records import ScoredSentences
@@ -164,11 +164,7 @@ class RunDirectory:
         """Lock the directory, made first if need be, and call ``then``; an error there unlocks it."""
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file, not a directory")
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock = FileLock(self.path / LOCK)
-        except BlockingIOError:
-            raise OutputError(f"{self.path}: another fastmask run is writing here") from None
+        self._lock = locked_directory(self.path, LOCK)
         try:
             then()
         except BaseException:

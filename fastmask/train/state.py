@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..durable import (
-    FileLock,
     check_free,
+    locked_directory,
     os_errors_named,
     remove,
     remove_temporaries,
@@ -61,11 +61,7 @@ class TrainingRun:
         with os_errors_named(self.path):
             # the lock alone is left by a run that was killed before it wrote anything
             check_free(out, overwrite or any((self.path / name).is_file() for name in (RUN, LOCK)))
-            self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock = FileLock(self.path / LOCK)
-            except BlockingIOError:
-                raise OutputError(f"{out}: another fastmask run is writing here") from None
+            self._lock = locked_directory(self.path, LOCK)
             try:
                 self._prepare(overwrite)
             except BaseException:
