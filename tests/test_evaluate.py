@@ -158,7 +158,7 @@ def test_arms_that_cannot_be_compared(arms, labels, said):
 
 
 @pytest.fixture
-def test_file(tmp_path) -> str:
+def labelled(tmp_path) -> str:
     return write_jsonl(tmp_path / "test.jsonl", [{"text": f"t{n}", "label": int(n)} for n in LABELS])
 
 
@@ -170,9 +170,9 @@ def arm_files(tmp_path) -> list[str]:
     return ["--arm", f"old={tmp_path}/old-*.txt", "--arm", f"new={tmp_path}/new-*.txt"]
 
 
-def test_command_on_prediction_files(test_file, arm_files, tmp_path):
+def test_command_on_prediction_files(labelled, arm_files, tmp_path):
     out, picture = tmp_path / "report.json", tmp_path / "picture.png"
-    result = fastmask("evaluate", *arm_files, "--test", test_file, "--json", out, "--picture", picture,
+    result = fastmask("evaluate", *arm_files, "--test", labelled, "--json", out, "--picture", picture,
                       "--resamples", "200")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     report = json.loads(out.read_text())
@@ -211,17 +211,17 @@ def test_runs_are_paired_by_their_seeds(tmp_path):
         find_runs([f"a={tmp_path}/a/*", f"c={tmp_path}/c/*"])
 
 
-def test_bad_input_is_one_line(test_file, arm_files, tmp_path):
-    assert "give NAME=PATH" in refusal(fastmask("evaluate", "--arm", "old", "--test", test_file))
-    missing = refusal(fastmask("evaluate", "--arm", f"a={tmp_path}/nothing*", "--test", test_file))
+def test_bad_input_is_one_line(labelled, arm_files, tmp_path):
+    assert "give NAME=PATH" in refusal(fastmask("evaluate", "--arm", "old", "--test", labelled))
+    missing = refusal(fastmask("evaluate", "--arm", f"a={tmp_path}/nothing*", "--test", labelled))
     assert "no such file or directory" in missing
     (tmp_path / "bad.txt").write_text("0\n1\n7\n0\n")
-    bad = refusal(fastmask("evaluate", "--arm", f"a={tmp_path}/bad.txt", "--test", test_file))
+    bad = refusal(fastmask("evaluate", "--arm", f"a={tmp_path}/bad.txt", "--test", labelled))
     assert f"{tmp_path}/bad.txt:3" in bad and '"7" is not one of the classes' in bad
     (tmp_path / "short.txt").write_text("0\n1\n")
-    short = fastmask("evaluate", "--arm", f"a={tmp_path}/short.txt", "--test", test_file)
+    short = fastmask("evaluate", "--arm", f"a={tmp_path}/short.txt", "--test", labelled)
     assert "run 1 has 2 predictions for 4 test rows" in short.stderr and short.exit_code == 1
-    lost = fastmask("evaluate", *arm_files, "--test", test_file, "--json", tmp_path / "no" / "r.json")
+    lost = fastmask("evaluate", *arm_files, "--test", labelled, "--json", tmp_path / "no" / "r.json")
     assert "cannot write" in lost.stderr and lost.exit_code == 1
     with pytest.raises(FastmaskError, match="cannot be read"):
         read_predictions(tmp_path, ("a", "b"))
