@@ -13,6 +13,7 @@ _HOMES = {
     "open_shards": "dataset",
     "TrainingStream": "stream",
     "TorchStream": "torch_stream",
+    "corrupt": "corruption",
     "SelectiveMaskCollator": "collator",
     "remap_masks": "remap",
     "ScoreConfig": "config",

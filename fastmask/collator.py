@@ -9,7 +9,7 @@ import numpy as np
 
 from .corruption import corrupt, ordinary_ids
 from .errors import FastmaskError, ModelError
-from .models import special_ids
+from .models import special_ids, vocabulary
 from .sequences import Example, Frame, Sentences, check_room, examples_of
 
 if TYPE_CHECKING:
@@ -59,13 +59,14 @@ class SelectiveMaskCollator:
         token_type_ids: bool = True,
     ):
         special, name = special_ids(tokenizer), tokenizer.name_or_path or "the tokenizer"
+        self._vocab_size, all_special_ids = vocabulary(tokenizer)
         for role in ("mask", "pad"):
             if special[role] is None:
                 raise ModelError(f"{name}: the tokenizer has no {role} token")
         check_room(max_length)
         self.max_length, self.seed, self.pack, self.epoch = max_length, seed, pack, 0
-        self._mask_id, self._pad_id, self._vocab_size = special["mask"], special["pad"], len(tokenizer)
-        self._frame, self._ordinary = Frame.of(special, name), ordinary_ids(len(tokenizer), special)
+        self._mask_id, self._pad_id = special["mask"], special["pad"]
+        self._frame, self._ordinary = Frame.of(special, name), ordinary_ids(self._vocab_size, all_special_ids)
         self._token_type_ids = token_type_ids
 
     def set_epoch(self, epoch: int) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from fastmask_kernels.cpu import apply_mask
 
+from .errors import FastmaskError
+
 
 def corrupt(
     input_ids: np.ndarray,
@@ -20,7 +22,7 @@ def corrupt(
     mask_id: int,
     ordinary: np.ndarray,
 ) -> np.ndarray:
-    """A corrupted copy of ``input_ids``.
+    """Return a corrupted copy of ``input_ids``.
 
     What becomes of a token is a pure function of (seed, epoch, row, sentence, position): the same in whatever batch,
     process or order it comes, and drawn anew in each epoch.
@@ -31,26 +33,49 @@ def corrupt(
         row, sentence, position: int64 [M], int32 [M], int32 [M], the key of each.
         seed, epoch: the rest of the key, at least 0.
         mask_id: id of [MASK].
-        ordinary: int32 [K], ids that may be drawn (``ordinary_ids``).
+        ordinary: int32 [K], ids that may be drawn: a stream's ``ordinary``, or ``ordinary_ids``.
 
     Returns:
         int32 [T].
 
     Raises:
-        ValueError: arrays do not fit each other, a place is outside ``input_ids``, or nothing may be drawn.
+        FastmaskError: an array has another shape or is not of whole numbers, a place is outside ``input_ids``, a number
+            is negative or too large, or nothing may be drawn.
     """
-    at = np.asarray(at, np.int64)
-    if not len(at) == len(row) == len(sentence) == len(position):
-        raise ValueError(f"{len(at)} places with {len(row)} rows, {len(sentence)} sentences, {len(position)} positions")
-    if len(at) and not 0 <= at.min() <= at.max() < len(input_ids):
-        raise ValueError(f"places {at.min()} to {at.max()} in {len(input_ids)} tokens")
+    at = whole_numbers("at", at, np.int64)
+    key = [
+        whole_numbers(name, values, kind)
+        for name, values, kind in (
+            ("row", row, np.int64),
+            ("sentence", sentence, np.int32),
+            ("position", position, np.int32),
+        )
+    ]
+    tokens, ordinary = whole_numbers("input_ids", input_ids, np.int32), whole_numbers("ordinary", ordinary, np.int32)
+    if not len(at) == len(key[0]) == len(key[1]) == len(key[2]):
+        raise FastmaskError(
+            "corrupt: {} places with {} rows, {} sentences, {} positions".format(len(at), *map(len, key))
+        )
+    if len(at) and at.max() >= len(tokens):
+        raise FastmaskError(f"corrupt: places {at.min()} to {at.max()} in {len(tokens)} tokens")
     if not len(ordinary):
-        raise ValueError("no ordinary token to draw from")
-    out = np.empty(len(input_ids), np.int32)
-    keys = np.asarray(row, np.int64), np.asarray(sentence, np.int32), np.asarray(position, np.int32)
-    tokens, ordinary = np.asarray(input_ids, np.int32), np.asarray(ordinary, np.int32)
-    apply_mask(tokens, at, *keys, np.uint64(seed), np.int64(epoch), np.int32(mask_id), ordinary, out)
+        raise FastmaskError("corrupt: no ordinary token to draw from")
+    for name, value, bits in (("seed", seed, 64), ("epoch", epoch, 63), ("mask_id", mask_id, 31)):
+        if value is None or not 0 <= value < 2**bits:
+            raise FastmaskError(f"corrupt: {name} {value}: 0 to 2**{bits} - 1")
+    out = np.empty(len(tokens), np.int32)
+    apply_mask(tokens, at, *key, np.uint64(seed), np.int64(epoch), np.int32(mask_id), ordinary, out)
     return out
+
+
+def whole_numbers(name: str, values, kind: type[np.signedinteger]) -> np.ndarray:
+    """Return ``values`` as an array [N] of ``kind``; FastmaskError where numbers would change or are negative."""
+    array = np.asarray(values)
+    if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):
+        raise FastmaskError(f"{name}: one row of whole numbers, not {array.dtype} {list(array.shape)}")
+    if len(array) and not 0 <= array.min() <= array.max() <= np.iinfo(kind).max:
+        raise FastmaskError(f"{name}: {array.min()} to {array.max()}, not 0 to {np.iinfo(kind).max}")
+    return array.astype(kind, copy=False)
 
 
 def ordinary_ids(vocab_size: int, special_ids: Mapping[str, int | None] | Iterable[int | None]) -> np.ndarray:

@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from .config_tools import ExportConfig
-from .corruption import corrupt, ordinary_ids
+from .corruption import corrupt
 from .durable import new_directory, write_atomically
 from .errors import FastmaskError, ModelError
-from .models import recorded_tokenizer
 from .sequences import Example
 from .stream import TrainingStream
 
@@ -40,8 +39,7 @@ def export_shards(config: ExportConfig) -> dict:
     if config.to == "nvidia-hdf5":
         _h5py()
     stream = TrainingStream(config.shards, max_length=config.max_length, seed=0, shuffle=False, masked_only=True)
-    tokenizer = recorded_tokenizer(stream.tokenizer)
-    corruption = _Corruption(config, stream.tokenizer, len(tokenizer))
+    corruption = _Corruption(config, stream.tokenizer, stream.ordinary)
     counts = {"sequences": 0, "masked": 0, "dropped": 0, "files": 0}
     files = []
     with new_directory(Path(config.out), config.overwrite) as folder:
@@ -67,13 +65,13 @@ def export_shards(config: ExportConfig) -> dict:
 class _Corruption:
     """Examples to a table of NVIDIA's fields."""
 
-    def __init__(self, config: ExportConfig, recorded: dict, vocab_size: int):
+    def __init__(self, config: ExportConfig, recorded: dict, ordinary: np.ndarray):
         special = recorded["special_ids"]
         for role in ("mask", "pad"):
             if special.get(role) is None:
                 raise ModelError(f"{recorded['name']}: the tokenizer has no {role} token")
         self.config, self.mask_id, self.pad_id = config, special["mask"], special["pad"]
-        self.ordinary = ordinary_ids(vocab_size, special)
+        self.ordinary = ordinary
 
     def table(self, examples: Sequence[Example], first: int) -> np.ndarray:
         """N sequences, the first of them number ``first`` of the export, as ``fields_of`` [N]."""

@@ -209,6 +209,24 @@ def special_ids(tokenizer) -> dict[str, int | None]:
     return {role: getattr(tokenizer, f"{role}_token_id", None) for role in roles}
 
 
+def vocabulary(tokenizer: PreTrainedTokenizerBase) -> tuple[int, list[int]]:
+    """Return one more than the tokenizer's largest id, and the ids of all its special tokens, ascending."""
+    return max(tokenizer.get_vocab().values()) + 1, sorted(tokenizer.all_special_ids)
+
+
+def tokenizer_record(files: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> dict:
+    """Return a manifest's ``tokenizer`` entry."""
+    vocab_size, all_special_ids = vocabulary(tokenizer)
+    return {
+        "name": files.name,
+        "local": files.is_local,
+        "vocabulary_sha256": files.tokenizer_sha256,
+        "special_ids": special_ids(tokenizer),
+        "vocab_size": vocab_size,
+        "all_special_ids": all_special_ids,
+    }
+
+
 def recorded_tokenizer(recorded: dict) -> PreTrainedTokenizerBase:
     """The tokenizer that a manifest's ``tokenizer`` entry names.
 

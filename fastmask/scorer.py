@@ -13,7 +13,7 @@ from .encode import TextEncoder
 from .fleet import Fleet
 from .loading import load_engine
 from .meter import NoMeter
-from .models import ModelFiles, load_tokenizer, resolve_model, special_ids
+from .models import ModelFiles, load_tokenizer, resolve_model, tokenizer_record
 from .records import EncodedSentences, ScoredSentences
 
 
@@ -93,16 +93,10 @@ class Scorer:
         """Model, tokenizer and other inputs of the decisions as the manifest has them."""
         files: ModelFiles = self.files
         model = None if self.control else {"name": files.name, "weights_sha256": files.weights_sha256}
-        tokenizer = {
-            "name": files.name,
-            "local": files.is_local,
-            "vocabulary_sha256": files.tokenizer_sha256,
-            "special_ids": special_ids(self.tokenizer),
-        }
         words = sorted(stop_words(self.config.stop_words))
         return {
             "model": model,
-            "tokenizer": tokenizer,
+            "tokenizer": tokenizer_record(files, self.tokenizer),
             "stop_words_sha256": hashlib.sha256("\n".join(words).encode()).hexdigest(),
             "like": self.control.identity() if self.control else None,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import count
 
 import numba as nb
@@ -10,7 +11,9 @@ import numpy as np
 from fastmask_kernels.splitmix import mix
 
 from .corpus import BLOCK_TOKENS, Corpus
+from .corruption import ordinary_ids
 from .errors import FastmaskError
+from .models import recorded_tokenizer, vocabulary
 from .sequences import Example, Examples, Frame, check_room, examples_of
 
 WINDOW_TOKENS = 2**22
@@ -52,6 +55,7 @@ class TrainingStream:
     Attributes:
         manifests: one for each directory.
         tokenizer: the tokenizer's record in them, with ``special_ids``.
+        ordinary: int32 [K], the ids that a masked token may be replaced by.
         rank, world: as given.
 
     Raises:
@@ -102,6 +106,13 @@ class TrainingStream:
         """Tokens of an epoch's sequences, over all ranks, special ones included; as costly as ``len``."""
         len(self)
         return int(self._tokens.sum())
+
+    @cached_property
+    def ordinary(self) -> np.ndarray:
+        """The tokenizer's ids but the special ones; ModelError if the shards are too old to say and it is gone."""
+        if "vocab_size" in self.tokenizer:
+            return ordinary_ids(self.tokenizer["vocab_size"], self.tokenizer["all_special_ids"])
+        return ordinary_ids(*vocabulary(recorded_tokenizer(self.tokenizer)))
 
     def __iter__(self) -> Iterator[tuple[int, Example]]:
         """From where the stream stands, without end; each item moves it on. One iterator at a time."""

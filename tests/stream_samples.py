@@ -10,7 +10,8 @@ from shard_samples import IDENTITY, build, open_run
 import fastmask
 
 SPECIAL = {"cls": 9001, "sep": 9002, "mask": 9003, "pad": 9000, "unk": 9004, "bos": None, "eos": None}
-TOKENIZER = {"name": "toy", "local": True, "vocabulary_sha256": "ab", "special_ids": SPECIAL}
+TOKENIZER = {"name": "toy", "local": True, "vocabulary_sha256": "ab", "special_ids": SPECIAL, "vocab_size": 9010,
+             "all_special_ids": [*range(9000, 9005), 9007]}  # fmt: skip
 FIELDS = {"certificate": {}, "environment": {}}
 
 

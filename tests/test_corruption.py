@@ -5,7 +5,9 @@ import pytest
 import torch
 from fastmask_kernels import reference
 
+import fastmask
 from fastmask.corruption import corrupt, ordinary_ids
+from fastmask.errors import FastmaskError
 
 MASK = 4
 ORDINARY = ordinary_ids(500, {"cls": 2, "sep": 3, "mask": MASK, "pad": 0, "unk": 1, "bos": None, "eos": None})
@@ -80,12 +82,33 @@ def test_the_batch_does_not_matter():
     assert np.array_equal(np.concatenate(parts), whole)
 
 
-def test_what_does_not_fit_is_refused():
-    ids, at, row, sentence, position = case(10, 3)
-    with pytest.raises(ValueError, match="3 places with 2 rows"):
-        corrupt(ids, at, row[:2], sentence, position, **options())
-    for bad in (10, -1):
-        with pytest.raises(ValueError, match="in 10 tokens"):
-            corrupt(ids, np.array([0, 1, bad]), row, sentence, position, **options())
-    with pytest.raises(ValueError, match="draw"):
-        corrupt(ids, at, row, sentence, position, **(options() | {"ordinary": ORDINARY[:0]}))
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"row": np.arange(2)}, "3 places with 2 rows"),
+        ({"at": np.array([0, 1, 10])}, "places 0 to 10 in 10 tokens"),
+        ({"at": np.array([0, 1, -1])}, "at: -1 to 1, not 0 to"),
+        ({"at": np.array([0.0, 1.0, 2.5])}, "at: one row of whole numbers, not float64"),
+        ({"row": [None, 1, 2]}, "row: one row of whole numbers, not object"),
+        ({"sentence": np.array([0, 0, 2**31])}, "sentence: 0 to 2147483648, not 0 to 2147483647"),
+        ({"input_ids": np.full(10, 2**32 + 5)}, "input_ids: 4294967301"),
+        ({"input_ids": np.zeros((2, 10), np.int32)}, r"input_ids: one row of whole numbers, not int32 \[2, 10\]"),
+        ({"ordinary": ORDINARY[:0]}, "no ordinary token to draw from"),
+        ({"ordinary": np.array([-1, 4])}, "ordinary: -1 to 4"),
+        ({"mask_id": None}, "mask_id None: 0 to"),
+        ({"mask_id": -1}, "mask_id -1: 0 to"),
+        ({"seed": -1}, "seed -1: 0 to"),
+        ({"epoch": -1}, "epoch -1: 0 to"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changed, said):
+    names = ("input_ids", "at", "row", "sentence", "position")
+    arguments = dict(zip(names, case(10, 3), strict=True)) | options()
+    with pytest.raises(FastmaskError, match=said):
+        corrupt(**(arguments | changed))
+
+
+def test_lists_will_do():
+    arrays = case(20, 5)
+    assert np.array_equal(corrupt(*(array.tolist() for array in arrays), **options()), corrupt(*arrays, **options()))
+    assert fastmask.corrupt is corrupt

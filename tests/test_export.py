@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 from helpers import fastmask, golden, refusal, write_jsonl
 
-import fastmask as package
 from fastmask import ScoreConfig, score_corpus
 from fastmask.config_tools import ExportConfig
 from fastmask.corruption import corrupt, ordinary_ids
 from fastmask.errors import FastmaskError, ModelError
 from fastmask.export import _write_mds, export_shards, fields_of
+from fastmask.schema import MANIFEST
 from fastmask.stream import TrainingStream
 
 DTYPES = {
@@ -237,12 +238,14 @@ def test_a_package_that_is_missing_is_named(shards, tmp_path, monkeypatch):
     assert not (tmp_path / "o").exists()
 
 
-def test_the_tokenizer_must_be_the_recorded_one(mr_tiny, golden_dir, tmp_path):
-    import shutil
-
+def test_the_tokenizer_may_be_gone(mr_tiny, golden_dir, tmp_path):
+    """The manifest has all that is needed; an older one has not, and says whose tokenizer is missing."""
     model = shutil.copytree(mr_tiny, tmp_path / "model")
     corpus = write_jsonl(tmp_path / "c.jsonl", [{"text": golden(golden_dir, "mr_tiny_0.05")[0]["text"]}])
-    package.score_corpus([corpus], str(tmp_path / "s"), ScoreConfig(model=str(model), method="random"))
+    manifest = score_corpus([corpus], str(tmp_path / "s"), ScoreConfig(model=str(model), method="random"))
     shutil.rmtree(model)
+    assert export(tmp_path / "s", tmp_path / "o", "jsonl")["sequences"] == 1
+    del manifest["tokenizer"]["vocab_size"]
+    (tmp_path / "s" / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match="tokenizer is not here"):
-        export(tmp_path / "s", tmp_path / "o", "jsonl")
+        export(tmp_path / "s", tmp_path / "p", "jsonl")

@@ -56,14 +56,14 @@ ALLOWED = {
     "shards": {"durable", "errors", "journal", "records", "schema"},
     "dataset": {"errors", "schema"},
     # shards to training sequences
-    "corruption": set(),
+    "corruption": {"errors"},
     "sequences": {"errors"},
     "corpus": {"dataset", "errors", "schema", "sequences"},
-    "stream": {"corpus", "errors", "sequences"},
+    "stream": {"corpus", "corruption", "errors", "models", "sequences"},
     "torch_stream": {"sequences", "stream"},
     "collator": {"corruption", "errors", "models", "sequences"},
     "remap": {"dataset", "errors", "formats", "read"},
-    "export": {"config_tools", "corruption", "durable", "errors", "models", "sequences", "stream"},
+    "export": {"config_tools", "corruption", "durable", "errors", "sequences", "stream"},
     # what puts stages together
     "control": {"config", "dataset", "decide", "errors", "records", "schema", "sequences"},
     "loading": {"config", "decide", "engine", "errors", "masker", "models", "template"},
@@ -86,7 +86,8 @@ ALLOWED = {
     "cli": {"", "api", "cli_options", "config", "config_masker", "config_pretrain", "config_tools", "dataset", "errors",
             "export", "meter", "pipeline", "run", "shards", "show", "train"},
     "__main__": {"cli"},
-    "__init__": {"api", "collator", "config", "dataset", "errors", "pipeline", "remap", "stream", "torch_stream"},
+    "__init__": {"api", "collator", "config", "corruption", "dataset", "errors", "pipeline", "remap", "stream",
+                 "torch_stream"},
 }  # fmt: skip
 """Module -> the modules of fastmask it may import; "" is the package itself, for the version."""
 

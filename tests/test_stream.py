@@ -18,7 +18,7 @@ import fastmask
 from fastmask.corpus import Corpus
 from fastmask.dataset import open_shards
 from fastmask.errors import FastmaskError, OutputError
-from fastmask.schema import shard_name
+from fastmask.schema import MANIFEST, shard_name
 from fastmask.sequences import Frame, examples_of
 
 
@@ -204,6 +204,22 @@ def test_tokenizers_must_be_one(out, tmp_path):
         stream(none)
 
 
+def test_ordinary_ids_are_the_tokenizers_own(out, tmp_path, mr_tiny):
+    """All ids but the special ones, as the manifest says; older manifests do not, and the tokenizer is asked."""
+    assert stream(out).ordinary.tolist() == [*range(9000), 9005, 9006, 9008, 9009]
+    (tmp_path / "c.txt").write_text("Great coffee, terrible parking.")
+    manifest = fastmask.score_corpus([str(tmp_path / "c.txt")], str(tmp_path / "new"),
+                                     fastmask.ScoreConfig(model=mr_tiny, method="random"))  # fmt: skip
+    record = manifest["tokenizer"]
+    assert record["vocab_size"] == 8192
+    assert record["all_special_ids"] == sorted(i for i in record["special_ids"].values() if i is not None)
+    new = stream(str(tmp_path / "new")).ordinary
+    assert sorted([*new, *record["all_special_ids"]]) == list(range(8192))
+    del record["vocab_size"], record["all_special_ids"]
+    (tmp_path / "new" / MANIFEST).write_text(json.dumps(manifest))
+    assert np.array_equal(stream(str(tmp_path / "new")).ordinary, new)
+
+
 def test_nothing_to_train_on(tmp_path):
     for name, counts, options in [("none", [], {}), ("empty", [0, 0], {}), ("blank", [4], {"mean_tokens": 0})]:
         data = stream(write_corpus(tmp_path / name, counts, **options))
@@ -242,4 +258,4 @@ def test_the_readme_trainer(tmp_path, out, monkeypatch):
     assert names["targets"].tolist() == example.input_ids[example.at].tolist()
     unmasked = np.setdiff1d(np.arange(len(example)), example.at)
     assert np.array_equal(names["inputs"][unmasked], example.input_ids[unmasked])
-    assert np.isin(names["inputs"][example.at], [*names["ordinary"], SPECIAL["mask"]]).all()
+    assert np.isin(names["inputs"][example.at], [*names["stream"].ordinary, SPECIAL["mask"]]).all()

@@ -14,7 +14,7 @@ from ..ahead import run_ahead
 from ..config_pretrain import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
-from ..models import EMBEDDED, ModelFiles, load_tokenizer, quiet_transformers, resolve_model
+from ..models import EMBEDDED, ModelFiles, load_tokenizer, quiet_transformers, resolve_model, vocabulary
 from ..stream import TrainingStream
 from .loop import Diverged, linear_schedule, make_optimizer, seed_everything, train
 from .mlm_batches import AHEAD, Batch, Builder, Part, batches_of, held_out_parts
@@ -114,7 +114,7 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     stream = _open(config.shards, config.seed, join, files, ranks)
     held_out = _open(config.eval, config.seed, join, files, ranks) if config.eval else None
     dtype = product_dtype(config.precision, ranks.device)
-    ordinary = ordinary_ids(len(tokenizer), tokenizer.all_special_ids)
+    ordinary = ordinary_ids(*vocabulary(tokenizer))
     builder = Builder(config.seed, _mask_id(stream, files), ordinary, config.part_tokens, ranks.device)
     steps = _steps(config, stream, ranks)
     say(f"{len(stream):,} sequences with masks; {steps:,} steps, {ranks.world} x {ranks.device}, "
