@@ -15,7 +15,7 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from fastmask_kernels import launch
+from fastmask_kernels import processor
 
 from .blocks import BLOCK_TOKENS, SentenceBlock, make_blocks, make_pools
 from .config import ScoreConfig
@@ -97,7 +97,12 @@ class Backend:
         """The precision of a cascade's first level."""
         if self.has_pools:
             return "float16"
-        return "bfloat16" if launch.has_bfloat16() else "float32"
+        return "bfloat16" if processor.has_fast_bfloat16() else "float32"
+
+    @property
+    def remark(self) -> str | None:
+        """A line for the user where the precision that was asked for is a slow one here."""
+        return processor.remark(self.config.precision, self.device)
 
     @property
     def threads(self) -> int:

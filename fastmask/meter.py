@@ -25,6 +25,9 @@ class NoMeter:
     def advance(self, first_row: int, share: float, tokens: int) -> None:
         """A share of the shard from that row is done, with so many tokens through the encoder; from any thread."""
 
+    def note(self, line: str) -> None:
+        """Something that the user should know, in one line."""
+
     def nothing_to_do(self, out: str) -> None:
         """The run was finished before."""
 
@@ -112,6 +115,10 @@ class Meter(NoMeter):
             return line
         left = (self._total - self._rows) * (now - self._began) / fresh
         return f"{line}, {max(left, 0):,.0f} s left"
+
+    def note(self, line: str) -> None:
+        """See ``NoMeter.note``."""
+        self.say(line)
 
     def nothing_to_do(self, out: str) -> None:
         """See ``NoMeter.nothing_to_do``."""

@@ -188,7 +188,14 @@ def _identity(scorer: Scorer, inputs: list[dict]) -> dict:
 def _environment(scorer: Scorer) -> dict:
     """What the result was made with: back end, processor, versions of the libraries that matter."""
     versions = {name: _version(name) for name in _LIBRARIES}
-    return {**scorer.environment(), "cpu": _processor(), "python": platform.python_version(), **versions}
+    cpu = {"cpu": _processor()} | ({} if scorer.control else {"cpu_capability": _capability()})
+    return {**scorer.environment(), **cpu, "python": platform.python_version(), **versions}
+
+
+def _capability() -> str:
+    from fastmask_kernels import processor
+
+    return processor.capability()
 
 
 def _version(name: str) -> str | None:

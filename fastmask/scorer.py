@@ -40,7 +40,10 @@ class Scorer:
     def _engine(self, is_aspect: bool):
         if len(self.config.devices) > 1:
             return Fleet(self.config, self.files, is_aspect, self.meter)
-        return load_engine(self.config, self.files, self.tokenizer, is_aspect, self._advance)
+        engine = load_engine(self.config, self.files, self.tokenizer, is_aspect, self._advance)
+        if engine.backend.remark:
+            self.meter.note(engine.backend.remark)
+        return engine
 
     def _advance(self, share: float, tokens: int) -> None:
         self.meter.advance(self._first_row, share, tokens)

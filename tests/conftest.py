@@ -3,12 +3,17 @@
 import os
 from pathlib import Path
 
+from capability import ENVIRONMENT
+
 # Only the tests of the device path know a GPU, and only when they are asked to: the others expect the processor.
 if os.environ.get("FASTMASK_TEST_DEVICE") != "cuda":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# FASTMASK_TEST_CAPABILITY=avx2 or none runs every test, and the processes that they start, as on such a processor.
+if os.environ.get("FASTMASK_TEST_CAPABILITY"):
+    os.environ |= ENVIRONMENT[os.environ["FASTMASK_TEST_CAPABILITY"]]
 
 import pytest
 

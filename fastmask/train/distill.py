@@ -52,9 +52,10 @@ class Teacher:
 def load_teacher(name: str, device: str) -> Teacher:
     """Raises ModelError when it cannot be loaded. bfloat16 where that is fast: soft labels need no more."""
     import torch
+    from fastmask_kernels import processor
 
     files = resolve_model(name)
-    fast = device == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    fast = device == "cuda" or processor.has_fast_bfloat16()
     model = load_classifier(files, torch.bfloat16 if fast else torch.float32)
     return Teacher(files, enable_packing(model).to(device), load_tokenizer(files), device)
 

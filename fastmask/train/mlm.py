@@ -99,6 +99,8 @@ class Plan:
 
 
 def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
+    from fastmask_kernels import processor
+
     from .mlm_model import load_masked_lm, product_dtype
 
     seed_everything(config.seed)
@@ -115,6 +117,8 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     held_out = _open(config.eval, config.seed, join, files, ranks) if config.eval else None
     dtype = product_dtype(config.precision, ranks.device)
     ordinary = ordinary_ids(*vocabulary(tokenizer))
+    if remark := processor.remark(config.precision, ranks.device):
+        say(remark)
     builder = Builder(config.seed, _mask_id(stream, files), ordinary, config.part_tokens, ranks.device)
     steps = _steps(config, stream, ranks)
     say(f"{len(stream):,} sequences with masks; {steps:,} steps, {ranks.world} x {ranks.device}, "

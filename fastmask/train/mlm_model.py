@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from fastmask_kernels import processor
 
 from ..errors import ModelError
 from ..models import ModelFiles, load_pretrained
@@ -83,5 +84,5 @@ def product_dtype(precision: str, device: str) -> torch.dtype:
     if device.startswith("cuda"):
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        fast = processor.has_fast_bfloat16()
     return torch.bfloat16 if fast else torch.float32

@@ -1,4 +1,4 @@
-"""The encoder's element-wise stages and attention on the CPU, one core a call and without the GIL.
+"""The encoder's element-wise stages and attention on any processor, one core a call and without the GIL.
 
 Activations are packed rows ``[T, H]`` of float32, or of bfloat16 as uint16 bits; arithmetic is float32. H and the head
 size are multiples of 16. Callers run one batch per core, so nothing here is parallel inside.

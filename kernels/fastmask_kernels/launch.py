@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from . import cpu, reference
+from . import cpu, processor, reference
 from .layouts import Sequences
 from .simd import LANES
 
@@ -61,7 +61,8 @@ class CpuOps:
     """numba kernels around matrix products: float32 and bfloat16 on the CPU.
 
     The products are oneDNN's with weights packed once and the activation fused, where torch was built with it, and
-    plain torch ones elsewhere (Apple's processors, for one).
+    plain torch ones elsewhere (Apple's processors, for one). Where oneDNN packs no bfloat16 weights, they are widened
+    to float32, and so are the inputs: the same products and sums, rounded to bfloat16 in the end, at float32's speed.
     """
 
     # oneDNN's name of an activation, and its variant.
@@ -71,8 +72,10 @@ class CpuOps:
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
-        self.packed = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        self.name = "numba+onednn" if self.packed else "numba+torch"
+        self.product_dtype = dtype if processor.can_pack(dtype) else torch.float32
+        self.packed = processor.can_pack(self.product_dtype)
+        widened = "-float32" if self.product_dtype != dtype else ""
+        self.name = f"numba+onednn{widened}" if self.packed else "numba+torch"
 
     def embed(self, input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps):
         """See ``reference.embed``; ids int32 [T]."""
@@ -113,9 +116,14 @@ class CpuOps:
         if not self.packed:
             return TorchOps(self.dtype).linear(layer, activation)
         kind, algorithm = self._FUSED[activation]
-        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(self.dtype).contiguous())
-        bias = layer.bias.detach().to(self.dtype)
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, kind, [], algorithm)
+        weight, bias = (p.detach().to(self.dtype).to(self.product_dtype) for p in (layer.weight, layer.bias))
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+
+        def product(x):
+            wide = x.to(self.product_dtype)
+            return torch.ops.mkldnn._linear_pointwise(wide, packed, bias, kind, [], algorithm).to(self.dtype)
+
+        return product
 
 
 def cpu_ops(dtype: torch.dtype, hidden: int, head_dim: int, kernels: str = "auto"):
@@ -140,8 +148,3 @@ def device_ops(dtype: torch.dtype, hidden: int, head_dim: int, classes: int, ker
     if misfit and kernels == "triton":
         raise ValueError(f"no Triton kernel for {misfit}")
     return TorchOps(dtype) if misfit else triton_ops.TritonOps(dtype)
-
-
-def has_bfloat16() -> bool:
-    """Whether bfloat16 products are faster than float32 on this processor (AVX512-BF16 or AMX on x86)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -120,10 +120,13 @@ def _call_vector(builder, name, args):
 
 @intrinsic
 def fma(typingctx, a, b, c):
-    """``a * b + c`` with one rounding."""
+    """``a * b + c``, with one rounding where the processor has such an instruction.
+
+    Without one, LLVM's "fma" would be sixteen calls of a C function that computes it bit by bit.
+    """
 
     def codegen(context, builder, signature, args):
-        return _call_vector(builder, "fma", args)
+        return _call_vector(builder, "fmuladd", args)
 
     return f32x16(f32x16, f32x16, f32x16), codegen
 
@@ -183,13 +186,13 @@ def exp(typingctx, x):
             return ir.Constant(_VF32, [value] * LANES)
 
         x = _call_vector(builder, "maxnum", [args[0], scalar(-87.0)])
-        k = _call_vector(builder, "floor", [_call_vector(builder, "fma", [x, scalar(1.44269504), scalar(0.5)])])
-        r = _call_vector(builder, "fma", [k, scalar(-0.693359375), x])
-        r = _call_vector(builder, "fma", [k, scalar(2.12194440e-4), r])
+        k = _call_vector(builder, "floor", [_call_vector(builder, "fmuladd", [x, scalar(1.44269504), scalar(0.5)])])
+        r = _call_vector(builder, "fmuladd", [k, scalar(-0.693359375), x])
+        r = _call_vector(builder, "fmuladd", [k, scalar(2.12194440e-4), r])
         p = scalar(1.9875691500e-4)
         for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-            p = _call_vector(builder, "fma", [p, r, scalar(c)])
-        p = _call_vector(builder, "fma", [builder.fmul(p, r), r, builder.fadd(r, scalar(1.0))])
+            p = _call_vector(builder, "fmuladd", [p, r, scalar(c)])
+        p = _call_vector(builder, "fmuladd", [builder.fmul(p, r), r, builder.fadd(r, scalar(1.0))])
         power = builder.shl(builder.add(builder.fptosi(k, _VI32), _constant(127)), _constant(23))
         return builder.fmul(p, builder.bitcast(power, _VF32))
 
