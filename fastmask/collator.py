@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .corruption import corrupt, ordinary_ids
+from .corruption import corrupt, ordinary_ids, whole_numbers
 from .errors import FastmaskError, ModelError
 from .models import special_ids, vocabulary
 from .sequences import Example, Frame, Sentences, check_room, examples_of
@@ -26,9 +26,10 @@ class SelectiveMaskCollator:
 
     A batch is made of any of
 
-    - rows of shards as dictionaries: from ``open_shards(out)``, from ``datasets.load_dataset("parquet", ...)`` or from
-      ``remap_masks``. Each is a sequence of its own, cut on the right at ``max_length``, unless ``pack``. Give
-      ``TrainingArguments`` ``remove_unused_columns=False``, or the trainer takes the masks away;
+    - rows of shards as dictionaries: from ``open_shards(out)``, from ``datasets.load_dataset("parquet", ...)`` in any
+      format or from ``remap_masks``; or such rows as columns, which is what a slice of ``datasets`` or pandas rows is.
+      Each is a sequence of its own, cut on the right at ``max_length``, unless ``pack``. Give ``TrainingArguments``
+      ``remove_unused_columns=False``, or the trainer takes the masks away;
     - ``Example``s, already joined or packed, or ``(epoch, Example)`` pairs as a ``TorchStream`` gives them.
 
     What a masked token becomes depends on (seed, epoch, row, sentence, position) alone. Pairs bring their epoch with
@@ -45,8 +46,8 @@ class SelectiveMaskCollator:
 
     Raises:
         ModelError: the tokenizer has no mask, padding, or framing token.
-        FastmaskError: ``max_length`` is too small; when called: a row lacks a column or has ids that the tokenizer does
-            not know, or no token of a batch is masked, so that its loss would be NaN.
+        FastmaskError: ``max_length`` is too small; when called: a row lacks a column, has ids that the tokenizer does
+            not know or masks outside, or no token of a batch is masked, so that its loss would be NaN.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class SelectiveMaskCollator:
         self.epoch = epoch
 
     def __call__(
-        self, features: Sequence[Mapping] | Sequence[Example] | Sequence[tuple[int, Example]]
+        self, features: Sequence[Mapping] | Sequence[Example] | Sequence[tuple[int, Example]] | Mapping
     ) -> dict[str, torch.Tensor]:
         """``input_ids``, ``attention_mask``, ``labels`` and, unless turned off, ``token_type_ids``.
 
@@ -85,7 +86,7 @@ class SelectiveMaskCollator:
 
         pairs = list(self._pairs(features))
         if not any(len(example.at) for _, example in pairs):
-            raise FastmaskError(f"a batch of {len(features)} has no masked token; leave rows without masks out")
+            raise FastmaskError("no token of a batch is masked; leave rows without masks out")
         shape = len(pairs), max(len(example) for _, example in pairs)
         input_ids = np.full(shape, self._pad_id, np.int64)
         attention_mask, labels = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
@@ -107,10 +108,11 @@ class SelectiveMaskCollator:
             seed=self.seed, epoch=epoch, mask_id=self._mask_id, ordinary=self._ordinary,
         )  # fmt: skip
 
-    def _pairs(self, features: Sequence) -> Iterator[tuple[int, Example]]:
-        rows = [feature for feature in features if isinstance(feature, Mapping)]
+    def _pairs(self, features: Sequence | Mapping) -> Iterator[tuple[int, Example]]:
+        features = _as_rows(features) if _has_keys(features) else features
+        rows = [feature for feature in features if _has_keys(feature)]
         if not rows:
-            yield from ((self.epoch, item) if isinstance(item, Example) else item for item in features)
+            yield from (self._pair(item) for item in features)
             return
         if len(rows) < len(features):
             raise FastmaskError("a batch mixes rows of shards with sequences")
@@ -118,22 +120,59 @@ class SelectiveMaskCollator:
             joined = examples_of(_sentences(group), max_length=self.max_length, frame=self._frame, pack=self.pack)
             yield from ((self.epoch, joined[k]) for k in range(len(joined)))
 
+    def _pair(self, item) -> tuple[int, Example]:
+        epoch, example = item if isinstance(item, tuple) and len(item) == 2 else (self.epoch, item)
+        if not isinstance(example, Example):
+            raise FastmaskError(
+                f"a batch holds rows of shards as dictionaries, or sequences of a stream, not a {_kind(item)}"
+            )
+        return epoch, example
+
+
+def _has_keys(value) -> bool:
+    """Whether a value is a dictionary or, as pandas' rows and tables, may be read as one."""
+    return hasattr(value, "keys")
+
+
+def _kind(value) -> str:
+    return type(value).__name__
+
+
+def _as_rows(columns: Mapping) -> list[dict]:
+    """Turn rows that come as columns into dictionaries."""
+    _check_fields(columns)
+    if any(not hasattr(columns[name], "__len__") for name in ROW_FIELDS):
+        raise FastmaskError(
+            "a batch is a list of rows, or a dictionary of columns; this is one row: put it into a list"
+        )
+    lists = [list(columns[name]) for name in ROW_FIELDS]
+    if len({len(values) for values in lists}) > 1:
+        lengths = ", ".join(f"{len(values)} {name}" for name, values in zip(ROW_FIELDS, lists, strict=True))
+        raise FastmaskError(f"the columns of a batch have different lengths: {lengths}")
+    return [dict(zip(ROW_FIELDS, values, strict=True)) for values in zip(*lists, strict=True)]
+
+
+def _check_fields(row: Mapping) -> None:
+    for field in ROW_FIELDS:
+        if field not in row:
+            hint = "is this a row of shards, and TrainingArguments(remove_unused_columns=False) set?"
+            raise FastmaskError(f'a row has no "{field}": {hint}')
+
 
 def _sentences(rows: Sequence[Mapping]) -> Sentences:
     for row in rows:
-        for field in ROW_FIELDS:
-            if field not in row:
-                hint = "is this a row of shards, and TrainingArguments(remove_unused_columns=False) set?"
-                raise FastmaskError(f'a row has no "{field}": {hint}')
-    input_ids, mask_index = ([np.asarray(row[name], np.int32) for row in rows] for name in ("input_ids", "mask_index"))
+        _check_fields(row)
+    numbers = whole_numbers("row", [int(row["row"]) for row in rows], np.int64)
+    sentence = whole_numbers("sentence", [int(row["sentence"]) for row in rows], np.int32)
+    input_ids, mask_index = (
+        [whole_numbers(f"row {row['row']}: {name}", row[name], np.int32) for row in rows]
+        for name in ("input_ids", "mask_index")
+    )
+    for number, ids, masks in zip(numbers, input_ids, mask_index, strict=True):
+        if (np.diff(masks) <= 0).any() or (masks >= len(ids)).any():
+            raise FastmaskError(f"row {number}: mask_index is not ascending or leaves its {len(ids)} tokens")
     offsets, mask_offsets = (
-        np.concatenate([[0], np.cumsum([len(values) for values in lists])]) for lists in (input_ids, mask_index)
+        np.concatenate([[0], np.cumsum([len(values) for values in lists])]).astype(np.int64)
+        for lists in (input_ids, mask_index)
     )
-    return Sentences(
-        np.array([row["row"] for row in rows], np.int64),
-        np.array([row["sentence"] for row in rows], np.int32),
-        offsets.astype(np.int64),
-        np.concatenate(input_ids),
-        mask_offsets.astype(np.int64),
-        np.concatenate(mask_index),
-    )
+    return Sentences(numbers, sentence, offsets, np.concatenate(input_ids), mask_offsets, np.concatenate(mask_index))

@@ -64,8 +64,10 @@ class ShardSet:
         for batch in self.batches():
             yield from batch.to_pylist()
 
-    def __getitem__(self, index: int) -> dict:
-        """Row ``index``, 0 to len - 1, or from the end; IndexError outside."""
+    def __getitem__(self, index: int | slice) -> dict | list[dict]:
+        """Row ``index``, 0 to len - 1, or from the end, IndexError outside; or a list of the rows of a slice."""
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)

@@ -73,6 +73,29 @@ def test_rows_by_hand(tokenizer):
     assert list(without) == ["input_ids", "attention_mask", "labels"]
 
 
+def same(left: dict, right: dict) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(tensor, right[name]) for name, tensor in left.items())
+
+
+def test_rows_as_other_libraries_give_them(shards, tokenizer, tmp_path):
+    """Rows, and slices of eight, which are a dictionary of lists in ``datasets`` and a table in pandas."""
+    import datasets
+
+    collator, opened = SelectiveMaskCollator(tokenizer), open_shards(shards)
+    expected = collator([opened[k] for k in range(8)])
+    assert same(collator(opened[:8]), expected)
+    assert same(collator(opened.to_table().slice(0, 8).to_pydict()), expected)
+    plain = datasets.load_dataset("parquet", data_files=f"{shards}/*.parquet", split="train", cache_dir=str(tmp_path))
+    for form in (None, "torch", "numpy", "pandas"):
+        rows = plain.with_format(form)
+        assert same(collator(rows[:8]), expected), form
+        if form != "pandas":
+            assert same(collator([rows[k] for k in range(8)]), expected), form
+    frame = opened.to_table().to_pandas()
+    assert same(collator(frame[:8]), expected)
+    assert same(collator([frame.iloc[k] for k in range(8)]), expected)
+
+
 def test_long_rows_are_cut_and_empty_ones_left_out(tokenizer):
     batch = SelectiveMaskCollator(tokenizer, max_length=5)([row(0, [], []), row(1, [50, 51, 52, 53], [1, 3])])
     assert batch["input_ids"].shape == (1, 5) and batch["labels"].tolist() == [[-100, -100, 51, -100, -100]]
@@ -153,8 +176,17 @@ def test_packing_changes_no_target(shards, tokenizer):
     ("rows", "said"),
     [
         ([{"input_ids": [5]}], r'a row has no "row": .*remove_unused_columns=False'),
-        ([row(0, [50], []), row(1, [51], [])], "a batch of 2 has no masked token"),
+        ([row(0, [50], []), row(1, [51], [])], "no token of a batch is masked"),
         ([row(3, [9000], [0])], "id 9000 in row 3: the tokenizer has 8192 ids"),
+        ([row(3, [50], [1])], "row 3: mask_index is not ascending or leaves its 1 tokens"),
+        ([row(3, [50, 51], [1, 0])], "row 3: mask_index is not ascending"),
+        ([row(3, [50, 51.5], [1])], "row 3: input_ids: one row of whole numbers, not float64"),
+        ([row(3, [50, -1], [1])], "row 3: input_ids: -1 to 50"),
+        (row(3, [50], [0]), "this is one row: put it into a list"),
+        ({"row": [3], "sentence": [0], "input_ids": [[50]]}, 'a row has no "mask_index"'),
+        ({"row": [3, 4], "sentence": [0], "input_ids": [[50]], "mask_index": [[0]]}, "different lengths: 2 row, 1 sen"),
+        (["Great coffee"], "a batch holds rows of shards as dictionaries, or sequences of a stream, not a str"),
+        ([(0, 1, 2)], "not a tuple"),
     ],
 )
 def test_bad_rows(rows, said, tokenizer):
