@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from fastmask_kernels import launch
+from fastmask_kernels import launch, reference
 from fastmask_kernels.layouts import Sequences, Special, Texts
 
 from .certify import TIE, Limits
 from .errors import FastmaskError
 from .families import FamilyWeights
+from .family_rules import position_ids
 from .layers import DTYPES, Norm, TokenHead, blocks_of, make_head
-from .variants import Block, Variants, bounds_of
+from .variants import Block, Variants, bounds_of, pack_variants
 
 # A batch of these fills a large GPU; one of the other hardly costs more than an empty one.
 BATCH_TOKENS = 65536
@@ -46,8 +47,8 @@ def read(parts: list[torch.Tensor]) -> np.ndarray:
 class DeviceBlock:
     """A block's tokens on a device, sent once."""
 
-    def __init__(self, block: Block, device: torch.device):
-        self.block, self.device = block, device
+    def __init__(self, block: Block, device: torch.device, first_position: int):
+        self.block, self.device, self.first_position = block, device, first_position
         t = block.template
         small = (array.astype(np.int32) for array in (block.offsets, block.context_offsets))
         special = np.concatenate([t.prefix, t.middle, t.suffix]).astype(np.int32)
@@ -55,6 +56,8 @@ class DeviceBlock:
             device, *small, block.input_ids, block.context_ids, special
         )
         self.special = Special(ids, len(t.prefix), len(t.middle), len(t.suffix), int(t.content_type))
+        tokens = special, block.input_ids, block.context_ids
+        self.has_padding = first_position > 0 and any((one == first_position - 1).any() for one in tokens)
 
     def batch(self, variants: Variants, tiles) -> DeviceBatch:
         """Variants int32 [V, 5] on the device, with greedy's buffers as they are now.
@@ -68,7 +71,14 @@ class DeviceBlock:
         table, bounds, rows, plan, kept = send(self.device, *arrays)
         texts = Texts(self.offsets, self.input_ids, self.context_offsets, self.context_ids, kept)
         sequences = Sequences(bounds, int(variants.lengths.max()), rows, plan)
-        return DeviceBatch(table, texts, self.special, sequences)
+        return DeviceBatch(table, texts, self.special, sequences, self._positions(variants))
+
+    def _positions(self, variants: Variants) -> torch.Tensor | None:
+        """int32 [T] where padding ids in the text have to be skipped."""
+        if not self.has_padding:
+            return None
+        packed = pack_variants(self.block, variants)
+        return send(self.device, position_ids(packed.input_ids, packed.cu_seqlens, self.first_position))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +88,14 @@ class DeviceBatch:
     Attributes:
         table: int32 [V, 5], see ``Variants``; texts, special: what its rows refer to.
         sequences: where each variant lies in the packed batch.
+        positions: int32 [T], position ids; None where they count up from the first in each variant.
     """
 
     table: torch.Tensor
     texts: Texts
     special: Special
     sequences: Sequences
+    positions: torch.Tensor | None
 
 
 class DeviceEncoder:
@@ -149,18 +161,12 @@ class DeviceEncoder:
     def _rows(self, batch: DeviceBatch) -> torch.Tensor:
         """The last block's first rows [V, H], or all rows [T, H] of a token classifier."""
         norm, sequences = self.embedding_norm, batch.sequences
-        x = self.ops.embed_variants(
-            batch.table,
-            sequences.cu_seqlens,
-            sequences.row_sequence,
-            batch.texts,
-            batch.special,
-            self.tables,
-            self.position_offset,
-            norm.weight,
-            norm.bias,
-            norm.eps,
-        )
+        where = batch.table, sequences.cu_seqlens, sequences.row_sequence, batch.texts, batch.special, self.tables
+        normed = norm.weight, norm.bias, norm.eps
+        if batch.positions is None:
+            x = self.ops.embed_variants(*where, self.position_offset, *normed)
+        else:  # rare enough to do without a kernel
+            x = reference.embed_variants(*where, batch.positions, *normed, self.ops.dtype)
         x = x if self.projection is None else self.projection(x)
         for block in self.blocks:
             x = block(x, sequences)

@@ -51,5 +51,5 @@ class DeviceAsker(Asker):
 
     def _block(self, encoder) -> DeviceBlock:
         if self._sent is None:
-            self._sent = DeviceBlock(self.block, encoder.device)
+            self._sent = DeviceBlock(self.block, encoder.device, encoder.position_offset)
         return self._sent

@@ -19,6 +19,7 @@ from torch import nn
 
 from .errors import FastmaskError
 from .families import FamilyWeights, family_weights
+from .family_rules import position_ids
 from .layers import DTYPES, FullBlock, Norm, TokenHead, blocks_of, make_head
 from .memo import Memo
 from .records import PackedBatch
@@ -167,10 +168,9 @@ class PackedEncoder:
 
     def _triples(self, batch: PackedBatch) -> np.ndarray:
         """int32 [3, T]: token, position and type ids, which are all that a row depends on before attention."""
-        lengths = np.diff(batch.cu_seqlens)
-        positions = np.arange(len(batch.input_ids), dtype=np.int32) - np.repeat(batch.cu_seqlens[:-1], lengths)
+        positions = position_ids(batch.input_ids, batch.cu_seqlens, self.position_offset)
         types = np.minimum(batch.token_type_ids, self.tables[2].shape[0] - 1)
-        return np.stack([batch.input_ids, positions + np.int32(self.position_offset), types]).astype(np.int32)
+        return np.stack([batch.input_ids, positions, types]).astype(np.int32)
 
     def _first_rows(self, triples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embeddings [R, H] of int32 [3, R]; query, key and value rows [R, 3 * H] if the first block wants them."""
@@ -243,7 +243,7 @@ class GenericEncoder:
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         if self.typed:
             inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids[index].astype(np.int64)).to(self.device)
-        return self.model(**inputs).logits.double().cpu().numpy()
+        return self.model(**inputs, return_dict=True).logits.double().cpu().numpy()
 
 
 def build_encoder(model: nn.Module, precision: str, device: str = "cpu", kernels: str = "auto") -> Encoder:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+from .family_rules import ACTIVATIONS, activation_of, fast_path_fault, first_position
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class FamilyWeights:
 
     Attributes:
         word, position, token_type: float tables [*, E]; ``token_type`` is one zero row where the family has none.
-        position_offset: position id of the first token.
+        position_offset: position id of the first token; see ``family_rules.position_ids``.
         embedding_norm: layer norm after the sum of the three.
         projection: E -> H, or None where E = H.
         head: the dense layer before the classifier of a sequence, None in front of the classifier of every token.
@@ -92,18 +92,18 @@ def _distilbert_layer(layer) -> LayerWeights:
     )
 
 
-def _bert_like(model, base, head, head_activation, classifier, position_offset=0) -> FamilyWeights:
+def _bert_like(model, base, head, head_activation, classifier) -> FamilyWeights:
     embeddings, config = base.embeddings, model.config
     return FamilyWeights(
         word=embeddings.word_embeddings.weight,
         position=embeddings.position_embeddings.weight,
         token_type=embeddings.token_type_embeddings.weight,
-        position_offset=position_offset,
+        position_offset=first_position(config),
         embedding_norm=embeddings.LayerNorm,
         projection=getattr(base, "embeddings_project", None),
         layers=tuple(_bert_layer(layer) for layer in base.encoder.layer),
         heads=config.num_attention_heads,
-        activation=ACTIVATIONS[config.hidden_act],
+        activation=ACTIVATIONS[activation_of(config)],
         head=head,
         head_activation=head_activation,
         classifier=classifier,
@@ -115,8 +115,7 @@ def _bert(model) -> FamilyWeights:
 
 
 def _roberta(model) -> FamilyWeights:
-    offset = model.config.pad_token_id + 1
-    return _bert_like(model, model.roberta, *_head(model, "classifier.dense", "tanh", "classifier.out_proj"), offset)
+    return _bert_like(model, model.roberta, *_head(model, "classifier.dense", "tanh", "classifier.out_proj"))
 
 
 def _electra(model) -> FamilyWeights:
@@ -136,7 +135,7 @@ def _distilbert(model) -> FamilyWeights:
         projection=None,
         layers=tuple(_distilbert_layer(layer) for layer in base.transformer.layer),
         heads=config.n_heads,
-        activation=ACTIVATIONS[config.activation],
+        activation=ACTIVATIONS[activation_of(config)],
         head=head,
         head_activation=head_activation,
         classifier=classifier,
@@ -154,13 +153,6 @@ FAMILIES = {
 
 
 def family_weights(model: nn.Module) -> FamilyWeights | None:
-    """The common shape of a sequence or token classifier of transformers, or None where its family is not known here.
-
-    A known family with an activation that has no kernel, or relative positions, is None too.
-    """
-    config = model.config
-    activation = getattr(config, "activation", None) or getattr(config, "hidden_act", None)
-    absolute = getattr(config, "position_embedding_type", "absolute") in ("absolute", None)
-    if config.model_type not in FAMILIES or activation not in ACTIVATIONS or not absolute:
-        return None
-    return FAMILIES[config.model_type](model)
+    """The common shape of a sequence or token classifier of transformers, or None where the packed encoders do not do
+    all that its configuration asks for."""
+    return None if fast_path_fault(model.config) else FAMILIES[model.config.model_type](model)

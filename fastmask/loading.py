@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .config import ScoreConfig
 from .decide import stop_token_table, stop_words
 from .errors import ModelError
+from .family_rules import first_position
 from .models import ModelFiles, load_classifier, load_masker
 
 if TYPE_CHECKING:
@@ -56,5 +57,4 @@ def usable_positions(model_config) -> int | None:
     positions = getattr(model_config, "max_position_embeddings", None)
     if positions is None or positions <= 0:
         return None
-    offset = model_config.model_type in ("roberta", "xlm-roberta", "camembert")
-    return positions - (model_config.pad_token_id + 1 if offset else 0)
+    return positions - first_position(model_config)

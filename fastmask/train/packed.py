@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..family_rules import first_position, packing_fault
+
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
 
 ATTENTION = "fastmask_packed"
 PACKED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
@@ -124,9 +125,8 @@ def _attention_by_runs(query, key, value, scaling, dropout, runs) -> torch.Tenso
 
 def runs_packed(model: torch.nn.Module) -> bool:
     """Whether the model is of a family whose forward pass is known to be exact on packed input."""
-    config = model.config
-    chunked = getattr(config, "chunk_size_feed_forward", 0)
-    return config.model_type in PACKED_FAMILIES and not getattr(config, "is_decoder", False) and not chunked
+    chunked = getattr(model.config, "chunk_size_feed_forward", 0)
+    return model.config.model_type in PACKED_FAMILIES and not packing_fault(model.config) and not chunked
 
 
 def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
@@ -142,11 +142,6 @@ def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def first_position(config: PretrainedConfig) -> int:
-    """Position id of a sequence's first token: RoBERTa's padding index + 1, 0 elsewhere."""
-    return config.pad_token_id + 1 if config.model_type == "roberta" else 0
-
-
 def longest_input(model: torch.nn.Module) -> int:
     """The longest input that the model has positions for; unlimited when its config names no number."""
     rows = getattr(model.config, "max_position_embeddings", None)
@@ -155,11 +150,22 @@ def longest_input(model: torch.nn.Module) -> int:
 
 def hidden_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     """Last layer of a packed-family encoder (``model.base_model``) after ``enable_packing``: [T, hidden]."""
-    positions = batch.position_ids + first_position(encoder.config)
+    positions = _position_ids(batch, first_position(encoder.config))
     arguments = {"input_ids": batch.input_ids[None], "position_ids": positions[None]}
     if encoder.config.model_type != "distilbert":
         arguments["token_type_ids"] = batch.token_type_ids[None]
     return encoder(**arguments, packing=batch).last_hidden_state[0]
+
+
+def _position_ids(batch: PackedTensors, first: int) -> torch.Tensor:
+    """int64 [T]; the rule of ``family_rules.position_ids``, without waiting for the device."""
+    if first == 0:
+        return batch.position_ids
+    skipped = batch.input_ids == first - 1
+    before = skipped.cumsum(0)
+    start = batch.cu_seqlens[:-1].repeat_interleave(batch.cu_seqlens.diff(), output_size=len(skipped))
+    places = batch.position_ids - before + before[start] - skipped[start].long()
+    return (places + first).masked_fill(skipped, first - 1)
 
 
 def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:

@@ -81,12 +81,11 @@ def _activate(y, activation):
     return F.relu(y) if activation == "relu" else y
 
 
-def embed_variants(
-    variants, cu_seqlens, row_variant, texts, special, tables, position_offset, weight, bias, eps, dtype
-):
+def embed_variants(variants, cu_seqlens, row_variant, texts, special, tables, first_position, weight, bias, eps, dtype):
     """Layer norm of the embeddings of V packed variants: descriptors int [V, 5], row_variant int [T] -> [T, E].
 
     The descriptors, ``texts`` and ``special`` are those of ``embed_variants.embed_variants``; nothing synchronises.
+    ``first_position`` may be all position ids, int [T], instead.
     """
     row = row_variant.long()
     unit, buffered, following, removed, count = variants.long()[row].unbind(1)
@@ -104,7 +103,8 @@ def embed_variants(
     )
     ids = torch.where((in_content >= 0) & (in_content < count), _at(texts.input_ids, start + position), ids)
     types = (in_content >= 0).long() * min(special.content_type, len(tables[2]) - 1)
-    return embed(ids, place + position_offset, types, *tables, weight, bias, eps, dtype)
+    positions = first_position.long() if isinstance(first_position, torch.Tensor) else place + first_position
+    return embed(ids, positions, types, *tables, weight, bias, eps, dtype)
 
 
 def _at(values, index):

@@ -1,0 +1,75 @@
+"""What a model's configuration says of the answers: which path may run it, and how its positions count."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+
+FAST_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
+PADDING_FAMILIES = ("roberta", "xlm-roberta", "camembert")
+"""Fast families whose positions count from the padding id + 1, past padding ids that stand in the text."""
+ACTIVATIONS = MappingProxyType(
+    {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+)
+"""transformers' name of an activation -> that of its kernel."""
+_OFF = ("is_decoder", "add_cross_attention", "is_heterogeneous", "pruned_heads", "quantization_config")
+"""Fields that turn something on which neither the packed encoders nor packed training do."""
+
+
+def packing_fault(config) -> str | None:
+    """Return the field that keeps a fast family's own modules from packed rows; None where they give the same answers.
+
+    Args:
+        config: a transformers configuration.
+    """
+    if config.model_type not in FAST_FAMILIES:
+        return "model_type"
+    if on := next((name for name in _OFF if getattr(config, name, None)), None):
+        return on
+    if getattr(config, "position_embedding_type", None) not in ("absolute", None):
+        return "position_embedding_type"
+    padding = config.pad_token_id
+    unusable = config.model_type in PADDING_FAMILIES and (padding is None or padding < -1)
+    return "pad_token_id" if unusable else None
+
+
+def fast_path_fault(config) -> str | None:
+    """Return the field that keeps a model off the packed encoders; None where they do exactly what its family does."""
+    fault = packing_fault(config)
+    if fault:
+        return fault
+    if activation_of(config) not in ACTIVATIONS:
+        return "activation" if config.model_type == "distilbert" else "hidden_act"
+    if config.hidden_size % config.num_attention_heads:
+        return "num_attention_heads"
+    return "num_hidden_layers" if config.num_hidden_layers < 1 else None
+
+
+def activation_of(config) -> str:
+    """Return transformers' name of the activation between the feed-forward layers of a fast family."""
+    return config.activation if config.model_type == "distilbert" else config.hidden_act
+
+
+def first_position(config) -> int:
+    """Return the position id of a fast family's first token."""
+    return config.pad_token_id + 1 if config.model_type in PADDING_FAMILIES else 0
+
+
+def position_ids(ids: np.ndarray, cu_seqlens: np.ndarray, first: int) -> np.ndarray:
+    """Return the position ids int32 [T] of packed sequences, counted from ``first`` in each.
+
+    Where ``first`` is not 0 the id before it is padding: it is not counted, and has its own id for a position.
+
+    Args:
+        ids: int32 [T].
+        cu_seqlens: int32 [B + 1].
+    """
+    starts, lengths = cu_seqlens[:-1], np.diff(cu_seqlens)
+    skipped = ids == first - 1
+    if first == 0 or not skipped.any():
+        places = np.arange(len(ids), dtype=np.int32) - np.repeat(starts, lengths)
+        return (places + first).astype(np.int32)
+    counted = np.concatenate([[0], np.cumsum(~skipped)])
+    places = counted[1:] - np.repeat(counted[starts], lengths)
+    return np.where(skipped, first - 1, places + first - 1).astype(np.int32)
