@@ -16,6 +16,7 @@ _HOMES = {
     "corrupt": "corruption",
     "SelectiveMaskCollator": "collator",
     "remap_masks": "remap",
+    "remap_shards": "remapped",
     "ScoreConfig": "config",
     "FastmaskError": "errors",
 }

@@ -26,7 +26,7 @@ from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig, ExportConfig
 from .errors import FastmaskError
 
-RESUMABLE = ("score", "pretrain", "run")
+RESUMABLE = ("score", "remap", "pretrain", "run")
 
 
 def _console(stderr: bool = False):
@@ -205,6 +205,26 @@ def pretrain(shards, out, quiet, **options):
     from .train.mlm import pretrain as run
 
     run(PretrainConfig(shards=shards, out=out, **options), *((lambda line: None, None) if quiet else (_say, _live())))
+
+
+@command
+@click.argument("shards")
+@click.option("--tokenizer", required=True, help="Model whose tokenizer it is: a directory or a hub id.")
+@click.option("-o", "--out", required=True, help="Directory of the new shards.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it was made from something else.")
+@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+def remap(shards, tokenizer, out, overwrite, quiet):
+    """Write the masks of SHARDS in the tokens of another model, to pre-train that one.
+
+    The texts are read again; every token that shares a character with a masked one is masked. A run that was stopped
+    goes on when the same command is given again.
+    """
+    from .remapped import remap_shards
+    from .show import totals_line
+
+    manifest = remap_shards(shards, tokenizer, out, overwrite)
+    if not quiet:
+        _say(totals_line(out, manifest))
 
 
 @command

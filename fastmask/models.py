@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -239,6 +240,12 @@ def recorded_tokenizer(recorded: dict) -> PreTrainedTokenizerBase:
     if files.tokenizer_sha256 != recorded["vocabulary_sha256"]:
         raise ModelError(f"{recorded['name']}: its tokenizer is not the one that these shards were made with")
     return load_tokenizer(files)
+
+
+def remap_command(shards: str, model: str) -> str:
+    """Return the command that turns shards into those of a model with another tokenizer."""
+    out = f"{Path(shards).resolve().name}-{Path(model).resolve().name}"
+    return shlex.join(["fastmask", "remap", shards, "--tokenizer", model, "-o", out])
 
 
 def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:

@@ -155,6 +155,8 @@ def repair(out: str, meter=None) -> list[str]:
     if not damaged:
         return []
     manifest = read_manifest(out)
+    if "remapped" in manifest:
+        raise OutputError(f"{out}: was made by fastmask remap; the same command makes it again with --overwrite")
     config, paths = ScoreConfig(**manifest["config"]), [one["name"] for one in manifest["inputs"]]
     if STDIN in paths:
         raise OutputError(f"{out}: was made from standard input, which is gone; score it again with --overwrite")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 DOCUMENTS = 512
 """Documents that are tokenised at a time."""
-COLUMNS = ["row", "sentence", "char_start", "char_end", "mask_index"]
+KEPT = ("row", "sentence", "label", "predicted", "prob")
+"""Columns that another tokenizer leaves as they are."""
 
 
 def remap_masks(
@@ -37,8 +38,9 @@ def remap_masks(
         texts: the documents, one for each row number from 0 on; None reads the shards' inputs again.
 
     Yields:
-        One dictionary per sentence, as ``SelectiveMaskCollator`` takes it: ``row``, ``sentence``; ``input_ids``,
-        ``char_start``, ``char_end`` int32 [n]; ``mask_index`` int32 [m] ascending.
+        One dictionary per sentence with the shards' columns, as ``SelectiveMaskCollator`` takes it: ``input_ids``,
+        ``char_start``, ``char_end`` int32 [n]; ``mask_index`` int32 [m] ascending; ``importance`` float32 [n] or None:
+        that of the first token that shares a character, of the first masked one if there is any, NaN without one.
 
     Raises:
         ModelError: the tokenizer gives no character positions.
@@ -49,8 +51,33 @@ def remap_masks(
     if not tokenizer.is_fast:
         raise ModelError(f"{tokenizer.name_or_path}: is not a fast tokenizer, so it gives no character positions")
     opened = shards if isinstance(shards, ShardSet) else open_shards(shards)
-    documents = _texts_again(opened.manifest) if texts is None else enumerate(texts)
-    return _remapped(_with_text(_by_document(opened), documents), tokenizer)
+    documents = texts_again(opened.manifest) if texts is None else enumerate(texts)
+    rows = (row for batch in opened.batches() for row in batch.to_pylist())
+    return remapped(rows, documents, tokenizer)
+
+
+def remapped(
+    rows: Iterable[dict], texts: Iterator[tuple[int, str]], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[dict]:
+    """Yield whole documents' rows in another tokenizer's tokens, as ``remap_masks`` does.
+
+    Args:
+        rows: dictionaries with all columns, a document's together.
+        texts: (row number, text), also of other documents, in the same order; what is not needed yet is left in it.
+    """
+    by_document = ((row, list(sentences)) for row, sentences in groupby(rows, key=lambda sentence: sentence["row"]))
+    documents = _with_text(by_document, texts)
+    while batch := list(islice(documents, DOCUMENTS)):
+        encoded = tokenizer(
+            [text for text, _ in batch],
+            add_special_tokens=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            verbose=False,  # documents longer than the model's inputs are as they should be
+        )
+        for (_, sentences), ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            yield from _one_document(sentences, np.array(ids, np.int32), np.array(spans, np.int32).reshape(-1, 2))
 
 
 def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end: np.ndarray) -> np.ndarray:
@@ -69,7 +96,7 @@ def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end
     return (end > start) & (before[np.maximum(end, start)] > before[start])
 
 
-def _texts_again(manifest: dict) -> Iterator[tuple[int, str]]:
+def texts_again(manifest: dict) -> Iterator[tuple[int, str]]:
     """(row, text) of the documents that the shards were made from, if the inputs are as they were."""
     config, recorded = manifest["config"], manifest["inputs"]
     paths = [entry["name"] for entry in recorded]
@@ -82,11 +109,6 @@ def _texts_again(manifest: dict) -> Iterator[tuple[int, str]]:
     return ((document.row, document.text) for document in read_rows(paths, **fields) if document is not None)
 
 
-def _by_document(shards: ShardSet) -> Iterator[tuple[int, list[dict]]]:
-    rows = (row for batch in shards.batches(COLUMNS) for row in batch.to_pylist())
-    return ((row, list(sentences)) for row, sentences in groupby(rows, key=lambda sentence: sentence["row"]))
-
-
 def _with_text(documents: Iterator, texts: Iterator[tuple[int, str]]) -> Iterator[tuple[str, list[dict]]]:
     for row, sentences in documents:
         text = next((text for number, text in texts if number == row), None)
@@ -96,20 +118,6 @@ def _with_text(documents: Iterator, texts: Iterator[tuple[int, str]]) -> Iterato
         if end > len(text):
             raise FastmaskError(f"row {row}: its text has {len(text)} characters, its tokens go up to {end}")
         yield text, sentences
-
-
-def _remapped(documents: Iterator[tuple[str, list[dict]]], tokenizer: PreTrainedTokenizerBase) -> Iterator[dict]:
-    while batch := list(islice(documents, DOCUMENTS)):
-        encoded = tokenizer(
-            [text for text, _ in batch],
-            add_special_tokens=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            verbose=False,  # documents longer than the model's inputs are as they should be
-        )
-        for (_, sentences), ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            yield from _one_document(sentences, np.array(ids, np.int32), np.array(spans, np.int32).reshape(-1, 2))
 
 
 def _one_document(sentences: list[dict], input_ids: np.ndarray, spans: np.ndarray) -> Iterator[dict]:
@@ -127,10 +135,24 @@ def _one_document(sentences: list[dict], input_ids: np.ndarray, spans: np.ndarra
     borders = [0, *np.searchsorted(last, firsts[1:]).tolist(), len(input_ids)]
     for sentence, (start, end) in zip(sentences, pairwise(borders), strict=True):
         yield {
-            "row": sentence["row"],
-            "sentence": sentence["sentence"],
+            **{name: sentence[name] for name in KEPT},
+            "importance": _importance(sentence, char_start[start:end], char_end[start:end]),
             "input_ids": input_ids[start:end],
             "char_start": char_start[start:end],
             "char_end": char_end[start:end],
             "mask_index": np.flatnonzero(masked[start:end]).astype(np.int32),
         }
+
+
+def _importance(sentence: dict, char_start: np.ndarray, char_end: np.ndarray) -> np.ndarray | None:
+    """float32 [n] for n new tokens of a sentence, as ``remap_masks`` says; None where it was not scored."""
+    if sentence["importance"] is None:
+        return None
+    theirs = np.append(np.array(sentence["importance"], np.float32), np.float32(np.nan))
+    starts, ends = (np.array(sentence[name], np.int32) for name in ("char_start", "char_end"))
+    masked = np.append(sentence["mask_index"], len(starts)).astype(np.int64)
+    # the old tokens lo to hi - 1 share a character with a new one: spans are in order and do not overlap
+    lo, hi = np.searchsorted(ends, char_start, "right"), np.searchsorted(starts, char_end, "left")
+    first_masked = masked[np.searchsorted(masked, lo)]
+    chosen = np.where(first_masked < hi, first_masked, np.where((lo < hi) & (char_end > char_start), lo, len(starts)))
+    return theirs[chosen]

@@ -64,6 +64,7 @@ ALLOWED = {
     "torch_stream": {"sequences", "stream"},
     "collator": {"corruption", "errors", "models", "sequences"},
     "remap": {"dataset", "errors", "formats", "read"},
+    "remapped": {"", "dataset", "errors", "models", "records", "remap", "schema", "shards"},
     "export": {"config_tools", "corruption", "durable", "errors", "sequences", "stream"},
     # what puts stages together
     "control": {"config", "dataset", "decide", "errors", "records", "schema", "sequences"},
@@ -85,10 +86,10 @@ ALLOWED = {
     "options": set(),
     "cli_options": {"config", "config_masker", "config_pretrain", "config_tools", "options"},
     "cli": {"", "api", "cli_options", "config", "config_masker", "config_pretrain", "config_tools", "dataset", "errors",
-            "export", "meter", "pipeline", "run", "shards", "show", "train"},
+            "export", "meter", "pipeline", "remapped", "run", "shards", "show", "train"},
     "__main__": {"cli"},
-    "__init__": {"api", "collator", "config", "corruption", "dataset", "errors", "pipeline", "remap", "stream",
-                 "torch_stream"},
+    "__init__": {"api", "collator", "config", "corruption", "dataset", "errors", "pipeline", "remap",
+                 "remapped", "stream", "torch_stream"},
 }  # fmt: skip
 """Module -> the modules of fastmask it may import; "" is the package itself, for the version."""
 

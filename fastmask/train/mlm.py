@@ -14,7 +14,7 @@ from ..ahead import run_ahead
 from ..config_pretrain import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
-from ..models import EMBEDDED, ModelFiles, load_tokenizer, quiet_transformers, resolve_model, vocabulary
+from ..models import EMBEDDED, ModelFiles, load_tokenizer, quiet_transformers, remap_command, resolve_model, vocabulary
 from ..stream import TrainingStream
 from .loop import Diverged, linear_schedule, make_optimizer, seed_everything, train
 from .mlm_batches import AHEAD, Batch, Builder, Part, batches_of, held_out_parts
@@ -131,8 +131,8 @@ def _open(shards: tuple[str, ...], seed: int, join: dict, files: ModelFiles, ran
     """Raises ModelError when the shards have another vocabulary, FastmaskError when nothing is masked in them."""
     stream = TrainingStream(shards, **join, seed=seed, masked_only=True, rank=ranks.rank, world=ranks.world)
     if not _same_vocabulary(stream.tokenizer, files):
-        raise ModelError(f"{shards[0]}: was made with the tokenizer of {stream.tokenizer['name']}, "
-                         f"which is not that of {files.name}")  # fmt: skip
+        raise ModelError(f"{shards[0]}: was made with the tokenizer of {stream.tokenizer['name']}, which is not that "
+                         f"of {files.name}; {remap_command(shards[0], files.name)} makes masks for it")  # fmt: skip
     if not len(stream):
         raise FastmaskError(f"{', '.join(shards)}: no token is masked; there is nothing to learn from")
     return stream

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..dataset import open_shards
 from ..errors import FastmaskError, ModelError
-from ..models import ModelFiles
+from ..models import ModelFiles, remap_command
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,8 @@ def read_tagged(
     for path in paths:
         shards = open_shards(path)
         if shards.manifest["tokenizer"]["vocabulary_sha256"] != files.tokenizer_sha256:
-            raise ModelError(f"--init {files.name}: its tokenizer is not the one that {path} was made with")
+            raise ModelError(f"--init {files.name}: its tokenizer is not the one that {path} was made with; "
+                             f"{remap_command(path, files.name)} makes masks for it")  # fmt: skip
         for row, tokens, masked in _scored(shards.batches(_COLUMNS)):
             tags = np.zeros(len(tokens), np.int64)
             tags[masked] = 1

@@ -1,0 +1,120 @@
+"""``fastmask remap``: a finished directory's masks as another directory, in another tokenizer's tokens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, repeat
+
+import numpy as np
+
+from . import __version__
+from .dataset import ShardSet, open_shards
+from .errors import OutputError
+from .models import load_tokenizer, resolve_model, tokenizer_record
+from .records import EncodedSentences, ScoredSentences
+from .remap import remapped, texts_again
+from .schema import header_of
+from .shards import RunDirectory
+
+UNTOLD = "skipped; the shards that these were made from do not say why"
+
+
+def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> dict:
+    """Write a finished directory's masks in another model's tokens, as ``remap_masks`` finds them; return the manifest.
+
+    A shard is made of a shard. What was killed is resumed; a finished directory of the same shards is left alone.
+
+    Args:
+        shards: the finished directory, whose inputs are read again.
+        model: directory or hub id of the model whose tokenizer it is.
+        out: the new directory.
+        overwrite: replace a directory of something else.
+
+    Raises:
+        InputError: an input is gone or has changed, or was standard input.
+        ModelError: there is no such model, or its tokenizer gives no character positions.
+        OutputError: the shards are unfinished or damaged, or ``out`` is taken or cannot be written.
+    """
+    if os.path.realpath(out) == os.path.realpath(shards):
+        raise OutputError(f"--out {out}: is the directory of the shards")
+    opened, files = open_shards(shards), resolve_model(model)
+    tokenizer, manifest = load_tokenizer(files), opened.manifest
+    identity = {key: value for key, value in header_of(manifest).items() if key not in ("format_version", "config")}
+    identity |= {"fastmask_version": __version__, "tokenizer": tokenizer_record(files, tokenizer)}
+    identity["remapped"] = {
+        "tokenizer": manifest["tokenizer"],
+        "shards": [each["sha256"] for each in manifest["shards"]],
+    }
+    with RunDirectory.open(out, manifest["config"], identity, overwrite) as run:
+        if run.finished:
+            return run.manifest
+        texts, missing = texts_again(manifest), run.missing(len(manifest["shards"]))
+        for entry, skipped in _entries(manifest):
+            if entry["index"] in missing:
+                rows = list(remapped(_rows(opened, entry), texts, tokenizer))
+                run.write_shard(entry["index"], _scored(rows, entry, skipped))
+        return run.finish({"certificate": manifest["certificate"], "environment": manifest["environment"]})
+
+
+def _entries(manifest: dict) -> Iterator[tuple[dict, tuple[str, ...]]]:
+    """Yield each shard's entry and its messages about skipped documents, of which a manifest keeps the first ones."""
+    messages = chain(manifest["skipped"]["messages"], repeat(UNTOLD))
+    for entry in manifest["shards"]:
+        yield entry, tuple(islice(messages, entry["skipped"]))
+
+
+def _rows(shards: ShardSet, entry: dict) -> list[dict]:
+    return shards.read_rows(entry["index"], 0, entry["rows"]).to_pylist()
+
+
+def _scored(rows: Sequence[dict], entry: dict, skipped: tuple[str, ...]) -> ScoredSentences:
+    """Return a shard's rows as the writer takes them."""
+    lengths = np.array([len(row["input_ids"]) for row in rows], np.int64)
+    scored = np.array([row["importance"] is not None for row in rows], bool)
+    nothing = [np.zeros(length, np.float32) for length in lengths]
+    sentences = EncodedSentences(
+        row=np.array([row["row"] for row in rows], np.int64),
+        sentence=np.array([row["sentence"] for row in rows], np.int32),
+        offsets=_offsets(lengths),
+        input_ids=_joined([row["input_ids"] for row in rows], np.int32),
+        char_start=_joined([row["char_start"] for row in rows], np.int32),
+        char_end=_joined([row["char_end"] for row in rows], np.int32),
+        label=_known(rows, "label", -1, np.int32),
+        unit_sentence=np.zeros(0, np.int32),
+        unit_label=np.zeros(0, np.int32),
+        context_offsets=np.zeros(1, np.int64),
+        context_ids=np.zeros(0, np.int32),
+        is_aspect=False,
+        first_row=entry["first_row"],
+        end_row=entry["end_row"],
+        skipped=skipped,
+    )
+    return ScoredSentences(
+        sentences=sentences,
+        predicted=_known(rows, "predicted", -1, np.int32),
+        prob=_known(rows, "prob", np.nan, np.float32),
+        importance=_joined(
+            [
+                row["importance"] if is_scored else none
+                for row, is_scored, none in zip(rows, scored, nothing, strict=True)
+            ],
+            np.float32,
+        ),
+        scored=scored,
+        mask_offsets=_offsets(np.array([len(row["mask_index"]) for row in rows], np.int64)),
+        mask_index=_joined([row["mask_index"] for row in rows], np.int32),
+        certificate=entry["certificate"],
+    )
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _joined(lists: Sequence, kind: type) -> np.ndarray:
+    return np.concatenate([np.zeros(0, kind), *lists]).astype(kind)
+
+
+def _known(rows: Sequence[dict], name: str, unknown: float, kind: type) -> np.ndarray:
+    return np.array([unknown if row[name] is None else row[name] for row in rows], kind)
