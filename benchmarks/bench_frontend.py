@@ -15,6 +15,7 @@ from pathlib import Path
 from fastmask.config import ScoreConfig
 from fastmask.encode import TextEncoder
 from fastmask.frontend import encoded_shards
+from fastmask.models import load_tokenizer, resolve_model
 from fastmask.read import read_documents
 from fastmask.segment import Segmenter
 
@@ -78,7 +79,7 @@ def whole(path: str, encoder: TextEncoder, segment: str) -> None:
 
 def main() -> None:
     options = arguments()
-    encoder = TextEncoder(options.tokenizer)
+    encoder = TextEncoder(load_tokenizer(resolve_model(options.tokenizer)).backend_tokenizer)
     Segmenter(options.segment).split("Import spaCy. Then measure.")
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "corpus.txt")

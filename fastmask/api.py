@@ -11,9 +11,9 @@ import numpy as np
 from .config import ScoreConfig
 from .errors import FastmaskError
 from .frontend import encode_texts
-from .models import recorded_tokenizer
 from .records import ScoredSentences
 from .scorer import Scorer
+from .tokenizer import recorded_tokenizer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,8 @@ import numpy as np
 
 from .corruption import corrupt, ordinary_ids, whole_numbers
 from .errors import FastmaskError, ModelError
-from .models import special_ids, vocabulary
 from .sequences import Example, Frame, Sentences, check_room, examples_of
+from .tokenizer import special_ids, vocabulary
 
 if TYPE_CHECKING:
     import torch

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, pairwise
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .errors import InputError, ModelError
+from .errors import InputError
 from .records import Document, EncodedSentences
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _BATCH_CHARS = 1 << 20  # bounds the memory of the lists in between
 _CACHE_BYTES = 1 << 25
@@ -29,22 +31,15 @@ class Tokens(NamedTuple):
 
 
 class TextEncoder:
-    """A model's tokenizer, without special tokens, truncation or padding. Pickled as its directory.
+    """Encodes texts with a model's tokenizer, without special tokens.
 
     Args:
-        tokenizer_dir: directory (or hub id) with ``tokenizer.json`` or the files that transformers reads.
-
-    Raises:
-        ModelError: no tokenizer there, an empty one, or none of the fast kind.
+        tokenizer: the backend of what ``models.load_tokenizer`` returns, which has truncation and padding off.
     """
 
-    def __init__(self, tokenizer_dir: str):
-        self.tokenizer_dir = tokenizer_dir
-        self._tokenizer = _load_tokenizer(tokenizer_dir)
-        self._words = _WordTable(self._tokenizer) if _splits_at_spaces(self._tokenizer) else None
-
-    def __reduce__(self):
-        return type(self), (self.tokenizer_dir,)
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._words = _WordTable(tokenizer) if _splits_at_spaces(tokenizer) else None
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokens of the texts; no span begins or ends with whitespace."""
@@ -199,49 +194,23 @@ class _Classes:
         return int(label) if label.isascii() and label.isdigit() and len(label) < 10 else None
 
 
-def _load_tokenizer(tokenizer_dir: str):
-    from tokenizers import Tokenizer
-
-    path = Path(tokenizer_dir) / "tokenizer.json"
-    if path.is_file():
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust side raises plain Exception
-            raise ModelError(f"{path}: not a readable tokenizer: {error}") from None
-    else:
-        tokenizer = _convert_tokenizer(tokenizer_dir)
-    if tokenizer.get_vocab_size() <= len(tokenizer.get_added_tokens_decoder()):
-        raise ModelError(f"{tokenizer_dir}: the tokenizer's vocabulary is empty")
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _convert_tokenizer(tokenizer_dir: str):
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-    except Exception as error:  # transformers raises whatever the missing or broken file leads to
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{tokenizer_dir}: no tokenizer can be loaded: {reason}") from None
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ModelError(f"{tokenizer_dir}: the tokenizer gives no character spans (it is not a fast one)")
-    return backend
-
-
 def _splits_at_spaces(tokenizer) -> bool:
     """Whether the pieces of a text between spaces can be tokenized one by one: BERT's scheme."""
     from tokenizers import models, normalizers, pre_tokenizers
 
-    added = tokenizer.get_added_tokens_decoder().values()
+    normalizer = tokenizer.normalizer
     return (
         isinstance(tokenizer.model, models.WordPiece)
         and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-        and isinstance(tokenizer.normalizer, normalizers.BertNormalizer | None)
-        and not any(t.lstrip or t.rstrip or t.single_word or " " in t.content for t in added)
+        and isinstance(normalizer, normalizers.BertNormalizer | None)
+        and not any(_sees_spaces(token, normalizer) for token in tokenizer.get_added_tokens_decoder().values())
     )
+
+
+def _sees_spaces(token, normalizer) -> bool:
+    """Whether an added token may be found, or not, by what is beyond a space."""
+    normal = normalizer.normalize_str(token.content) if token.normalized and normalizer else ""
+    return token.lstrip or token.rstrip or token.single_word or any(map(str.isspace, token.content + normal))
 
 
 def _collect(encodings) -> Tokens:

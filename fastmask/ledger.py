@@ -19,6 +19,8 @@ from .read import check_path, describe_inputs
 from .steps import Step
 
 STEPS, LOCK, OLD = "steps.json", ".fastmask-run.lock", ".fastmask-old"
+MODEL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "*.txt",
+               "*.model")  # fmt: skip
 RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "score": "manifest.json",
            "pretrain": "pretrain.json", "evaluate": "report.json"}  # fmt: skip
 """What each command writes last."""
@@ -184,11 +186,16 @@ def _word_list(config) -> tuple[str, ...]:
 
 
 def model_identity(name: str | Path) -> str:
-    """A hash of a model's weights, tokenizer and configuration; ModelError when it cannot be read."""
+    """A hash of a model's weights and of every file that its tokenizer or configuration may be made from.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     from .models import resolve_model
 
     files = resolve_model(str(name))
-    content = [files.weights_sha256, files.tokenizer_sha256, files.config]
+    named = sorted(file for ending in MODEL_FILES for file in files.dir.glob(ending))
+    content = [files.weights_sha256, [[file.name, _sha256(file)] for file in named]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

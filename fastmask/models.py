@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,7 @@ ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = "embedded"
 WEIGHTS, WEIGHTS_INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
-DOWNLOADS = ["*.json", "*.txt", "*.safetensors"]
+DOWNLOADS = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class ModelFiles:
         config: its config.json.
         class_names: name of each class, "LABEL_<i>" where the config has none.
         num_labels: number of classes.
-        weights_sha256, tokenizer_sha256: hashes that go into manifests.
+        weights_sha256: goes into manifests.
     """
 
     dir: Path
@@ -51,15 +49,14 @@ class ModelFiles:
     class_names: tuple[str, ...]
     num_labels: int
     weights_sha256: str
-    tokenizer_sha256: str
 
 
 def resolve_model(model: str | None) -> ModelFiles:
     """Finds a model: None is the embedded classifier, else a directory, else a Hugging Face hub id.
 
     Raises:
-        ModelError: no such directory or hub model, no config.json or one that cannot be read, no safetensors
-            weights, or no tokenizer.
+        ModelError: no such directory or hub model, no config.json or one that cannot be read, or no safetensors
+            weights.
     """
     path, name = (ASSETS, EMBEDDED) if model is None else (Path(model), model)
     is_local = path.is_dir()
@@ -67,8 +64,7 @@ def resolve_model(model: str | None) -> ModelFiles:
         path = _download(model)
     config = _read_config(path, name)
     class_names = _class_names(config, name)
-    hashes = weights_hash(path), tokenizer_hash(path)
-    return ModelFiles(path, name, is_local, config, class_names, len(class_names), *hashes)
+    return ModelFiles(path, name, is_local, config, class_names, len(class_names), weights_hash(path))
 
 
 def _download(model: str) -> Path:
@@ -136,29 +132,6 @@ def weights_hash(path: str | Path) -> str:
     return _sha256(weight_files(Path(path)))
 
 
-def tokenizer_hash(path: str | Path) -> str:
-    """sha256 of what tokenizer.json says or, without one, of the vocabulary files; ModelError when there are none.
-
-    Truncation, padding and the layout of the JSON do not count: a model that was trained keeps its tokenizer's hash.
-    """
-    path = Path(path)
-    if (path / "tokenizer.json").is_file():
-        return _tokenizer_json_hash(path / "tokenizer.json")
-    files = [path / name for name in VOCABULARIES if (path / name).is_file()]
-    if not any(file.name in ("vocab.txt", "vocab.json") for file in files):
-        raise ModelError(f"{path}: has no tokenizer.json, vocab.txt, or vocab.json with merges.txt")
-    return _sha256(files)
-
-
-def _tokenizer_json_hash(file: Path) -> str:
-    try:
-        content = json.loads(file.read_bytes())
-        kept = {key: value for key, value in content.items() if key not in ("truncation", "padding")}
-    except (ValueError, AttributeError):  # damaged: loading it will tell
-        return _sha256([file])
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
 def _sha256(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
@@ -185,75 +158,40 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
-    """The model's fast tokenizer.
+    """Load what ``AutoTokenizer`` makes of the directory: every command's tokenizer. Truncation and padding are off.
 
     Raises:
-        ModelError: it cannot be loaded, or it makes ids that the model has no embedding for.
+        ModelError: it cannot be loaded, is empty, gives no positions in the text, or makes ids that the model has no
+            embedding for.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(files.dir, local_files_only=True, trust_remote_code=False)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(files.dir, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and tokenizers raise bare Exception for damaged files
         raise ModelError(f"{files.name}: the tokenizer cannot be loaded: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{files.name}: has no fast tokenizer, so token positions in the text are unknown")
-    largest, rows = max(tokenizer.get_vocab().values(), default=0), files.config.get("vocab_size")
+    # where there is nothing to load, transformers makes a tokenizer of special tokens, and "▁" for some families
+    if len(set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab())) < 2:
+        raise ModelError(f"{files.name}: has no tokenizer, or one with an empty vocabulary")
+    largest, rows = max(tokenizer.get_vocab().values()), files.config.get("vocab_size")
     if isinstance(rows, int) and largest >= rows:
         raise ModelError(f"{files.name}: the tokenizer's ids go up to {largest}, past the model's {rows}")
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens  # as transformers does at every call
     return tokenizer
-
-
-def special_ids(tokenizer) -> dict[str, int | None]:
-    """Ids of a transformers tokenizer's special tokens by role; None where it has none."""
-    roles = ("cls", "sep", "mask", "pad", "unk", "bos", "eos")
-    return {role: getattr(tokenizer, f"{role}_token_id", None) for role in roles}
-
-
-def vocabulary(tokenizer: PreTrainedTokenizerBase) -> tuple[int, list[int]]:
-    """Return one more than the tokenizer's largest id, and the ids of all its special tokens, ascending."""
-    return max(tokenizer.get_vocab().values()) + 1, sorted(tokenizer.all_special_ids)
-
-
-def tokenizer_record(files: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> dict:
-    """Return a manifest's ``tokenizer`` entry."""
-    vocab_size, all_special_ids = vocabulary(tokenizer)
-    return {
-        "name": files.name,
-        "local": files.is_local,
-        "vocabulary_sha256": files.tokenizer_sha256,
-        "special_ids": special_ids(tokenizer),
-        "vocab_size": vocab_size,
-        "all_special_ids": all_special_ids,
-    }
-
-
-def recorded_tokenizer(recorded: dict) -> PreTrainedTokenizerBase:
-    """The tokenizer that a manifest's ``tokenizer`` entry names.
-
-    Raises:
-        ModelError: it is gone, or is not the same any more.
-    """
-    if recorded["local"] and recorded["name"] != EMBEDDED and not Path(recorded["name"]).is_dir():
-        raise ModelError(f"{recorded['name']}: the directory of these shards' tokenizer is not here")
-    files = resolve_model(None if recorded["name"] == EMBEDDED else recorded["name"])
-    if files.tokenizer_sha256 != recorded["vocabulary_sha256"]:
-        raise ModelError(f"{recorded['name']}: its tokenizer is not the one that these shards were made with")
-    return load_tokenizer(files)
-
-
-def remap_command(shards: str, model: str) -> str:
-    """Return the command that turns shards into those of a model with another tokenizer."""
-    out = f"{Path(shards).resolve().name}-{Path(model).resolve().name}"
-    return shlex.join(["fastmask", "remap", shards, "--tokenizer", model, "-o", out])
 
 
 def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
     """The sequence classifier in ``files``, on the CPU, in eval mode, with its weights in ``dtype``.
 
     Raises:
-        ModelError: the weights are damaged or incomplete, the architecture is unknown, there are fewer than
-            two classes, or the tokenizer does not fit.
+        ModelError: the weights are damaged or incomplete, the architecture is unknown, or there are fewer than
+            two classes.
     """
     if files.config.get("problem_type") == "multi_label_classification":
         raise ModelError(f"{files.name}: gives any number of labels a text; fastmask needs one class of several")
@@ -263,7 +201,6 @@ def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(f"{files.name}: is not a trained classifier, its weights lack {missing[0]}{more}")
-    load_tokenizer(files)
     return model.eval()
 
 

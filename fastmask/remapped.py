@@ -11,11 +11,12 @@ import numpy as np
 from . import __version__
 from .dataset import ShardSet, open_shards
 from .errors import OutputError
-from .models import load_tokenizer, resolve_model, tokenizer_record
+from .models import load_tokenizer, resolve_model
 from .records import EncodedSentences, ScoredSentences
 from .remap import remapped, texts_again
 from .schema import header_of
 from .shards import RunDirectory
+from .tokenizer import tokenizer_record
 
 UNTOLD = "skipped; the shards that these were made from do not say why"
 

@@ -13,8 +13,9 @@ from .encode import TextEncoder
 from .fleet import Fleet
 from .loading import load_engine
 from .meter import NoMeter
-from .models import ModelFiles, load_tokenizer, resolve_model, tokenizer_record
+from .models import ModelFiles, load_tokenizer, resolve_model
 from .records import EncodedSentences, ScoredSentences
+from .tokenizer import tokenizer_record
 
 
 class Scorer:
@@ -28,7 +29,7 @@ class Scorer:
         self.config, self.files = config, resolve_model(config.model)
         files = self.files
         self.tokenizer = load_tokenizer(files)
-        self.encoder = TextEncoder(str(files.dir))
+        self.encoder = TextEncoder(self.tokenizer.backend_tokenizer)
         self.class_names = {name: index for index, name in enumerate(files.class_names)}
         self.control = RandomControl(config) if config.method == "random" else None
         # labels of the text are kept as they are where they are not classes of the model

@@ -13,8 +13,8 @@ from fastmask_kernels.splitmix import mix
 from .corpus import BLOCK_TOKENS, Corpus
 from .corruption import ordinary_ids
 from .errors import FastmaskError
-from .models import recorded_tokenizer, vocabulary
 from .sequences import Example, Examples, Frame, check_room, examples_of
+from .tokenizer import recorded_tokenizer, vocabulary
 
 WINDOW_TOKENS = 2**22
 """Tokens of the blocks that are in memory, and shuffled, together."""

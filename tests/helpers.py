@@ -16,6 +16,7 @@ from fastmask.cli import cli
 from fastmask.config import ScoreConfig
 from fastmask.dataset import open_shards
 from fastmask.decide import stop_token_table, stop_words
+from fastmask.encode import TextEncoder
 from fastmask.engine import Engine
 from fastmask.models import load_classifier, load_tokenizer, resolve_model
 from fastmask.records import EncodedSentences
@@ -151,6 +152,11 @@ def real_engine(model: str, **options) -> Engine:
     config = ScoreConfig(model=model, **options)
     classifier, tokenizer, template = parts_of(model)
     return Engine(classifier, template, config, stop_token_table(tokenizer.get_vocab(), stop_words(config.stop_words)))
+
+
+def encoder_of(model: str) -> TextEncoder:
+    """The text encoder of a real model."""
+    return TextEncoder(load_tokenizer(resolve_model(model)).backend_tokenizer)
 
 
 def golden(folder: Path, name: str) -> list[dict]:

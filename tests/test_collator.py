@@ -21,7 +21,7 @@ from fastmask import (
 )
 from fastmask.corruption import corrupt, ordinary_ids
 from fastmask.errors import FastmaskError, ModelError
-from fastmask.models import special_ids
+from fastmask.tokenizer import special_ids
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "hf_trainer.py"
 

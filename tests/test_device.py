@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from fastmask_kernels import launch
-from helpers import TEXT_TEMPLATE, encoded, fastmask, golden, masks_of, real_engine, rows_of
+from helpers import TEXT_TEMPLATE, encoded, encoder_of, fastmask, golden, masks_of, real_engine, rows_of
 from test_encoder import COMMON, CONFIGS, WIDE, by_transformers, model_of
 from transformers import BertConfig
 
@@ -15,7 +15,6 @@ from fastmask.blocks import make_blocks, make_pools
 from fastmask.certify import Limits, decisions
 from fastmask.config import ScoreConfig
 from fastmask.device import DeviceEncoder, send
-from fastmask.encode import TextEncoder
 from fastmask.encoder import build_encoder
 from fastmask.errors import FastmaskError
 from fastmask.frontend import encode_texts
@@ -134,7 +133,7 @@ def golden_rows(folder, count):
 def test_golden_masks_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
     monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 4)  # so that a few texts go through float16
     rows = golden_rows(golden_dir, 5)
-    texts = encode_texts([(row["text"], row["label"]) for row in rows], TextEncoder(mr_tiny), num_labels=2)
+    texts = encode_texts([(row["text"], row["label"]) for row in rows], encoder_of(mr_tiny), num_labels=2)
     engine = real_engine(mr_tiny, **TRITON)
     scored, bands = engine.score_shard(texts, None)
     sentences = [s for row in rows for s in row["sentences"]]
@@ -150,7 +149,7 @@ def test_golden_masks_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
 )
 def test_masks_are_the_processors(mr_tiny, golden_dir, monkeypatch, options):
     monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 2)
-    texts = encode_texts([row["text"][:30] for row in golden_rows(golden_dir, 3)], TextEncoder(mr_tiny))
+    texts = encode_texts([row["text"][:30] for row in golden_rows(golden_dir, 3)], encoder_of(mr_tiny))
     expected, _ = real_engine(mr_tiny, precision="float32", **options).score_shard(texts, None)
     scored, _ = real_engine(mr_tiny, **TRITON, **options, batch_tokens=150).score_shard(texts, None)
     assert masks_of(scored) == masks_of(expected) and any(masks_of(scored))
@@ -179,7 +178,7 @@ def test_the_command_takes_the_device_path(mr_tiny, tmp_path):
 
 
 def test_out_of_memory_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
-    texts = encode_texts([row["text"][:40] for row in golden_rows(golden_dir, 2)], TextEncoder(mr_tiny))
+    texts = encode_texts([row["text"][:40] for row in golden_rows(golden_dir, 2)], encoder_of(mr_tiny))
     options = {"method": "prefix", "precision": "float32"}
     expected, _ = real_engine(mr_tiny, device="cpu", **options).score_shard(texts, None)
     rows = DeviceEncoder._rows

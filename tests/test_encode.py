@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
-import pickle
-import shutil
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers import encoder_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmask.encode import TextEncoder
-from fastmask.errors import InputError, ModelError
+from fastmask.errors import InputError
 from fastmask.records import Aspect, Document
 
 PIECES = [
@@ -52,7 +51,7 @@ NAMES = {"negative": 0, "positive": 1}
 
 @pytest.fixture(scope="module")
 def encoder(mr_tiny) -> TextEncoder:
-    return TextEncoder(mr_tiny)
+    return encoder_of(mr_tiny)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def plain_tokenizer(mr_tiny):
 
 
 @pytest.fixture(scope="module")
-def byte_level(tmp_path_factory) -> TextEncoder:
+def byte_level() -> TextEncoder:
     """A RoBERTa-like tokenizer whose own spans hold the space before a word."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -76,9 +75,7 @@ def byte_level(tmp_path_factory) -> TextEncoder:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, special_tokens=["<s>"])
     tokenizer.train_from_iterator(["the film is great , the film was not great"] * 4, trainer)
-    folder = tmp_path_factory.mktemp("byte-level")
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return TextEncoder(str(folder))
+    return TextEncoder(tokenizer)
 
 
 def documents_of(*texts, label=None, aspects=None) -> list[Document]:
@@ -219,30 +216,5 @@ def test_answers_do_not_depend_on_batches_or_the_word_table(mr_tiny, encoder, mo
     expected = encoder.tokenize(texts)
     monkeypatch.setattr("fastmask.encode._BATCH_CHARS", 20)
     monkeypatch.setattr("fastmask.encode._CACHE_BYTES", 0)
-    for found, wanted in zip(TextEncoder(mr_tiny).tokenize(texts), expected, strict=True):
+    for found, wanted in zip(encoder_of(mr_tiny).tokenize(texts), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
-
-
-def test_pickled_by_directory(encoder):
-    again = pickle.loads(pickle.dumps(encoder))
-    assert len(pickle.dumps(encoder)) < 1000
-    assert again.tokenize(["a film"]).ids.tolist() == encoder.tokenize(["a film"]).ids.tolist()
-
-
-def test_directory_without_tokenizer_json(mr_tiny, tmp_path, encoder):
-    for name in ("vocab.txt", "config.json"):
-        shutil.copy(f"{mr_tiny}/{name}", tmp_path)
-    text = "The film's unbelievable!"
-    assert TextEncoder(str(tmp_path)).tokenize([text]).ids.tolist() == encoder.tokenize([text]).ids.tolist()
-
-
-def test_directories_that_hold_no_tokenizer(tmp_path):
-    with pytest.raises(ModelError, match="no tokenizer can be loaded"):
-        TextEncoder(str(tmp_path))
-    (tmp_path / "tokenizer.json").write_text("{broken")
-    with pytest.raises(ModelError, match="not a readable tokenizer"):
-        TextEncoder(str(tmp_path))
-    empty = {"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {}, "merges": []}}
-    (tmp_path / "tokenizer.json").write_text(json.dumps(empty))
-    with pytest.raises(ModelError, match="vocabulary is empty"):
-        TextEncoder(str(tmp_path))

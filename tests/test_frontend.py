@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from helpers import encoder_of
 
 from fastmask.config import ScoreConfig
 from fastmask.encode import TextEncoder
@@ -16,7 +17,7 @@ LINES = ["A great film. A bad plot!", "", "fine", "...", "It is 3.5 hours long",
 
 @pytest.fixture(scope="module")
 def encoder(mr_tiny) -> TextEncoder:
-    return TextEncoder(mr_tiny)
+    return encoder_of(mr_tiny)
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers import golden, masks_of, parts_of, real_engine, rows_of, write_jsonl
+from helpers import encoder_of, golden, masks_of, parts_of, real_engine, rows_of, write_jsonl
 
 from fastmask.config import ScoreConfig
-from fastmask.encode import TextEncoder
 from fastmask.frontend import encode_texts
 from fastmask.pipeline import score_corpus
 
@@ -100,7 +99,7 @@ def masks_by_text(model, texts, order="given", **options) -> dict:
     places = np.arange(len(texts))
     if order != "given":
         places = places[::-1] if order == "reversed" else np.random.default_rng(0).permutation(places)
-    encoded = encode_texts([texts[n] for n in places], TextEncoder(model), class_names={}, num_labels=2)
+    encoded = encode_texts([texts[n] for n in places], encoder_of(model), class_names={}, num_labels=2)
     scored, _ = real_engine(model, **options).score_shard(encoded, None)
     keys = zip(places[encoded.row].tolist(), encoded.sentence.tolist(), strict=True)
     return dict(zip(keys, zip(masks_of(scored), scored.predicted.tolist(), strict=True), strict=True))
@@ -125,7 +124,7 @@ def test_nothing_but_the_text_changes_a_mask_of_a_larger_model(shared, golden_di
 
 def test_a_shard_is_the_same_to_the_last_bit_with_other_threads(mr_tiny, golden_dir):
     texts = [row["text"] for row in golden(golden_dir, "mr_tiny_0.05")[:66]]
-    encoded = encode_texts(texts, TextEncoder(mr_tiny))
+    encoded = encode_texts(texts, encoder_of(mr_tiny))
     first, _ = real_engine(mr_tiny, threads=1).score_shard(encoded, None)
     again, _ = real_engine(mr_tiny, threads=3).score_shard(encoded, None)
     for field in dataclasses.fields(first):
@@ -137,7 +136,7 @@ def test_cut_text(mr_tiny):
     """A variant beyond the length is cut on the right, so all later tokens share one importance."""
     texts = ["a fine film and a good one " * 12]
     scored, _ = real_engine(mr_tiny, method="prefix", max_length=16).score_shard(
-        encode_texts(texts, TextEncoder(mr_tiny), segment="line"), None
+        encode_texts(texts, encoder_of(mr_tiny), segment="line"), None
     )
     assert len(scored.importance) == 84 and len(set(scored.importance[13:].tolist())) == 1
     assert len(set(scored.importance[:14].tolist())) > 5

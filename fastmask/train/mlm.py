@@ -14,8 +14,9 @@ from ..ahead import run_ahead
 from ..config_pretrain import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
-from ..models import EMBEDDED, ModelFiles, load_tokenizer, quiet_transformers, remap_command, resolve_model, vocabulary
+from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..stream import TrainingStream
+from ..tokenizer import remap_command, same_tokens, tokenizer_hash, vocabulary
 from .loop import Diverged, linear_schedule, make_optimizer, seed_everything, train
 from .mlm_batches import AHEAD, Batch, Builder, Part, batches_of, held_out_parts
 from .packed import longest_input
@@ -113,8 +114,8 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     if max_length < config.max_length:
         say(f"sequences have at most {max_length} tokens, all that the model has positions for")
     join = {"max_length": max_length, "pack": config.pack}
-    stream = _open(config.shards, config.seed, join, files, ranks)
-    held_out = _open(config.eval, config.seed, join, files, ranks) if config.eval else None
+    stream = _open(config.shards, config.seed, join, files, tokenizer, ranks)
+    held_out = _open(config.eval, config.seed, join, files, tokenizer, ranks) if config.eval else None
     dtype = product_dtype(config.precision, ranks.device)
     ordinary = ordinary_ids(*vocabulary(tokenizer))
     if remark := processor.remark(config.precision, ranks.device):
@@ -123,34 +124,19 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     steps = _steps(config, stream, ranks)
     say(f"{len(stream):,} sequences with masks; {steps:,} steps, {ranks.world} x {ranks.device}, "
         f"{str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
-    header = _header(config, ranks, files, stream, held_out, dtype)
+    header = _header(config, ranks, files, tokenizer, stream, held_out, dtype)
     return Plan(config, ranks, model, tokenizer, stream, held_out, builder, steps, dtype, header, say)
 
 
-def _open(shards: tuple[str, ...], seed: int, join: dict, files: ModelFiles, ranks: Ranks) -> TrainingStream:
+def _open(shards: tuple[str, ...], seed: int, join: dict, files: ModelFiles, tokenizer, ranks: Ranks) -> TrainingStream:
     """Raises ModelError when the shards have another vocabulary, FastmaskError when nothing is masked in them."""
     stream = TrainingStream(shards, **join, seed=seed, masked_only=True, rank=ranks.rank, world=ranks.world)
-    if not _same_vocabulary(stream.tokenizer, files):
+    if not same_tokens(stream.tokenizer, tokenizer):
         raise ModelError(f"{shards[0]}: was made with the tokenizer of {stream.tokenizer['name']}, which is not that "
                          f"of {files.name}; {remap_command(shards[0], files.name)} makes masks for it")  # fmt: skip
     if not len(stream):
         raise FastmaskError(f"{', '.join(shards)}: no token is masked; there is nothing to learn from")
     return stream
-
-
-def _same_vocabulary(record: dict, files: ModelFiles) -> bool:
-    """Whether the tokenizer of a manifest is a model's, by its hash or, if it is still there, piece by piece.
-
-    transformers writes a tokenizer's file anew with each model that it saves, and not always with the same bytes.
-    """
-    if record["vocabulary_sha256"] == files.tokenizer_sha256:
-        return True
-    try:
-        theirs = resolve_model(None if record["name"] == EMBEDDED else record["name"])
-    except ModelError:
-        return False
-    unchanged = theirs.tokenizer_sha256 == record["vocabulary_sha256"]
-    return unchanged and load_tokenizer(theirs).get_vocab() == load_tokenizer(files).get_vocab()
 
 
 def _mask_id(stream: TrainingStream, files: ModelFiles) -> int:
@@ -185,12 +171,12 @@ def _batch_size(config: PretrainConfig) -> int | None:
     return BATCH_SIZE if config.batch_size is None and config.batch_tokens is None else config.batch_size
 
 
-def _header(config, ranks, files, stream, held_out, dtype) -> dict:
+def _header(config, ranks, files, tokenizer, stream, held_out, dtype) -> dict:
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     return {
         "config": {name: value for name, value in settings.items() if name not in UNSETTLING},
         "weights_sha256": files.weights_sha256,
-        "tokenizer_sha256": files.tokenizer_sha256,
+        "tokenizer_sha256": tokenizer_hash(tokenizer),
         "shards": stream.state_dict()["stream"]["shards"],
         "held_out_shards": held_out and held_out.state_dict()["stream"]["shards"],
         "processes": ranks.world,

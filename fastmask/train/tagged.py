@@ -10,7 +10,8 @@ import numpy as np
 
 from ..dataset import open_shards
 from ..errors import FastmaskError, ModelError
-from ..models import ModelFiles, remap_command
+from ..models import ModelFiles
+from ..tokenizer import remap_command, same_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,7 +70,7 @@ def read_tagged(
     ids, labels, document, first = [], [], [], 0
     for path in paths:
         shards = open_shards(path)
-        if shards.manifest["tokenizer"]["vocabulary_sha256"] != files.tokenizer_sha256:
+        if not same_tokens(shards.manifest["tokenizer"], tokenizer):
             raise ModelError(f"--init {files.name}: its tokenizer is not the one that {path} was made with; "
                              f"{remap_command(path, files.name)} makes masks for it")  # fmt: skip
         for row, tokens, masked in _scored(shards.batches(_COLUMNS)):
