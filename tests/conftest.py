@@ -10,6 +10,7 @@ if os.environ.get("FASTMASK_TEST_DEVICE") != "cuda":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # FASTMASK_TEST_CAPABILITY=avx2 or none runs every test, and the processes that they start, as on such a processor.
 if os.environ.get("FASTMASK_TEST_CAPABILITY"):

@@ -128,3 +128,29 @@ def test_the_vectors_of_other_processors(triple, cpu, instruction):
     module.triple, module.data_layout = triple, str(machine.target_data)
     code = machine.emit_assembly(module)
     assert instruction in code and "fmaf" not in code and "fmaxf" not in code and "expf" not in code
+
+
+COMMAND = """
+import subprocess, sys
+from fastmask.cli import main
+assert "torch" not in sys.modules
+sys.argv = ["fastmask", "--help"]
+try:
+    main()
+except SystemExit:
+    show = "import os; print('policy', os.environ.get('OMP_WAIT_POLICY'))"
+    subprocess.run([sys.executable, "-c", show], check=True)
+"""
+LIBRARY = "import os, fastmask.api, fastmask.pipeline; print('policy', os.environ.get('OMP_WAIT_POLICY'))"
+
+
+@pytest.mark.parametrize(
+    ("code", "own", "policy"),
+    [(COMMAND, {}, "PASSIVE"), (COMMAND, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), (LIBRARY, {}, "None")],
+    ids=["command", "own setting", "library"],
+)
+def test_threads_of_commands_sleep_while_they_wait(code, own, policy):
+    """OpenMP is told before torch loads it, in processes that a command starts, too."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | own
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == f"policy {policy}"
