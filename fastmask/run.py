@@ -31,7 +31,7 @@ class Run:
         overwrite: make again what was made from other settings or inputs.
 
     Raises:
-        FastmaskError: something in the recipe, or a library that is missing.
+        FastmaskError: something in the recipe; on entering, a library that is missing.
         InputError, ModelError: a file or model that it names cannot be read.
         OutputError: its directory is taken, in use, or cannot be written.
     """
@@ -41,12 +41,12 @@ class Run:
         self.steps, self.overwrite = steps_of(self.recipe), overwrite
         self.out = Path(self.recipe.general.out)
         self.ledger = Ledger(self.out)
-        _check_libraries()
         # what the last step reads, too: before the first of many hours, not after them
         for step in self.steps:
             self.ledger.read_by(step)
 
     def __enter__(self) -> Run:
+        _check_libraries()
         self.ledger.lock()
         return self
 
@@ -160,7 +160,7 @@ def _sums(work: list[list[tuple[int, int]]]) -> dict[str, int]:
 
 
 def _check_libraries() -> None:
-    """That what the comparison needs is there."""
+    """Raise FastmaskError unless what the comparison needs is there; the plan can be looked at without."""
     for name in ("scipy", "matplotlib"):
         if find_spec(name) is None:
             raise FastmaskError(f"the comparison needs {name}; pip install 'fastmask[evaluate]'")

@@ -72,6 +72,16 @@ def states(directory: Path, monkeypatch) -> dict[str, str]:
     return {planned.step.name: planned.state for planned in Run("r.toml").plan()}
 
 
+def test_the_plan_needs_no_extra(tmp_path, mr_tiny, golden_dir, monkeypatch):
+    """Without scipy and matplotlib the steps can be seen; doing them is refused before anything is made."""
+    monkeypatch.chdir(write(tmp_path / "plain", mr_tiny, golden_dir))
+    monkeypatch.setattr("fastmask.run.find_spec", lambda name: None)
+    shown = fastmask("run", "r.toml", "--dry-run")
+    assert shown.exit_code == 0 and "pretrained/masker" in shown.stdout, shown.stderr
+    assert "needs scipy; pip install 'fastmask[evaluate]'" in refusal(fastmask("run", "r.toml", "-q"))
+    assert not Path("run").exists()
+
+
 def test_the_whole_pipeline(done):
     directory, result = done
     assert result.returncode == 0, result.stderr
