@@ -244,18 +244,3 @@ def test_shards_that_fastmask_made(tmp_path, mr_tiny, golden_dir):
     assert sum(len(example) - 2 for example in found) == manifest["totals"]["tokens"]
     assert {(int(e.input_ids[0]), int(e.input_ids[-1])) for e in found} == {(special["cls"], special["sep"])}
     assert os.path.basename(data.tokenizer["name"]) == "mr-tiny"
-
-
-def test_the_readme_trainer(tmp_path, out, monkeypatch):
-    """The loop that README shows, on these shards."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (code,) = [part.split("```")[0] for part in text.split("```python\n") if "corrupt(e" in part]
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "masks").symlink_to(out)
-    names = {"fastmask": fastmask}
-    exec(code + "    break\n", names)
-    example = names["e"]
-    assert names["targets"].tolist() == example.input_ids[example.at].tolist()
-    unmasked = np.setdiff1d(np.arange(len(example)), example.at)
-    assert np.array_equal(names["inputs"][unmasked], example.input_ids[unmasked])
-    assert np.isin(names["inputs"][example.at], [*names["stream"].ordinary, SPECIAL["mask"]]).all()

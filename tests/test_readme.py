@@ -1,0 +1,114 @@
+"""Everything that README shows, run from top to bottom in one folder that holds what it names."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import fastmask, golden, write_jsonl
+from transformers import BertConfig, BertForMaskedLM
+
+from fastmask.train.vocabulary import learn_wordpieces
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+SHORTER = {
+    "--init bert-base-uncased -o my-classifier": "--init bert-base-uncased -o my-classifier --epochs 1",
+    "--init my-classifier -o my-masker": "--init my-classifier -o my-masker --epochs 1",
+    "max_steps=1000": "max_steps=2",
+    "in stream:  # without end, epoch after epoch": "in [next(iter(stream))]:",
+}
+"""What takes long, or for ever, and what stands here for it."""
+ELSEWHERE = {"fastmask run recipes/mr-yelp.toml": "a recipe is run in test_run.py"}
+TEXTS = ("reviews.txt", "in-domain.txt", "corpus.txt", "data/yelp/corpus.txt")
+LABELLED = ("train.jsonl", "dev.jsonl", "test.jsonl", "reviews.jsonl", *(f"data/mr/{name}.jsonl" for name in
+            ("train", "dev", "test")))  # fmt: skip
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+@pytest.fixture
+def folder(tmp_path, golden_dir, monkeypatch) -> Path:
+    """A user's folder: texts, labelled texts, the recipes, and a small model by the name of a large one."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": row["text"], "label": row["label"]} for row in golden(golden_dir, "mr_tiny_0.05")]
+    for name in ("data/mr", "data/yelp"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in TEXTS:
+        (tmp_path / name).write_text("".join(row["text"] + "\n" for row in rows[:150]), "utf-8")
+    for name in LABELLED:
+        write_jsonl(tmp_path / name, rows[:40])
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    torch.manual_seed(0)
+    tokenizer = learn_wordpieces([row["text"] for row in rows], 400, 128)
+    tokenizer.save_pretrained(tmp_path / "bert-base-uncased")
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **SHAPE)).save_pretrained(tmp_path / "bert-base-uncased")
+    return tmp_path
+
+
+def test_every_block_says_what_it_is():
+    assert [kind for kind, _ in BLOCKS if kind not in ("sh", "python", "toml", "text")] == []
+    assert [kind for kind, _ in BLOCKS].count("sh") >= 5 and [kind for kind, _ in BLOCKS].count("python") >= 3
+
+
+def test_blocks_from_top_to_bottom(folder):
+    """In the order of the page, each on what those before it have left."""
+    names, replaced = {}, set()
+    for kind, block in BLOCKS:
+        for old, new in SHORTER.items():
+            replaced |= {old} & {old if old in block else ""}
+            block = block.replace(old, new)
+        if kind == "python":
+            exec(compile(block, "README.md", "exec"), names)
+        elif kind == "toml":
+            (folder / "mine.toml").write_text(block, "utf-8")
+            check("run", "mine.toml", "--dry-run")
+        elif kind == "sh":
+            for line in block.splitlines():
+                run_line(shlex.split(line, comments=True))
+    assert replaced == set(SHORTER)
+    check_trained(folder, names)
+
+
+def run_line(words: list[str]) -> None:
+    if words[0] == "fastmask" and shlex.join(words) not in ELSEWHERE:
+        check(*words[1:])
+    elif words[0] == "make":
+        subprocess.run(["make", "--dry-run", words[1]], cwd=ROOT, check=True, capture_output=True)
+    elif words[:2] == ["pip", "install"]:
+        assert words[2:4] == ["-c", "constraints.txt"] and words[4].startswith(".")
+        check_extras(words[4])
+    else:
+        assert words[0] == "fastmask", words
+
+
+def check(*words: str) -> None:
+    done = fastmask(*words)
+    assert done.exit_code == 0, (words, done.stderr)
+
+
+def check_extras(place: str) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(re.findall(r"\w+", place)) <= set(extras)
+
+
+def check_trained(folder: Path, names: dict) -> None:
+    """What the last blocks of each kind have left: models, and a batch of the loop that a trainer of one's own has."""
+    assert (folder / "adapted" / "model.safetensors").is_file() and names["trainer"].state.global_step == 2
+    example, inputs = names["e"], names["inputs"]
+    assert names["targets"].tolist() == example.input_ids[example.at].tolist()
+    kept = inputs == example.input_ids
+    assert not kept.all() and kept[np.setdiff1d(np.arange(len(inputs)), example.at)].all()
+    assert np.isin(inputs[~kept], [*names["options"]["ordinary"], names["options"]["mask_id"]]).all()
+
+
+def test_extras_in_the_text_are_there():
+    text = (ROOT / "README.md").read_text("utf-8")
+    named = re.findall(r"'\.(\[[\w,]+\])'", text) + [f"[{name}]" for name in re.findall(r"[Ee]xtra `(\w+)`", text)]
+    assert len(named) >= 3
+    for place in named:
+        check_extras(place)
