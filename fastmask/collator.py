@@ -9,8 +9,8 @@ import numpy as np
 
 from .corruption import corrupt, ordinary_ids, whole_numbers
 from .errors import FastmaskError, ModelError
-from .sequences import Example, Frame, Sentences, check_room, examples_of
-from .tokenizer import special_ids, vocabulary
+from .sequences import Example, Frame, Origin, Sentences, check_room, examples_of
+from .tokenizer import check_tokenizer, special_ids, vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -38,14 +38,15 @@ class SelectiveMaskCollator:
     anew, so leave ``dataloader_persistent_workers`` off.
 
     Args:
-        tokenizer: of the model in training, which must be the one of the rows' ``input_ids``.
+        tokenizer: of the model in training, which must be the one of the ``input_ids``. Those of a stream tell whose they
+            are, and others are refused; rows do not.
         max_length: longest sequence made of rows, special tokens included.
         seed: of the corruption.
         pack: let the rows of a batch share sequences, ``[CLS] a [SEP] b [SEP]``, as many as fit; for rows alone.
         token_type_ids: give them, all 0; DistilBERT's models take none.
 
     Raises:
-        ModelError: the tokenizer has no mask, padding, or framing token.
+        ModelError: the tokenizer has no mask, padding, or framing token; when called: the shards have another one.
         FastmaskError: ``max_length`` is too small; when called: a row lacks a column, has ids that the tokenizer does
             not know or masks outside, or no token of a batch is masked, so that its loss would be NaN.
     """
@@ -67,6 +68,7 @@ class SelectiveMaskCollator:
         check_room(max_length)
         self.max_length, self.seed, self.pack, self.epoch = max_length, seed, pack, 0
         self._mask_id, self._pad_id = special["mask"], special["pad"]
+        self._tokenizer, self._name, self._origin = tokenizer, name, None
         self._frame, self._ordinary = Frame.of(special, name), ordinary_ids(self._vocab_size, all_special_ids)
         self._token_type_ids = token_type_ids
 
@@ -102,7 +104,8 @@ class SelectiveMaskCollator:
     def _corrupted(self, epoch: int, example: Example) -> np.ndarray:
         if example.input_ids.max() >= self._vocab_size:
             unknown = f"id {example.input_ids.max()} in row {example.row[0] if len(example.row) else '?'}"
-            raise FastmaskError(f"{unknown}: the tokenizer has {self._vocab_size} ids; the shards have another one")
+            raise FastmaskError(f"{unknown}: the tokenizer has {self._vocab_size} ids; the shards have another one "
+                                "(fastmask remap makes masks for this one)")  # fmt: skip
         return corrupt(
             example.input_ids, example.at, example.row, example.sentence, example.position,
             seed=self.seed, epoch=epoch, mask_id=self._mask_id, ordinary=self._ordinary,
@@ -126,7 +129,16 @@ class SelectiveMaskCollator:
             raise FastmaskError(
                 f"a batch holds rows of shards as dictionaries, or sequences of a stream, not a {_kind(item)}"
             )
+        self._check_origin(example.origin)
         return epoch, example
+
+    def _check_origin(self, origin: Origin | None) -> None:
+        """Refuse shards of another tokenizer: their ids would be taken for other tokens."""
+        if origin is None or origin is self._origin:
+            return
+        if self._tokenizer.is_fast:
+            check_tokenizer(origin.shards, origin.tokenizer, self._tokenizer, self._name)
+        self._origin = origin
 
 
 def _has_keys(value) -> bool:

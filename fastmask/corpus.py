@@ -35,7 +35,7 @@ class Corpus:
         tokenizer: the tokenizer's record in them.
         tokens: int64 [blocks], tokens of each block, nearly.
         digest: a hash of all that is in the shards.
-        name: the directories, for messages.
+        paths: the directories; name: the same, for messages.
 
     Raises:
         OutputError: a directory is not finished, of another format version, or a shard (named) is damaged.
@@ -48,7 +48,8 @@ class Corpus:
         self.tokenizer = _one_tokenizer(sets)
         hashes = [[entry["sha256"] for entry in manifest["shards"]] for manifest in self.manifests]
         self.digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
-        self.name = ", ".join(str(each.path) for each in sets)
+        self.paths = [str(each.path) for each in sets]
+        self.name = ", ".join(self.paths)
         blocks = list(_make_blocks(sets))
         self._blocks = [parts for parts, _ in blocks]
         self.tokens = np.array([tokens for _, tokens in blocks], np.int64)

@@ -16,6 +16,19 @@ FRAME = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """Where sequences come from.
+
+    Attributes:
+        shards: the directory, the first of several.
+        tokenizer: the record of its tokenizer in its manifest.
+    """
+
+    shards: str
+    tokenizer: Mapping
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Example:
     """One training sequence of n tokens, m of them masked.
 
@@ -24,6 +37,7 @@ class Example:
         at: int32 [m], masked places in ``input_ids``, ascending.
         row: int64 [m], sentence: int32 [m], position: int32 [m]: the key of each masked token, which decides what it
             becomes (``corruption.corrupt``).
+        origin: whose tokens these are; None where that is not known.
     """
 
     input_ids: np.ndarray
@@ -31,6 +45,7 @@ class Example:
     row: np.ndarray
     sentence: np.ndarray
     position: np.ndarray
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -38,18 +53,23 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The special tokens of a sequence: ``first`` in front, ``last`` at its end and between packed documents."""
+    """The special tokens of a sequence: ``first`` in front, ``last`` at its end and between packed documents.
+
+    ``origin`` is whose they are, for the sequences to tell.
+    """
 
     first: int
     last: int
+    origin: Origin | None = None
 
     @classmethod
-    def of(cls, special_ids: Mapping[str, int | None], name: str) -> Frame:
+    def of(cls, special_ids: Mapping[str, int | None], name: str, origin: Origin | None = None) -> Frame:
         """[CLS] and [SEP], or <s> and </s>, of the special ids in a manifest (id by role).
 
         Args:
             special_ids: the tokenizer's.
             name: the tokenizer's name, for messages.
+            origin: of the sequences.
 
         Raises:
             FastmaskError: the tokenizer has neither.
@@ -60,7 +80,7 @@ class Frame:
             if not known:
                 raise FastmaskError(f"{name}: the tokenizer has no {' or '.join(roles)} token to put around a sequence")
             ids.append(known[0])
-        return cls(*ids)
+        return cls(*ids, origin)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +130,7 @@ class Examples(Sequence[Example]):
     def __getitem__(self, index: int) -> Example:
         s, frame = self.sentences, self.frame
         arrays = s.row, s.sentence, s.offsets, s.input_ids, s.mask_offsets, s.mask_index
-        return Example(*_build(*arrays, self.starts[index], self.ends[index], frame.first, frame.last))
+        return Example(*_build(*arrays, self.starts[index], self.ends[index], frame.first, frame.last), frame.origin)
 
 
 def examples_of(

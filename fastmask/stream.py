@@ -13,7 +13,7 @@ from fastmask_kernels.splitmix import mix
 from .corpus import BLOCK_TOKENS, Corpus
 from .corruption import ordinary_ids
 from .errors import FastmaskError
-from .sequences import Example, Examples, Frame, check_room, examples_of
+from .sequences import Example, Examples, Frame, Origin, check_room, examples_of
 from .tokenizer import recorded_tokenizer, vocabulary
 
 WINDOW_TOKENS = 2**22
@@ -87,7 +87,8 @@ class TrainingStream:
         self.manifests, self.tokenizer = self._corpus.manifests, self._corpus.tokenizer
         self.rank, self.world = rank, world
         self._seed, self._shuffle = seed, shuffle
-        frame = Frame.of(self.tokenizer["special_ids"], self.tokenizer["name"])
+        origin = Origin(self._corpus.paths[0], self.tokenizer)
+        frame = Frame.of(self.tokenizer["special_ids"], self.tokenizer["name"], origin)
         self._join = {"max_length": max_length, "frame": frame, "pack": pack, "masked_only": masked_only}
         self._counts = np.full(len(self._corpus), -1, np.int64)
         self._tokens = np.zeros(len(self._corpus), np.int64)

@@ -88,7 +88,16 @@ def same_tokens(recorded: dict, tokenizer: PreTrainedTokenizerBase) -> bool:
     return theirs.get_vocab() == tokenizer.get_vocab() and all(a[key] == b[key] for key in DECIDING)
 
 
-def remap_command(shards: str, model: str) -> str:
-    """Return the command that turns shards into those of a model with another tokenizer."""
-    out = f"{Path(shards).resolve().name}-{Path(model).resolve().name}"
-    return shlex.join(["fastmask", "remap", shards, "--tokenizer", model, "-o", out])
+def check_tokenizer(shards: str, recorded: dict, tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """Raise ModelError, with the command that helps, unless shards were made with a model's tokenizer.
+
+    Args:
+        shards: their directory.
+        recorded: the tokenizer's entry in their manifest.
+        tokenizer, model: the model's tokenizer and name.
+    """
+    if not same_tokens(recorded, tokenizer):
+        out = f"{Path(shards).resolve().name}-{Path(model).resolve().name}"
+        command = shlex.join(["fastmask", "remap", shards, "--tokenizer", model, "-o", out])
+        raise ModelError(f"{shards}: was made with the tokenizer of {recorded['name']}, which is not that of {model}; "
+                         f"{command} makes masks for it")  # fmt: skip

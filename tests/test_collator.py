@@ -22,6 +22,7 @@ from fastmask import (
 from fastmask.corruption import corrupt, ordinary_ids
 from fastmask.errors import FastmaskError, ModelError
 from fastmask.tokenizer import special_ids
+from fastmask.train.vocabulary import learn_wordpieces
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "hf_trainer.py"
 
@@ -192,6 +193,21 @@ def test_packing_changes_no_target(shards, tokenizer):
 def test_bad_rows(rows, said, tokenizer):
     with pytest.raises(FastmaskError, match=said):
         SelectiveMaskCollator(tokenizer)(rows)
+
+
+def test_sequences_of_another_tokenizer(shards, tokenizer, tmp_path):
+    """Their ids are all known, and mean other tokens; a copy of the shards' own tokenizer is taken."""
+    example = next(TrainingStream(shards, max_length=64, seed=0).epoch())
+    tokenizer.save_pretrained(tmp_path / "copy")
+    SelectiveMaskCollator(AutoTokenizer.from_pretrained(tmp_path / "copy"))([example])
+    other = learn_wordpieces(["Great coffee, terrible parking."] * 2, 100, 64)
+    other.add_tokens([f"more{k}" for k in range(8192)])
+    other.save_pretrained(tmp_path / "other")
+    said = (
+        "out: was made with the tokenizer of .*mr-tiny, which is not that of .*other; fastmask remap .*out --tokenizer"
+    )
+    with pytest.raises(ModelError, match=said):
+        SelectiveMaskCollator(AutoTokenizer.from_pretrained(tmp_path / "other"))([(0, example)])
 
 
 def test_bad_settings(tokenizer, shards):

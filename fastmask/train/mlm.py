@@ -16,7 +16,7 @@ from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..stream import TrainingStream
-from ..tokenizer import remap_command, same_tokens, tokenizer_hash, vocabulary
+from ..tokenizer import check_tokenizer, tokenizer_hash, vocabulary
 from .loop import Diverged, linear_schedule, make_optimizer, seed_everything, train
 from .mlm_batches import AHEAD, Batch, Builder, Part, batches_of, held_out_parts
 from .packed import longest_input
@@ -131,9 +131,7 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
 def _open(shards: tuple[str, ...], seed: int, join: dict, files: ModelFiles, tokenizer, ranks: Ranks) -> TrainingStream:
     """Raises ModelError when the shards have another vocabulary, FastmaskError when nothing is masked in them."""
     stream = TrainingStream(shards, **join, seed=seed, masked_only=True, rank=ranks.rank, world=ranks.world)
-    if not same_tokens(stream.tokenizer, tokenizer):
-        raise ModelError(f"{shards[0]}: was made with the tokenizer of {stream.tokenizer['name']}, which is not that "
-                         f"of {files.name}; {remap_command(shards[0], files.name)} makes masks for it")  # fmt: skip
+    check_tokenizer(shards[0], stream.tokenizer, tokenizer, files.name)
     if not len(stream):
         raise FastmaskError(f"{', '.join(shards)}: no token is masked; there is nothing to learn from")
     return stream

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..dataset import open_shards
-from ..errors import FastmaskError, ModelError
+from ..errors import FastmaskError
 from ..models import ModelFiles
-from ..tokenizer import remap_command, same_tokens
+from ..tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,9 +70,7 @@ def read_tagged(
     ids, labels, document, first = [], [], [], 0
     for path in paths:
         shards = open_shards(path)
-        if not same_tokens(shards.manifest["tokenizer"], tokenizer):
-            raise ModelError(f"--init {files.name}: its tokenizer is not the one that {path} was made with; "
-                             f"{remap_command(path, files.name)} makes masks for it")  # fmt: skip
+        check_tokenizer(path, shards.manifest["tokenizer"], tokenizer, files.name)
         for row, tokens, masked in _scored(shards.batches(_COLUMNS)):
             tags = np.zeros(len(tokens), np.int64)
             tags[masked] = 1
