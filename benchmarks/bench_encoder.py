@@ -27,12 +27,13 @@ from fastmask.encode import TextEncoder
 from fastmask.encoder import DTYPES, build_encoder
 from fastmask.engine import Engine
 from fastmask.families import family_weights
-from fastmask.models import load_classifier, load_tokenizer, resolve_model
+from fastmask.models import load_tokenizer, resolve_model
 from fastmask.read import read_documents
 from fastmask.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.segment import Segmenter
 from fastmask.template import template_of
 from fastmask.variants import Template
+from fastmask.weights import load_classifier
 
 MODEL = harness.SHARED / "models/mr-minilm"
 DATA = harness.SHARED / "data/mr/test.jsonl"
@@ -68,7 +69,7 @@ def shape_of(model) -> Shape:
     if weights is None:
         raise SystemExit(f"{model.config.model_type}: not a family with a packed encoder")
     first = weights.layers[0]
-    return Shape(first.query.in_features, first.intermediate.out_features, len(weights.layers))
+    return Shape(first.query.weight.shape[1], first.intermediate.weight.shape[0], len(weights.layers))
 
 
 def encode_file(model: str, data: Path) -> EncodedSentences:

@@ -50,8 +50,9 @@ def masker_arm(folder: Path, corpus: Path, model: str, lines: int, threads: int)
     import torch
 
     from fastmask.config import ScoreConfig
-    from fastmask.models import load_classifier, resolve_model
+    from fastmask.models import resolve_model
     from fastmask.pipeline import score_corpus
+    from fastmask.weights import load_classifier
 
     masker = make_masker(model, folder / "masker")
     options = ScoreConfig(model=masker, method="masker", segment="line", threads=threads)

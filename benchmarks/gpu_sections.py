@@ -28,8 +28,9 @@ from tokenizers import Tokenizer
 
 from fastmask.config import ScoreConfig
 from fastmask.engine import Engine
-from fastmask.models import load_classifier, resolve_model
+from fastmask.models import resolve_model
 from fastmask.template import template_of
+from fastmask.weights import load_classifier
 
 METHODS = ("greedy", "prefix", "leave-one-out")
 

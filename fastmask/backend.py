@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import queue
 import sys
@@ -23,6 +22,7 @@ from .device import DeviceEncoder
 from .device_scoring import DeviceAsker
 from .encoder import Encoder, OutOfMemory, build_encoder
 from .errors import FastmaskError
+from .families import FamilyWeights
 from .records import EncodedSentences
 from .scoring import Asker
 from .variants import Template
@@ -76,7 +76,7 @@ class Backend:
     A device has two blocks under way, each with a thread and a stream of its own, so that it never waits for the host.
 
     Args:
-        model: float32 sequence classifier in eval mode, not written to.
+        model: float32 weights of a fast family, or a module in eval mode, not written to.
         template: its special tokens.
         config: the run's configuration.
     """
@@ -86,7 +86,7 @@ class Backend:
         self.is_cuda = self.device.startswith("cuda")
         self.has_pools = self.is_cuda or config.kernels == "triton"
         _require_interpreter(self.has_pools and not self.is_cuda)
-        self.model = copy.deepcopy(model).to(self.device) if self.is_cuda else model
+        self.model = model.to(self.device) if self.is_cuda and isinstance(model, FamilyWeights) else model
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()

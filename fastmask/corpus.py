@@ -10,9 +10,10 @@ from os import PathLike, fspath
 
 import numpy as np
 
+from .columns import list_lengths
 from .dataset import ShardSet, open_shards
 from .errors import FastmaskError, OutputError
-from .schema import MANIFEST, ROW_GROUP, list_lengths, shard_name
+from .schema import MANIFEST, ROW_GROUP, shard_name
 from .sequences import Sentences
 
 BLOCK_TOKENS = 2**18

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .columns import list_lengths
 from .errors import OutputError
-from .schema import ROW_GROUP, arrow_schema, file_fault, list_lengths, open_parquet, read_manifest
+from .schema import ROW_GROUP, arrow_schema, file_fault, open_parquet, read_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

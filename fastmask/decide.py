@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import numba as nb
 import numpy as np
@@ -108,9 +111,7 @@ def stop_words(choice: str) -> frozenset[str]:
     if choice == "none":
         return frozenset()
     if choice == "english":
-        from spacy.lang.en.stop_words import STOP_WORDS
-
-        return frozenset(STOP_WORDS)
+        return _spacy_stop_words("en")
     from .errors import InputError
 
     try:
@@ -118,3 +119,13 @@ def stop_words(choice: str) -> frozenset[str]:
             return frozenset(line.strip().lower() for line in file if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(choice, None, None, f"cannot read stop words: {error}") from error
+
+
+@cache
+def _spacy_stop_words(language: str) -> frozenset[str]:
+    """spaCy's list for a language, off its file alone: importing spaCy takes longer than scoring a short text."""
+    spacy = Path(find_spec("spacy").origin).parent
+    spec = spec_from_file_location("stop_words", spacy / "lang" / language / "stop_words.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return frozenset(module.STOP_WORDS)

@@ -115,7 +115,7 @@ class DeviceEncoder:
 
     def __init__(self, weights: FamilyWeights, precision: str, device: str, kernels: str = "auto"):
         self.precision, self.device = precision, torch.device(device)
-        hidden, classes = weights.layers[0].query.in_features, weights.classifier.out_features
+        hidden, classes = weights.layers[0].query.weight.shape[1], weights.classifier.weight.shape[0]
         try:
             ops = self.ops = launch.device_ops(DTYPES[precision], hidden, hidden // weights.heads, classes, kernels)
         except ValueError as error:
@@ -124,7 +124,7 @@ class DeviceEncoder:
         self.batch_tokens, self.most_tokens = BATCH_TOKENS, sys.maxsize
         self.spare_tokens = SPARE_TOKENS if self.device.type == "cuda" else INTERPRETED_SPARE_TOKENS
         wide = torch.float64 if precision == "float64" else torch.float32
-        self.tables = tuple(t.detach().to(wide) for t in (weights.word, weights.position, weights.token_type))
+        self.tables = tuple(t.to(wide) for t in (weights.word, weights.position, weights.token_type))
         self.position_offset = weights.position_offset
         self.embedding_norm = Norm(weights.embedding_norm, wide)
         self.projection = None if weights.projection is None else ops.linear(weights.projection)

@@ -137,13 +137,13 @@ class PackedEncoder:
     def __init__(self, weights: FamilyWeights, precision: str, kernels: str = "auto"):
         self.precision, dtype = precision, DTYPES[precision]
         self.most_tokens = sys.maxsize
-        hidden = weights.layers[0].query.in_features
+        hidden = weights.layers[0].query.weight.shape[1]
         width = math.gcd(hidden, weights.word.shape[1])  # ELECTRA's embeddings have a width of their own
         ops = self.ops = launch.cpu_ops(dtype, width, hidden // weights.heads, kernels)
         self.name = f"packed/{ops.name}"
         self.batch_tokens = max(4 * ROW_MULTIPLE, BATCH_ELEMENTS // hidden // ROW_MULTIPLE * ROW_MULTIPLE)
         self.wide = wide = torch.float64 if precision == "float64" else torch.float32
-        self.tables = [t.detach().to(wide).contiguous() for t in (weights.word, weights.position, weights.token_type)]
+        self.tables = [t.to(wide).contiguous() for t in (weights.word, weights.position, weights.token_type)]
         self.position_offset = weights.position_offset
         self.embedding_norm = Norm(weights.embedding_norm, wide)
         self.projection = None if weights.projection is None else ops.linear(weights.projection)
@@ -246,11 +246,13 @@ class GenericEncoder:
         return self.model(**inputs, return_dict=True).logits.double().cpu().numpy()
 
 
-def build_encoder(model: nn.Module, precision: str, device: str = "cpu", kernels: str = "auto") -> Encoder:
+def build_encoder(
+    model: FamilyWeights | nn.Module, precision: str, device: str = "cpu", kernels: str = "auto"
+) -> Encoder:
     """The encoder for a model at a precision.
 
     Args:
-        model: a float32 sequence or token classifier in eval mode; it is not written to.
+        model: a float32 sequence or token classifier: weights on ``device``, or a module in eval mode; not written to.
         precision: a key of DTYPES.
         device: torch device name.
         kernels: "auto" is the fastest that the device has; "torch", "triton".
@@ -258,7 +260,7 @@ def build_encoder(model: nn.Module, precision: str, device: str = "cpu", kernels
     Raises:
         FastmaskError: the model has no Triton path.
     """
-    weights = family_weights(model)
+    weights = model if isinstance(model, FamilyWeights) else family_weights(model)
     if weights is None and kernels == "triton":
         raise FastmaskError(f"--kernels triton: there are none for {model.config.model_type} models; use auto")
     if weights is None:

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import nn
 
 from .family_rules import ACTIVATIONS, activation_of, fast_path_fault, first_position
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+class Linear(NamedTuple):
+    """A linear layer: weight [out, in], bias [out]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+class LayerNorm(NamedTuple):
+    """A layer norm over the last dimension: weight [H], bias [H]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
     """One transformer block. Matrices are [out, in]; H hidden, F feed-forward size."""
 
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    attention_output: nn.Linear
-    attention_norm: nn.LayerNorm
-    intermediate: nn.Linear
-    output: nn.Linear
-    output_norm: nn.LayerNorm
+    query: Linear
+    key: Linear
+    value: Linear
+    attention_output: Linear
+    attention_norm: LayerNorm
+    intermediate: Linear
+    output: Linear
+    output_norm: LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,117 +62,179 @@ class FamilyWeights:
     position: torch.Tensor
     token_type: torch.Tensor
     position_offset: int
-    embedding_norm: nn.LayerNorm
-    projection: nn.Linear | None
+    embedding_norm: LayerNorm
+    projection: Linear | None
     layers: tuple[LayerWeights, ...]
     heads: int
     activation: str
-    head: nn.Linear | None
+    head: Linear | None
     head_activation: str | None
-    classifier: nn.Linear
+    classifier: Linear
+
+    def to(self, device: str) -> FamilyWeights:
+        """Return the same weights on a device."""
+        return _to(self, device)
 
 
-def classifies_tokens(model: nn.Module) -> bool:
-    """Whether a model is an ``AutoModelForTokenClassification`` one."""
-    return type(model).__name__.endswith("ForTokenClassification")
+def _to(value, device: str):
+    """Move every tensor in a value made of these classes."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, FamilyWeights | LayerWeights):
+        return replace(value, **{field.name: _to(getattr(value, field.name), device) for field in fields(value)})
+    if isinstance(value, Linear | LayerNorm):
+        return type(value)(*(_to(part, device) for part in value))
+    return tuple(_to(part, device) for part in value) if isinstance(value, tuple) else value
 
 
-def _head(model, dense: str, activation: str, classifier: str = "classifier") -> tuple:
-    """Dense layer, activation and classifier of a sequence classifier, by their names; of tokens: the last alone."""
-    if classifies_tokens(model):
-        return None, None, model.classifier
-    return model.get_submodule(dense), activation, model.get_submodule(classifier)
+BERT_LAYER = MappingProxyType(
+    {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attention_output": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "intermediate": "intermediate.dense",
+        "output": "output.dense",
+        "output_norm": "output.LayerNorm",
+    }
+)
+DISTILBERT_LAYER = MappingProxyType(
+    {
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "attention_output": "attention.out_lin",
+        "attention_norm": "sa_layer_norm",
+        "intermediate": "ffn.lin1",
+        "output": "ffn.lin2",
+        "output_norm": "output_layer_norm",
+    }
+)
 
 
-def _bert_layer(layer) -> LayerWeights:
-    attention = layer.attention
-    return LayerWeights(
-        attention.self.query,
-        attention.self.key,
-        attention.self.value,
-        attention.output.dense,
-        attention.output.LayerNorm,
-        layer.intermediate.dense,
-        layer.output.dense,
-        layer.output.LayerNorm,
-    )
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How a family names its weights in a file.
+
+    Attributes:
+        base: in front of every name but the head's.
+        layers: of the list of blocks, below ``base``; layer: of a block's parts, by LayerWeights' fields.
+        dense, head_activation, classifier: the head of a sequence classifier; full names.
+        typed: whether there are token types.
+    """
+
+    base: str
+    layers: str
+    layer: Mapping[str, str]
+    dense: str
+    head_activation: str
+    classifier: str
+    typed: bool = True
 
 
-def _distilbert_layer(layer) -> LayerWeights:
-    attention, ffn = layer.attention, layer.ffn
-    return LayerWeights(
-        attention.q_lin,
-        attention.k_lin,
-        attention.v_lin,
-        attention.out_lin,
-        layer.sa_layer_norm,
-        ffn.lin1,
-        ffn.lin2,
-        layer.output_layer_norm,
-    )
-
-
-def _bert_like(model, base, head, head_activation, classifier) -> FamilyWeights:
-    embeddings, config = base.embeddings, model.config
-    return FamilyWeights(
-        word=embeddings.word_embeddings.weight,
-        position=embeddings.position_embeddings.weight,
-        token_type=embeddings.token_type_embeddings.weight,
-        position_offset=first_position(config),
-        embedding_norm=embeddings.LayerNorm,
-        projection=getattr(base, "embeddings_project", None),
-        layers=tuple(_bert_layer(layer) for layer in base.encoder.layer),
-        heads=config.num_attention_heads,
-        activation=ACTIVATIONS[activation_of(config)],
-        head=head,
-        head_activation=head_activation,
-        classifier=classifier,
-    )
-
-
-def _bert(model) -> FamilyWeights:
-    return _bert_like(model, model.bert, *_head(model, "bert.pooler.dense", "tanh"))
-
-
-def _roberta(model) -> FamilyWeights:
-    return _bert_like(model, model.roberta, *_head(model, "classifier.dense", "tanh", "classifier.out_proj"))
-
-
-def _electra(model) -> FamilyWeights:
-    return _bert_like(model, model.electra, *_head(model, "classifier.dense", "gelu", "classifier.out_proj"))
-
-
-def _distilbert(model) -> FamilyWeights:
-    base, config = model.distilbert, model.config
-    word = base.embeddings.word_embeddings.weight
-    head, head_activation, classifier = _head(model, "pre_classifier", "relu")
-    return FamilyWeights(
-        word=word,
-        position=base.embeddings.position_embeddings.weight,
-        token_type=torch.zeros(1, word.shape[1], dtype=word.dtype),
-        position_offset=0,
-        embedding_norm=base.embeddings.LayerNorm,
-        projection=None,
-        layers=tuple(_distilbert_layer(layer) for layer in base.transformer.layer),
-        heads=config.n_heads,
-        activation=ACTIVATIONS[activation_of(config)],
-        head=head,
-        head_activation=head_activation,
-        classifier=classifier,
-    )
-
-
+_BERT = Names("bert", "encoder.layer", BERT_LAYER, "bert.pooler.dense", "tanh", "classifier")
+_ROBERTA = Names("roberta", "encoder.layer", BERT_LAYER, "classifier.dense", "tanh", "classifier.out_proj")
+_ELECTRA = Names("electra", "encoder.layer", BERT_LAYER, "classifier.dense", "gelu", "classifier.out_proj")
+_DISTILBERT = Names(
+    "distilbert", "transformer.layer", DISTILBERT_LAYER, "pre_classifier", "relu", "classifier", typed=False
+)
 FAMILIES = {
-    "bert": _bert,
-    "roberta": _roberta,
-    "xlm-roberta": _roberta,
-    "camembert": _roberta,
-    "distilbert": _distilbert,
-    "electra": _electra,
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+    "electra": _ELECTRA,
 }
 
 
-def family_weights(model: nn.Module) -> FamilyWeights | None:
-    """The common shape of a sequence or token classifier of transformers, or None where the packed encoders do not do
-    all that its configuration asks for."""
-    return None if fast_path_fault(model.config) else FAMILIES[model.config.model_type](model)
+class _Reader:
+    """Weights by name, each checked for the shape that the configuration gives it.
+
+    Raises (from its methods):
+        KeyError: there is no such weight, or it has another shape.
+    """
+
+    def __init__(self, names: Names, config: PretrainedConfig, tensors: Mapping[str, torch.Tensor]):
+        self.names, self.config, self.tensors = names, config, tensors
+        self.eps = getattr(config, "layer_norm_eps", 1e-12)  # DistilBERT's is fixed
+
+    def tensor(self, name: str, *shape: int) -> torch.Tensor:
+        """Return a weight by its full name."""
+        found = self.tensors[name].detach()
+        if found.shape != shape:
+            raise KeyError(name)
+        return found
+
+    def table(self, name: str, rows: int, width: int) -> torch.Tensor:
+        """Return an embedding table [rows, width]."""
+        return self.tensor(f"{self.names.base}.embeddings.{name}.weight", rows, width)
+
+    def linear(self, name: str, outputs: int, inputs: int) -> Linear:
+        """Return a linear layer."""
+        return Linear(self.tensor(f"{name}.weight", outputs, inputs), self.tensor(f"{name}.bias", outputs))
+
+    def norm(self, name: str, width: int) -> LayerNorm:
+        """Return a layer norm."""
+        return LayerNorm(self.tensor(f"{name}.weight", width), self.tensor(f"{name}.bias", width), self.eps)
+
+    def layer(self, index: int, hidden: int, inner: int) -> LayerWeights:
+        """Return one transformer block."""
+        outputs, inputs = {"intermediate": inner}, {"output": inner}
+        parts = {}
+        for part, name in self.names.layer.items():
+            path = f"{self.names.base}.{self.names.layers}.{index}.{name}"
+            if part.endswith("norm"):
+                parts[part] = self.norm(path, hidden)
+            else:
+                parts[part] = self.linear(path, outputs.get(part, hidden), inputs.get(part, hidden))
+        return LayerWeights(**parts)
+
+
+def read_family(
+    config: PretrainedConfig, tensors: Mapping[str, torch.Tensor], classifies_tokens: bool
+) -> FamilyWeights | None:
+    """Return a classifier's weights in the common shape, or None where the packed encoders do not do all of it.
+
+    Args:
+        config: the model's.
+        tensors: the weights by name, as ``model.safetensors`` has them; each is asked for once and kept in its dtype.
+        classifies_tokens: whether it is a token classifier.
+
+    Raises:
+        KeyError: a weight is missing, or has another shape than the configuration says.
+    """
+    if fast_path_fault(config):
+        return None
+    names = FAMILIES[config.model_type]
+    read = _Reader(names, config, tensors)
+    hidden, inner = config.hidden_size, getattr(config, "intermediate_size", None) or config.hidden_dim
+    width = getattr(config, "embedding_size", hidden)
+    word = read.table("word_embeddings", config.vocab_size, width)
+    types = (
+        read.table("token_type_embeddings", config.type_vocab_size, width) if names.typed else word.new_zeros(1, width)
+    )
+    classes = config.num_labels
+    dense = None if classifies_tokens else read.linear(names.dense, hidden, hidden)
+    classifier = "classifier" if classifies_tokens else names.classifier
+    return FamilyWeights(
+        word=word,
+        position=read.table("position_embeddings", config.max_position_embeddings, width),
+        token_type=types,
+        position_offset=first_position(config),
+        embedding_norm=read.norm(f"{names.base}.embeddings.LayerNorm", width),
+        projection=None if width == hidden else read.linear(f"{names.base}.embeddings_project", hidden, width),
+        layers=tuple(read.layer(index, hidden, inner) for index in range(config.num_hidden_layers)),
+        heads=config.num_attention_heads,
+        activation=ACTIVATIONS[activation_of(config)],
+        head=dense,
+        head_activation=None if classifies_tokens else names.head_activation,
+        classifier=read.linear(classifier, classes, hidden),
+    )
+
+
+def family_weights(model: torch.nn.Module) -> FamilyWeights | None:
+    """Return the weights of a module in the common shape, or None where the packed encoders do not do all of it."""
+    classifies_tokens = type(model).__name__.endswith("ForTokenClassification")
+    return read_family(model.config, model.state_dict(), classifies_tokens)

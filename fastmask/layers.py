@@ -8,7 +8,7 @@ import torch
 from fastmask_kernels.layouts import Sequences, head_of
 from torch import nn
 
-from .families import FamilyWeights, LayerWeights
+from .families import FamilyWeights, LayerNorm, LayerWeights, Linear
 
 DTYPES = {
     "bfloat16": torch.bfloat16,
@@ -20,19 +20,16 @@ DTYPES = {
 CLS_MULTIPLE = 16
 
 
-def single(layers: list[nn.Linear]) -> nn.Linear:
+def single(layers: list[Linear]) -> Linear:
     """Several linear layers of one input as one: [sum of N, K]."""
-    joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), device="meta")
-    joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]), requires_grad=False)
-    joined.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]), requires_grad=False)
-    return joined
+    return Linear(torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
 
 
 class Norm:
     """A layer norm's parameters, float32 for the numba kernels and the working dtype otherwise."""
 
-    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype):
-        self.weight, self.bias = (p.detach().to(dtype).contiguous() for p in (norm.weight, norm.bias))
+    def __init__(self, norm: LayerNorm, dtype: torch.dtype):
+        self.weight, self.bias = (p.to(dtype).contiguous() for p in (norm.weight, norm.bias))
         self.eps = norm.eps
 
 
@@ -79,11 +76,11 @@ class ClsBlock(TransformerBlock):
     def __init__(self, ops, weights: LayerWeights, activation: str, norm_dtype: torch.dtype, heads: int):
         super().__init__(ops, weights, activation, norm_dtype)
         self.heads, self.wide = heads, norm_dtype
-        hidden = weights.query.in_features
+        hidden = weights.query.weight.shape[1]
         self.query = ops.linear(weights.query)
-        self.key = weights.key.weight.detach().to(norm_dtype).view(heads, -1, hidden) * (hidden // heads) ** -0.5
-        self.value = weights.value.weight.detach().to(norm_dtype).view(heads, -1, hidden).transpose(1, 2).contiguous()
-        self.value_bias = weights.value.bias.detach().to(norm_dtype)
+        self.key = weights.key.weight.to(norm_dtype).view(heads, -1, hidden) * (hidden // heads) ** -0.5
+        self.value = weights.value.weight.to(norm_dtype).view(heads, -1, hidden).transpose(1, 2).contiguous()
+        self.value_bias = weights.value.bias.to(norm_dtype)
 
     def __call__(self, x: torch.Tensor, sequences: Sequences) -> torch.Tensor:
         index = sequences.cu_seqlens[:-1].long()
@@ -117,7 +114,7 @@ class ClassHead:
 
     def __init__(self, weights: FamilyWeights, wide: torch.dtype):
         dense, classifier = (
-            [p.detach().to(wide) for p in (layer.weight, layer.bias)] for layer in (weights.head, weights.classifier)
+            [p.to(wide) for p in (layer.weight, layer.bias)] for layer in (weights.head, weights.classifier)
         )
         self.parameters = head_of(*dense, weights.head_activation, *classifier)
 
@@ -133,7 +130,7 @@ class TokenHead:
 
     def __init__(self, weights: FamilyWeights, wide: torch.dtype):
         layer = weights.classifier
-        self.weight, self.bias = (p.detach().to(wide).contiguous() for p in (layer.weight, layer.bias))
+        self.weight, self.bias = (p.to(wide).contiguous() for p in (layer.weight, layer.bias))
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows [T, H] -> class logits [T, C]."""

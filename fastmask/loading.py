@@ -9,7 +9,7 @@ from .config import ScoreConfig
 from .decide import stop_token_table, stop_words
 from .errors import ModelError
 from .family_rules import first_position
-from .models import ModelFiles, load_classifier, load_masker
+from .models import ModelFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,22 +34,20 @@ def load_engine(
     Raises:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
     """
-    import torch
-
     from .engine import Engine
     from .masker import MaskerEngine
     from .template import template_of
+    from .weights import load_weights
 
     is_masker = config.method == "masker"
-    load, kind = (load_masker, MaskerEngine) if is_masker else (load_classifier, Engine)
     backend = tokenizer.backend_tokenizer
     stop_tokens = stop_token_table(backend.get_vocab(), stop_words(config.stop_words))
     template = template_of(backend, files.name, is_aspect and not is_masker)
-    model = load(files, torch.float32)
-    positions = usable_positions(model.config)
+    model, model_config = load_weights(files, is_masker)
+    positions = usable_positions(model_config)
     if positions is not None and config.max_length > positions:
         raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {positions} tokens")
-    return kind(model, template, config, stop_tokens, progress)
+    return (MaskerEngine if is_masker else Engine)(model, template, config, stop_tokens, progress)
 
 
 def usable_positions(model_config) -> int | None:

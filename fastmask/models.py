@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from .errors import ModelError
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 ASSETS = Path(__file__).parent / "assets"
@@ -88,7 +87,7 @@ def _read_config(path: Path, name: str) -> dict:
     except FileNotFoundError as error:
         raise ModelError(f"{name}: not a model directory, {CONFIG} is missing") from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{name}: {CONFIG} cannot be read: {_first_line(error)}") from error
+        raise ModelError(f"{name}: {CONFIG} cannot be read: {first_line(error)}") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise ModelError(f'{name}: {CONFIG} does not name a "model_type"')
     return config
@@ -170,7 +169,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(files.dir, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and tokenizers raise bare Exception for damaged files
-        raise ModelError(f"{files.name}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{files.name}: the tokenizer cannot be loaded: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{files.name}: has no fast tokenizer, so token positions in the text are unknown")
     # where there is nothing to load, transformers makes a tokenizer of special tokens, and "▁" for some families
@@ -186,93 +185,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
-    """The sequence classifier in ``files``, on the CPU, in eval mode, with its weights in ``dtype``.
-
-    Raises:
-        ModelError: the weights are damaged or incomplete, the architecture is unknown, or there are fewer than
-            two classes.
-    """
-    if files.config.get("problem_type") == "multi_label_classification":
-        raise ModelError(f"{files.name}: gives any number of labels a text; fastmask needs one class of several")
-    if files.num_labels < 2:
-        raise ModelError(f"{files.name}: is not a classifier, it has {files.num_labels} class")
-    model, missing = load_pretrained(files, dtype)
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ModelError(f"{files.name}: is not a trained classifier, its weights lack {missing[0]}{more}")
-    return model.eval()
-
-
-def is_token_classifier(files: ModelFiles) -> bool:
-    """Whether the model's config names an ``AutoModelForTokenClassification`` class."""
-    return any(str(name).endswith("ForTokenClassification") for name in files.config.get("architectures") or ())
-
-
-def load_masker(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
-    """The token classifier in ``files``, as ``load_classifier`` has it; class 1 marks tokens to mask.
-
-    Raises:
-        ModelError: the weights are damaged or incomplete, or there are not two classes.
-    """
-    if files.num_labels != 2:
-        raise ModelError(f"{files.name}: is not a masker, it has {files.num_labels} classes instead of two")
-    if not is_token_classifier(files):
-        raise ModelError(f"{files.name}: is not a token classifier; fastmask train-masker makes one")
-    model, missing = load_pretrained(files, dtype, task="TokenClassification")
-    if missing:
-        raise ModelError(f"{files.name}: is not a trained masker, its weights lack {missing[0]}")
-    return model.eval()
-
-
-def load_pretrained(
-    files: ModelFiles, dtype: torch.dtype, *, task: str = "SequenceClassification", **overrides
-) -> tuple[torch.nn.Module, list[str]]:
-    """Loads a model with a head and the sorted names of parameters that the weights lack (random, then).
-
-    Args:
-        files: the model.
-        dtype: dtype of the weights; transformers would otherwise take the one in the config.
-        task: which head, as transformers' ``AutoModelFor...`` classes name it.
-        overrides: configuration values to replace.
-
-    Raises:
-        ModelError: the weights are damaged, not finite, or do not fit the config, or the architecture is unknown.
-    """
-    _check_readable(files)
-    import transformers
-
-    try:
-        with quiet_transformers():
-            model, report = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
-                files.dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                ignore_mismatched_sizes=True, output_loading_info=True, **overrides,
-            )  # fmt: skip
-    except Exception as error:  # unknown architecture, bad value in the config, ...: many unrelated types
-        raise ModelError(f"{files.name}: cannot be loaded: {_first_line(error)}") from error
-    if bad := not_finite(model):
-        raise ModelError(f"{files.name}: its weight {bad} is not finite")
-    mismatched = {entry[0] for entry in report["mismatched_keys"]}
-    return model, sorted(set(report["missing_keys"]) | mismatched)
-
-
-def not_finite(model: torch.nn.Module) -> str | None:
-    """Name of a parameter that has a NaN or an infinity in it; None in a sound model."""
-    return next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
-
-
-def _check_readable(files: ModelFiles) -> None:
-    import safetensors
-
-    for file in weight_files(files.dir):
-        try:
-            with safetensors.safe_open(file, framework="numpy") as weights:
-                weights.keys()
-        except (safetensors.SafetensorError, OSError) as error:
-            reason = _first_line(error)
-            raise ModelError(f"{files.name}: {file.name} is cut short or damaged: {reason}") from error
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, shortened."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return textwrap.shorten(line, 160, placeholder="...")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .columns import check_offsets, column, list_lengths, numbers, present, ragged
 from .errors import OutputError
 from .records import ScoredSentences
 
@@ -75,38 +76,25 @@ def to_table(scored: ScoredSentences) -> pa.Table:
     """
     import pyarrow as pa
 
+    schema = arrow_schema()
     sentences, counts = scored.sentences, np.diff(scored.sentences.offsets)
-    _check_offsets("importance", sentences.offsets, scored.importance)
+    check_offsets("importance", sentences.offsets, scored.importance)
     # Arrow can hide values under a null list, Parquet cannot: those of sentences not scored are taken out
     importance = scored.importance[np.repeat(scored.scored, counts)]
     importance_offsets = np.concatenate([[0], np.cumsum(np.where(scored.scored, counts, 0))])
     columns = {
-        "row": pa.array(sentences.row, type=pa.int64()),
-        "sentence": pa.array(sentences.sentence, type=pa.int32()),
-        "input_ids": _ragged("input_ids", sentences.offsets, sentences.input_ids),
-        "char_start": _ragged("char_start", sentences.offsets, sentences.char_start),
-        "char_end": _ragged("char_end", sentences.offsets, sentences.char_end),
-        "label": pa.array(sentences.label, type=pa.int32(), mask=sentences.label < 0),
-        "predicted": pa.array(scored.predicted, type=pa.int32(), mask=scored.predicted < 0),
-        "prob": pa.array(scored.prob, type=pa.float32(), mask=np.isnan(scored.prob)),
-        "importance": _ragged("importance", importance_offsets, importance, null=~scored.scored),
-        "mask_index": _ragged("mask_index", scored.mask_offsets, scored.mask_index),
+        "row": column(schema.field("row"), sentences.row),
+        "sentence": column(schema.field("sentence"), sentences.sentence),
+        "input_ids": ragged(schema.field("input_ids"), sentences.offsets, sentences.input_ids),
+        "char_start": ragged(schema.field("char_start"), sentences.offsets, sentences.char_start),
+        "char_end": ragged(schema.field("char_end"), sentences.offsets, sentences.char_end),
+        "label": column(schema.field("label"), sentences.label, null=sentences.label < 0),
+        "predicted": column(schema.field("predicted"), scored.predicted, null=scored.predicted < 0),
+        "prob": column(schema.field("prob"), scored.prob, null=np.isnan(scored.prob)),
+        "importance": ragged(schema.field("importance"), importance_offsets, importance, null=~scored.scored),
+        "mask_index": ragged(schema.field("mask_index"), scored.mask_offsets, scored.mask_index),
     }
-    return pa.Table.from_pydict(columns, schema=arrow_schema())
-
-
-def _ragged(name: str, offsets: np.ndarray, values: np.ndarray, null: np.ndarray | None = None) -> pa.Array:
-    import pyarrow as pa
-
-    _check_offsets(name, offsets, values)
-    kind = arrow_schema().field(name).type
-    starts, items = pa.array(offsets, type=pa.int32()), pa.array(values, type=kind.value_type)
-    return pa.ListArray.from_arrays(starts, items, type=kind, mask=None if null is None else pa.array(null))
-
-
-def _check_offsets(name: str, offsets: np.ndarray, values: np.ndarray) -> None:
-    if offsets[0] != 0 or offsets[-1] != len(values):
-        raise ValueError(f"{name}: offsets from {offsets[0]} to {offsets[-1]} for {len(values)} values")
+    return pa.Table.from_pydict(columns, schema=schema)
 
 
 def shard_bytes(table: pa.Table) -> bytes:
@@ -278,11 +266,11 @@ def _content_faults(table: pa.Table, entry: dict) -> Iterator[str]:
 
     lengths = list_lengths(table["input_ids"])
     masks = list_lengths(table["mask_index"])
-    scored = pc.is_valid(table["importance"]).to_numpy()
+    scored = present(table["importance"])
     counts = {"rows": len(lengths), "scored": scored.sum(), "tokens": lengths.sum(), "masked": masks.sum()}
     yield from (f"has {n} {key} instead of {entry[key]}" for key, n in counts.items() if n != entry[key])
 
-    row, sentence = table["row"].to_numpy(), table["sentence"].to_numpy()
+    row, sentence = numbers(table["row"]), numbers(table["sentence"])
     ahead = (row[1:] > row[:-1]) | ((row[1:] == row[:-1]) & (sentence[1:] > sentence[:-1]))
     if not ahead.all():
         yield f"row {row[1:][~ahead][0]}: rows are out of order"
@@ -293,7 +281,7 @@ def _content_faults(table: pa.Table, entry: dict) -> Iterator[str]:
         if wrong.any():
             yield f"row {row[wrong][0]}: {name} has another length than input_ids"
 
-    owner, position = np.repeat(np.arange(len(row)), masks), pc.list_flatten(table["mask_index"]).to_numpy()
+    owner, position = np.repeat(np.arange(len(row)), masks), numbers(pc.list_flatten(table["mask_index"]))
     good = (position >= 0) & (position < lengths[owner])
     good[1:] &= (position[1:] > position[:-1]) | (owner[1:] != owner[:-1])
     if not good.all():
@@ -326,10 +314,3 @@ def is_shard(path: Path) -> bool:
             return b"fastmask.format_version" in (file.schema_arrow.metadata or {})
     except OutputError:
         return False
-
-
-def list_lengths(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """int32 [N], the length of each list, 0 for null."""
-    import pyarrow.compute as pc
-
-    return pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)

@@ -8,6 +8,19 @@ from itertools import pairwise
 
 import numpy as np
 
+CLOSING = frozenset(
+    "!.?\u0589\u061f\u06d4\u0700\u0701\u0702\u07f9\u0964\u0965\u104a\u104b\u1362\u1367\u1368\u166e\u1735\u1736"
+    "\u1803\u1809\u1944\u1945\u1aa8\u1aa9\u1aaa\u1aab\u1b5a\u1b5b\u1b5e\u1b5f\u1c3b\u1c3c\u1c7e\u1c7f\u203c\u203d"
+    "\u2047\u2048\u2049\u2e2e\u2e3c\u3002\ua4ff\ua60e\ua60f\ua6f3\ua6f7\ua876\ua877\ua8ce\ua8cf\ua92f\ua9c8\ua9c9"
+    "\uaa5d\uaa5e\uaa5f\uaaf0\uaaf1\uabeb\ufe52\ufe56\ufe57\uff01\uff0e\uff1f\uff61\U00010a56\U00010a57\U00011047"
+    "\U00011048\U000110be\U000110bf\U000110c0\U000110c1\U00011141\U00011142\U00011143\U000111c5\U000111c6"
+    "\U000111cd\U000111de\U000111df\U00011238\U00011239\U0001123b\U0001123c\U000112a9\U0001144b\U0001144c"
+    "\U000115c2\U000115c3\U000115c9\U000115ca\U000115cb\U000115cc\U000115cd\U000115ce\U000115cf\U000115d0"
+    "\U000115d1\U000115d2\U000115d3\U000115d4\U000115d5\U000115d6\U000115d7\U00011641\U00011642\U0001173c"
+    "\U0001173d\U0001173e\U00011a42\U00011a43\U00011a9b\U00011a9c\U00011c41\U00011c42\U00016a6e\U00016a6f"
+    "\U00016af5\U00016b37\U00016b38\U00016b44\U0001bc9f\U0001da88"
+)
+"""The characters that end a sentence: the default of spaCy's sentencizer, in 3.8."""
 # spaCy remembers every distinct word it meets: past this many it is made anew, to keep memory bounded.
 _MAX_STRINGS = 300_000
 
@@ -19,7 +32,7 @@ class Segmenter:
         mode: "sentence" gives the sentences of spaCy's ``English()`` + ``sentencizer``; "line" takes each
             text as one sentence.
 
-    spaCy is imported at the first text that is split in mode "sentence".
+    spaCy, which takes a second to import, is imported at the first text that may hold two sentences.
     """
 
     def __init__(self, mode: str = "sentence"):
@@ -37,6 +50,10 @@ class Segmenter:
             return []
         if self.mode == "line":
             return [(0, len(text))]
+        # No sentence starts inside a final run of closing characters: spaCy's tokens in it are made of
+        # punctuation alone, and only a token that is not punctuation starts a sentence.
+        if (_SINGLE_ASCII if text.isascii() else _SINGLE).fullmatch(text):
+            return [_stripped(text, 0, len(text))]
         if self._rules is None or self._rules.is_full():
             self._rules = _SentenceRules()
         return self._rules.split(text)
@@ -48,26 +65,17 @@ class _SentenceRules:
     def __init__(self):
         from spacy.attrs import IDX, IS_PUNCT
         from spacy.lang.en import English
-        from spacy.pipeline import Sentencizer
 
         nlp = English()
-        closing = frozenset(Sentencizer().punct_chars)
         # The tokenizer is called by itself: Language.max_length guards the memory of parsers, not of rules.
         self._tokenizer, self._strings = nlp.tokenizer, nlp.vocab.strings
-        self._attributes = [nlp.vocab.add_flag(closing.__contains__), IS_PUNCT, IDX]
+        self._attributes = [nlp.vocab.add_flag(CLOSING.__contains__), IS_PUNCT, IDX]
         self._first_strings = len(self._strings)
-        # No sentence starts inside a final run of closing characters: spaCy's tokens in it are made of
-        # punctuation alone, and only a token that is not punctuation starts a sentence.
-        self._single = _single_sentence(closing)
-        self._single_ascii = _single_sentence(filter(str.isascii, closing))  # a small set is matched faster
 
     def is_full(self) -> bool:
         return len(self._strings) - self._first_strings > _MAX_STRINGS
 
     def split(self, text: str) -> list[tuple[int, int]]:
-        single = self._single_ascii if text.isascii() else self._single
-        if single.fullmatch(text):
-            return [_stripped(text, 0, len(text))]
         closing, punctuation, position = self._tokenizer(text).to_array(self._attributes).T
         # A sentence starts at the first other token after one that is exactly a closing character.
         others = np.flatnonzero((closing | punctuation) == 0)
@@ -87,3 +95,7 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
 def _single_sentence(closing: Iterable[str]) -> re.Pattern[str]:
     characters = "".join(map(re.escape, sorted(closing)))
     return re.compile(rf"[^{characters}]*+[{characters}]*+\s*+")
+
+
+_SINGLE = _single_sentence(CLOSING)
+_SINGLE_ASCII = _single_sentence(filter(str.isascii, CLOSING))  # a small set is matched faster

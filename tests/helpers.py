@@ -9,7 +9,6 @@ from pathlib import Path
 from zlib import crc32
 
 import numpy as np
-import torch
 from click.testing import CliRunner
 
 from fastmask.cli import cli
@@ -18,10 +17,11 @@ from fastmask.dataset import open_shards
 from fastmask.decide import stop_token_table, stop_words
 from fastmask.encode import TextEncoder
 from fastmask.engine import Engine
-from fastmask.models import load_classifier, load_tokenizer, resolve_model
+from fastmask.models import load_tokenizer, resolve_model
 from fastmask.records import EncodedSentences
 from fastmask.template import template_of
 from fastmask.variants import Template
+from fastmask.weights import load_weights
 
 CLS, SEP = 1, 2
 METHODS = ("greedy", "prefix", "leave-one-out")
@@ -144,7 +144,8 @@ def parts_of(model: str):
     """A real model, its tokenizer and template, loaded once."""
     files = resolve_model(model)
     tokenizer = load_tokenizer(files)
-    return load_classifier(files, torch.float32), tokenizer, template_of(tokenizer.backend_tokenizer, files.name, False)
+    weights, _ = load_weights(files, classifies_tokens=False)
+    return weights, tokenizer, template_of(tokenizer.backend_tokenizer, files.name, False)
 
 
 def real_engine(model: str, **options) -> Engine:

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from fastmask.models import ASSETS, load_classifier, load_tokenizer, resolve_model
+from fastmask.models import ASSETS, load_tokenizer, resolve_model
 from fastmask.read import read_documents
 from fastmask.records import Document
 from fastmask.train.examples import encode_rows, labelled_rows
 from fastmask.train.packed import enable_packing
 from fastmask.train.predict import accuracy, predict
+from fastmask.weights import load_classifier
 
 
 @pytest.fixture(scope="module")

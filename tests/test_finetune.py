@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from fastmask.errors import FastmaskError, OutputError
-from fastmask.models import load_classifier, load_tokenizer, resolve_model
+from fastmask.models import load_tokenizer, resolve_model
 from fastmask.read import read_documents
 from fastmask.train import checkpoint
 from fastmask.train.classify import FinetuneConfig, finetune
 from fastmask.train.examples import encode_rows, labelled_rows
 from fastmask.train.packed import enable_packing
 from fastmask.train.predict import accuracy, predict
+from fastmask.weights import load_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

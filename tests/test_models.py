@@ -1,6 +1,7 @@
 """Finding and loading models: what does not fit is refused with one line."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastmask.errors import ModelError
-from fastmask.models import load_classifier, load_tokenizer, resolve_model, weights_hash
+from fastmask.models import load_tokenizer, resolve_model, weights_hash
+from fastmask.weights import load_classifier, load_weights
 
 
 @pytest.fixture
@@ -18,9 +20,12 @@ def copy(mr_tiny, tmp_path) -> Path:
 
 
 def refusal(path) -> str:
+    """The one line with which a directory is refused, for scoring as for anything else."""
     with pytest.raises(ModelError) as caught:
         load_classifier(resolve_model(str(path)), torch.float32)
     line = str(caught.value)
+    with pytest.raises(ModelError, match=f"^{re.escape(line)}$"):
+        load_weights(resolve_model(str(path)), classifies_tokens=False)
     assert "\n" not in line and len(line) < 300
     return line
 

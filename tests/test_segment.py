@@ -1,12 +1,14 @@
 """Sentences are spaCy's, to the character, whether or not spaCy was asked."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmask.segment import Segmenter
+from fastmask.segment import CLOSING, Segmenter
 
 PIECES = [
     *"abA1 .?!\"'()-:;,…。！\n\t\u00a0",
@@ -115,3 +117,18 @@ def test_memory_of_words_is_renewed(monkeypatch, spacy_split):
 def test_unknown_mode():
     with pytest.raises(ValueError, match="choose sentence or line"):
         Segmenter("paragraph")
+
+
+def test_the_closing_characters_are_those_of_spacys_sentencizer():
+    from spacy.pipeline import Sentencizer
+
+    assert frozenset(Sentencizer().punct_chars) == CLOSING
+
+
+def test_a_text_of_one_sentence_is_split_without_importing_spacy():
+    code = (
+        "import sys; from fastmask.segment import CLOSING, Segmenter; s = Segmenter()\n"
+        "assert s.split(' Good food . ') == [(1, 12)] and 'spacy' not in sys.modules\n"
+        "assert s.split('Good. Bad.') == [(0, 5), (6, 10)] and 'spacy' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,11 +16,12 @@ from transformers import AutoModelForTokenClassification
 from fastmask.config import ScoreConfig
 from fastmask.config_masker import MaskerConfig
 from fastmask.errors import FastmaskError, ModelError, OutputError
-from fastmask.models import load_masker, load_tokenizer, resolve_model
+from fastmask.models import load_tokenizer, resolve_model
 from fastmask.pipeline import score_corpus
 from fastmask.train.masker import measure, token_counts, token_logits, token_scores, train_masker
 from fastmask.train.packed import enable_packing, pack
 from fastmask.train.tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
+from fastmask.weights import load_masker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

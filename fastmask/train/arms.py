@@ -13,8 +13,9 @@ import numpy as np
 from ..config_tools import EvaluateConfig
 from ..durable import os_errors_named, write_atomically
 from ..errors import FastmaskError, InputError, ModelError
-from ..models import load_classifier, load_tokenizer, resolve_model
+from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
+from ..weights import load_classifier
 from .comparison import draw
 from .evaluate import compare
 from .examples import Row, class_index, encode_rows, find_classes, labelled_rows

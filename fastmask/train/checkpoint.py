@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..durable import new_directory
 from ..errors import FastmaskError, OutputError
-from ..models import not_finite, quiet_transformers
+from ..models import quiet_transformers
+from ..weights import not_finite
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ModelError
-from ..models import ModelFiles, load_classifier, load_tokenizer, resolve_model
+from ..models import ModelFiles, load_tokenizer, resolve_model
+from ..weights import load_classifier
 from .examples import Row, encode_rows
 from .packed import enable_packing, longest_input
 from .predict import logits_of

@@ -12,7 +12,8 @@ import numpy as np
 from ..config_masker import MaskerConfig
 from ..durable import check_free
 from ..errors import FastmaskError, ModelError
-from ..models import ModelFiles, is_token_classifier, load_pretrained, load_tokenizer, quiet_transformers, resolve_model
+from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
+from ..weights import is_token_classifier, load_pretrained
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything

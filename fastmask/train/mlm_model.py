@@ -8,7 +8,8 @@ import torch
 from fastmask_kernels import processor
 
 from ..errors import ModelError
-from ..models import ModelFiles, load_pretrained
+from ..models import ModelFiles
+from ..weights import load_pretrained
 from .packed import PACKED_FAMILIES, enable_packing, hidden_states, runs_packed
 
 if TYPE_CHECKING:

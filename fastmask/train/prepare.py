@@ -10,8 +10,9 @@ import numpy as np
 
 from ..config import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
-from ..models import load_pretrained, load_tokenizer, resolve_model
+from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
+from ..weights import load_pretrained
 from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
 from .examples import Examples, Row, encode_rows, find_classes, labelled_rows
 from .packed import enable_packing, longest_input

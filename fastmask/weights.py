@@ -1,0 +1,188 @@
+"""A model's weights: fast families by name from their safetensors files, others as transformers' modules.
+
+Importing a family's modelling code in transformers takes longer than scoring a short text, and the packed encoder does
+without it. Whatever does not fit is refused with one line, because transformers would fill missing weights with random
+numbers and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from .errors import ModelError
+from .models import ModelFiles, first_line, quiet_transformers, weight_files
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+    from .families import FamilyWeights
+
+
+def load_weights(
+    files: ModelFiles, classifies_tokens: bool
+) -> tuple[FamilyWeights | torch.nn.Module, PretrainedConfig]:
+    """Return a sequence classifier or a masker for scoring, with its configuration; float32, on the CPU.
+
+    Args:
+        files: the model.
+        classifies_tokens: whether it is a masker.
+
+    Raises:
+        ModelError: the weights are damaged, incomplete or not finite, or the model is not such a classifier.
+    """
+    import torch
+
+    from .families import read_family
+
+    (check_masker if classifies_tokens else check_classifier)(files)
+    check_readable(files)
+    config = load_config(files)
+    try:
+        with ExitStack() as opened:
+            weights = read_family(config, _Float32(files, opened), classifies_tokens)
+    except KeyError:  # named or shaped in a way that transformers may know, and else says what is wrong
+        weights = None
+    if weights is not None:
+        return weights, config
+    model = (load_masker if classifies_tokens else load_classifier)(files, torch.float32)
+    return model, model.config
+
+
+class _Float32(Mapping):
+    """The tensors of a model's safetensors files by name, as float32, each read when it is asked for."""
+
+    def __init__(self, files: ModelFiles, opened: ExitStack):
+        import safetensors
+
+        self._name, self._file_of = files.name, {}
+        for path in weight_files(files.dir):
+            file = opened.enter_context(safetensors.safe_open(path, framework="pt"))
+            self._file_of |= dict.fromkeys(file.keys(), file)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        found = self._file_of[name].get_tensor(name).float()
+        if not found.isfinite().all():
+            raise ModelError(f"{self._name}: its weight {name} is not finite")
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+
+def load_config(files: ModelFiles) -> PretrainedConfig:
+    """Return the model's configuration, with its family's defaults for what the file leaves out.
+
+    Raises:
+        ModelError: the architecture is unknown, or a value is of a wrong kind.
+    """
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(files.dir, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many unrelated types
+        raise ModelError(f"{files.name}: cannot be loaded: {first_line(error)}") from error
+
+
+def check_classifier(files: ModelFiles) -> None:
+    """Raise ModelError unless each text gets one class of several."""
+    if files.config.get("problem_type") == "multi_label_classification":
+        raise ModelError(f"{files.name}: gives any number of labels a text; fastmask needs one class of several")
+    if files.num_labels < 2:
+        raise ModelError(f"{files.name}: is not a classifier, it has {files.num_labels} class")
+
+
+def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
+    """The sequence classifier in ``files``, on the CPU, in eval mode, with its weights in ``dtype``.
+
+    Raises:
+        ModelError: the weights are damaged or incomplete, the architecture is unknown, or there are fewer than
+            two classes.
+    """
+    check_classifier(files)
+    model, missing = load_pretrained(files, dtype)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(f"{files.name}: is not a trained classifier, its weights lack {missing[0]}{more}")
+    return model.eval()
+
+
+def is_token_classifier(files: ModelFiles) -> bool:
+    """Whether the model's config names an ``AutoModelForTokenClassification`` class."""
+    return any(str(name).endswith("ForTokenClassification") for name in files.config.get("architectures") or ())
+
+
+def check_masker(files: ModelFiles) -> None:
+    """Raise ModelError unless it is a token classifier of two classes."""
+    if files.num_labels != 2:
+        raise ModelError(f"{files.name}: is not a masker, it has {files.num_labels} classes instead of two")
+    if not is_token_classifier(files):
+        raise ModelError(f"{files.name}: is not a token classifier; fastmask train-masker makes one")
+
+
+def load_masker(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
+    """The token classifier in ``files``, as ``load_classifier`` has it; class 1 marks tokens to mask.
+
+    Raises:
+        ModelError: the weights are damaged or incomplete, or there are not two classes.
+    """
+    check_masker(files)
+    model, missing = load_pretrained(files, dtype, task="TokenClassification")
+    if missing:
+        raise ModelError(f"{files.name}: is not a trained masker, its weights lack {missing[0]}")
+    return model.eval()
+
+
+def load_pretrained(
+    files: ModelFiles, dtype: torch.dtype, *, task: str = "SequenceClassification", **overrides
+) -> tuple[torch.nn.Module, list[str]]:
+    """Loads a model with a head and the sorted names of parameters that the weights lack (random, then).
+
+    Args:
+        files: the model.
+        dtype: dtype of the weights; transformers would otherwise take the one in the config.
+        task: which head, as transformers' ``AutoModelFor...`` classes name it.
+        overrides: configuration values to replace.
+
+    Raises:
+        ModelError: the weights are damaged, not finite, or do not fit the config, or the architecture is unknown.
+    """
+    check_readable(files)
+    import transformers
+
+    try:
+        with quiet_transformers():
+            model, report = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
+                files.dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                ignore_mismatched_sizes=True, output_loading_info=True, **overrides,
+            )  # fmt: skip
+    except Exception as error:  # unknown architecture, bad value in the config, ...: many unrelated types
+        raise ModelError(f"{files.name}: cannot be loaded: {first_line(error)}") from error
+    if bad := not_finite(model):
+        raise ModelError(f"{files.name}: its weight {bad} is not finite")
+    mismatched = {entry[0] for entry in report["mismatched_keys"]}
+    return model, sorted(set(report["missing_keys"]) | mismatched)
+
+
+def not_finite(model: torch.nn.Module) -> str | None:
+    """Name of a parameter that has a NaN or an infinity in it; None in a sound model."""
+    return next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+
+
+def check_readable(files: ModelFiles) -> None:
+    """Raise ModelError unless the headers of all weight files can be read."""
+    import safetensors
+
+    for file in weight_files(files.dir):
+        try:
+            with safetensors.safe_open(file, framework="numpy") as weights:
+                weights.keys()
+        except (safetensors.SafetensorError, OSError) as error:
+            reason = first_line(error)
+            raise ModelError(f"{files.name}: {file.name} is cut short or damaged: {reason}") from error
