@@ -21,7 +21,7 @@ def saved(config, path: Path, kind=AutoModelForSequenceClassification, dtype=tor
     model = kind.from_config(config).to(dtype).eval()
     model.save_pretrained(path, **options)
     names = tuple(f"LABEL_{index}" for index in range(config.num_labels))
-    return model, ModelFiles(path, "it", True, model.config.to_dict(), names, config.num_labels, "", "")
+    return model, ModelFiles(path, "it", True, model.config.to_dict(), names, config.num_labels, "")
 
 
 def assert_same(left, right) -> None:
