@@ -38,8 +38,8 @@ class SelectiveMaskCollator:
     anew, so leave ``dataloader_persistent_workers`` off.
 
     Args:
-        tokenizer: of the model in training, which must be the one of the ``input_ids``. Those of a stream tell whose they
-            are, and others are refused; rows do not.
+        tokenizer: of the model in training, which must be the one of the ``input_ids``. Sequences of a stream tell
+            whose they are, and others are refused; rows do not.
         max_length: longest sequence made of rows, special tokens included.
         seed: of the corruption.
         pack: let the rows of a batch share sequences, ``[CLS] a [SEP] b [SEP]``, as many as fit; for rows alone.
