@@ -240,6 +240,7 @@ def export(shards, out, quiet, **options):
     written = export_shards(ExportConfig(shards=shards, out=out, **options))
     if not quiet:
         line = f"{out}: {written['sequences']:,} sequences, {written['masked']:,} masked, in {written['files']} files"
+        line += f", tokens of {written['tokenizer']}"
         dropped = written["dropped"]
         _say(line + (f"; {dropped:,} masks past --max-predictions left out" if dropped else ""))
 

@@ -29,7 +29,8 @@ def export_shards(config: ExportConfig) -> dict:
     """Writes ``config.out`` whole or not at all.
 
     Returns:
-        ``sequences``, ``masked``, ``dropped`` (masks beyond ``max_predictions``) and ``files``, all counts.
+        ``sequences``, ``masked``, ``dropped`` (masks beyond ``max_predictions``) and ``files``, all counts; and
+        ``tokenizer``, the name of the model whose tokens these are.
 
     Raises:
         OutputError: the shards are unfinished or damaged, or ``out`` is taken or cannot be written.
@@ -59,7 +60,7 @@ def export_shards(config: ExportConfig) -> dict:
         counts["files"] = len(files)
         if config.to == "mds":
             write_atomically(folder / "index.json", _json({"version": 2, "shards": files}))
-    return counts
+    return {**counts, "tokenizer": stream.tokenizer["name"]}
 
 
 class _Corruption:

@@ -91,12 +91,13 @@ def test_some_sequences_have_too_many_masks(expected):
     assert max(counts) > PREDICTIONS > min(counts)
 
 
-def test_hdf5(shards, expected, tmp_path):
+def test_hdf5(shards, expected, tmp_path, mr_tiny):
     h5py = pytest.importorskip("h5py")
     counts = export(shards, tmp_path / "h5", "nvidia-hdf5")
     masks = [len(each["example"].at) for each in expected]
     kept = sum(min(n, PREDICTIONS) for n in masks)
-    assert counts == {"sequences": len(masks), "masked": kept, "dropped": sum(masks) - kept, "files": 1}
+    assert counts == {"sequences": len(masks), "masked": kept, "dropped": sum(masks) - kept, "files": 1,
+                      "tokenizer": mr_tiny}  # fmt: skip
     (path,) = (tmp_path / "h5").iterdir()
     assert path.name == "training-00000.hdf5"
     with h5py.File(path) as file:

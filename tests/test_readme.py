@@ -13,6 +13,7 @@ import torch
 from helpers import fastmask, golden, write_jsonl
 from transformers import BertConfig, BertForMaskedLM
 
+from fastmask.dataset import open_shards
 from fastmask.train.vocabulary import learn_wordpieces
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,7 @@ SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 def folder(tmp_path, golden_dir, monkeypatch) -> Path:
     """A user's folder: texts, labelled texts, the recipes, and a small model by the name of a large one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     rows = [{"text": row["text"], "label": row["label"]} for row in golden(golden_dir, "mr_tiny_0.05")]
     for name in ("data/mr", "data/yelp"):
         (tmp_path / name).mkdir(parents=True)
@@ -97,7 +99,8 @@ def check_extras(place: str) -> None:
 
 
 def check_trained(folder: Path, names: dict) -> None:
-    """What the last blocks of each kind have left: models, and a batch of the loop that a trainer of one's own has."""
+    """What the blocks have left: models, rows, and a batch of the loop that a trainer of one's own has."""
+    assert len(names["frame"]) == len(names["rows"]) == len(open_shards(folder / "masks"))
     assert (folder / "adapted" / "model.safetensors").is_file() and names["trainer"].state.global_step == 2
     example, inputs = names["e"], names["inputs"]
     assert names["targets"].tolist() == example.input_ids[example.at].tolist()
