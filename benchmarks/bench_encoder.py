@@ -76,10 +76,9 @@ def encode_file(model: str, data: Path) -> EncodedSentences:
     """All sentences of a file by fastmask's own front end, with their documents' labels."""
     files = resolve_model(model)
     documents, segmenter = list(read_documents([str(data)])), Segmenter("sentence")
-    names = {name: index for index, name in enumerate(files.class_names)}
     spans = [segmenter.split(document.text) for document in documents]
     return TextEncoder(load_tokenizer(files).backend_tokenizer).encode(
-        documents, spans, class_names=names, num_labels=files.num_labels, first_row=0, end_row=len(documents)
+        documents, spans, classes=files.classes, first_row=0, end_row=len(documents)
     )
 
 

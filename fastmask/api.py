@@ -81,8 +81,7 @@ def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
             batch,
             scorer.encoder,
             segment=config.segment,
-            class_names=scorer.class_names,
-            num_labels=scorer.num_labels,
+            classes=scorer.classes,
             first_row=first,
         )
         plain = [item if isinstance(item, str) else item[0] for item in batch]

@@ -97,7 +97,7 @@ def cli():
 
 @command
 @click.argument("corpus", nargs=-1, required=True)
-@click.option("-o", "--out", required=True, help="Directory of the shards.")
+@click.option("-o", "--out", help="Directory of the shards; without it x.masks for x.txt, where you are.")
 @score_options
 @click.option("--control", help="Directory of a random twin: the same sentences with as many masks each.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it was made with another configuration.")
@@ -108,14 +108,21 @@ def score(corpus, out, control, overwrite, quiet, **options):
     CORPUS: .txt (a document a line), .jsonl, .csv, .tsv or .parquet, each also .gz, or - for lines on standard input.
     A run that was stopped goes on when the same command is given again.
     """
+    from .inputs import default_out
     from .pipeline import score_corpus
-    from .show import totals_line
+    from .show import label_warnings, totals_line
 
     meter = _meter(quiet)
+    if out is None:
+        out = default_out(corpus)
+        if not quiet:
+            _say(f"writing to {out}")
     began = time.monotonic()
     manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control)
     if not quiet:
         _say(f"{totals_line(out, manifest)} in {time.monotonic() - began:,.0f} s")
+    for line in label_warnings(out, manifest):
+        _say(line)
 
 
 @command

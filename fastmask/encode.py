@@ -1,15 +1,15 @@
-"""Sentences to ragged wordpiece ids with character spans, and given labels to class indices."""
+"""Sentences to ragged wordpiece ids with character spans."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import chain, count, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .errors import InputError
+from .labels import ANY_CLASSES, LABEL_FIELD, Classes
 from .records import Document, EncodedSentences
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _BATCH_CHARS = 1 << 20  # bounds the memory of the lists in between
 _CACHE_BYTES = 1 << 25
-_MAX_INDEX = np.iinfo(np.int32).max
 _WORD_BYTES = 96  # what a short word costs as a dictionary key, with its row in the table
 
 
@@ -60,9 +59,8 @@ class TextEncoder:
         documents: Sequence[Document],
         spans: Sequence[Sequence[tuple[int, int]]],
         *,
-        class_names: Mapping[str, int] | None = None,
-        num_labels: int | None = None,
-        label_field: str = "label",
+        classes: Classes = ANY_CLASSES,
+        label_field: str = LABEL_FIELD,
         first_row: int,
         end_row: int,
         skipped: Iterable[str] = (),
@@ -73,19 +71,17 @@ class TextEncoder:
         Sentences without a token are left out, and the others keep their numbers.
 
         Args:
-            class_names: index of each class name.
-            num_labels: number of classes; None keeps integer labels unchecked and drops names.
+            classes: where the labels are looked up.
             first_row, end_row, skipped: handed on; with ``on_error="skip"`` bad labels add to skipped.
 
         Raises:
             InputError: a label that is not one of the classes.
         """
-        classes = _Classes(class_names or {}, num_labels, label_field)
         messages = list(skipped)
         rows = []
         for document, document_spans in zip(documents, spans, strict=True):
             try:
-                labels = classes.of_document(document)
+                labels = _class_indices(document, classes, label_field)
             except InputError as fault:
                 if on_error != "skip":
                     raise
@@ -158,40 +154,12 @@ def _batches(texts: Sequence[str]) -> Iterable[list[str]]:
     return (texts[start:end] for start, end in pairwise(bounds) if start < end)
 
 
-@dataclass(frozen=True, slots=True)
-class _Classes:
-    names: Mapping[str, int]
-    number: int | None
-    field: str
-
-    def of_document(self, document: Document) -> list[int]:
-        """One class for a text, or one for each of its aspects; -1 for no label."""
-        if document.aspects is None:
-            return [self._index(document.label, document)]
-        return [self._index(aspect.polarity, document) for aspect in document.aspects]
-
-    def _index(self, label: str | int | None, document: Document) -> int:
-        if label is None:
-            return -1
-        index = self._lookup(label)
-        if self.number is None:
-            return index if index is not None and 0 <= index <= _MAX_INDEX else -1
-        if index is None or not 0 <= index < self.number:
-            known = ", ".join(self.names) or f"0 to {self.number - 1}"
-            field = self.field if document.aspects is None else "aspects"
-            reason = f'label "{label}" is not one of the model\'s classes: {known}'
-            raise InputError(document.source, document.line, field, reason)
-        return index
-
-    def _lookup(self, label: str | int) -> int | None:
-        if isinstance(label, int):
-            return label
-        if label in self.names:
-            return self.names[label]
-        folded = [index for name, index in self.names.items() if name.casefold() == label.casefold()]
-        if len(folded) == 1:
-            return folded[0]
-        return int(label) if label.isascii() and label.isdigit() and len(label) < 10 else None
+def _class_indices(document: Document, classes: Classes, label_field: str) -> list[int]:
+    """The class of a text, or of each of its aspects; NO_LABEL where there is none."""
+    where = document.source, document.line
+    if document.aspects is None:
+        return [classes.index(document.label, *where, label_field)]
+    return [classes.index(aspect.polarity, *where, "aspects") for aspect in document.aspects]
 
 
 def _splits_at_spaces(tokenizer) -> bool:

@@ -27,6 +27,10 @@ class InputError(FastmaskError):
         return type(self), (self.source, self.line, self.field, self.reason)
 
 
+class Unreadable(InputError):
+    """The file, not one of its rows, is at fault: ``--on-error skip`` cannot go on."""
+
+
 class OutputError(FastmaskError):
     """An output directory that cannot be written, is damaged, or belongs to another configuration."""
 

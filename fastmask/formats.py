@@ -6,7 +6,6 @@ Only ``\\n`` ends a line. Every fault is an InputError that names file and line.
 from __future__ import annotations
 
 import codecs
-import csv
 import gzip
 import io
 import json
@@ -18,14 +17,16 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
-from .errors import InputError
+from .delimited import CsvRecords, strip_newline, tsv_records
+from .errors import InputError, Unreadable
+from .labels import NO_LABEL
 
 STDIN = "-"
 _SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
-_CSV_FIELD_CHARS = 1 << 28  # csv's own limit, 131,072, is below the length of real documents
 _BUFFER = 1 << 20
 _PARQUET_BATCH = 1024
 
@@ -44,10 +45,6 @@ Stream = io.BufferedReader | gzip.GzipFile
 Record = tuple[int, object]
 Fields = tuple[int, dict | None]  # (line, the row's fields; None for a blank line)
 Records = tuple[Iterator[Record], Callable[[Record], Fields]]
-
-
-class Unreadable(InputError):
-    """The file, not one of its rows, is at fault: ``--on-error skip`` cannot go on."""
 
 
 def source_name(path: str) -> str:
@@ -73,6 +70,11 @@ def type_name(value) -> str:
     return _TYPE_NAMES.get(type(value), other)
 
 
+def has_fields(path: str) -> bool:
+    """Whether the rows of an input are more than a text each."""
+    return _format(path)[0] != ".txt"
+
+
 def _format(path: str) -> tuple[str, bool]:
     """Suffix that names the format, and whether the file is gzipped."""
     if path == STDIN:
@@ -80,6 +82,13 @@ def _format(path: str) -> tuple[str, bool]:
     name = Path(path.lower())
     gzipped = name.suffix == ".gz"
     return Path(name.stem if gzipped else name).suffix, gzipped
+
+
+def base_name(path: str) -> str:
+    """The name of a file without folder, .gz and format."""
+    suffix, gzipped = _format(path)
+    name = Path(path).name
+    return name[: len(name) - len(suffix) - len(".gz") * gzipped] or name
 
 
 def check_path(path: str) -> None:
@@ -135,10 +144,13 @@ def _open_lines(path: str, encoding: str, columns: Sequence[str]) -> Iterator[Re
         except (EOFError, zlib.error, OSError) as error:
             raise Unreadable(source, 1, None, _stream_fault(error)) from error
         lines = zip(count(1), _raw_lines(stream, source, "\n".encode(codec)))
+        decode = partial(_decode, source=source, codec=codec)
         suffix = _format(path)[0]
-        if suffix in (".csv", ".tsv"):
-            table = _CsvRecords(lines, source, codec, "," if suffix == ".csv" else "\t", columns)
+        if suffix == ".csv":
+            table = CsvRecords(lines, decode, source, ",", columns[:2])
             yield table, table.fields
+        elif suffix == ".tsv":
+            yield tsv_records(lines, decode, source, columns[:2])
         elif suffix == ".jsonl":
             yield lines, lambda record: _json_fields(*record, source, codec)
         else:
@@ -191,7 +203,7 @@ def _split_wide(stream: Stream, newline: bytes) -> Iterator[bytes]:
         yield rest
 
 
-def _decode(raw: bytes, line: int, source: str, codec: str) -> str:
+def _decode(line: int, raw: bytes, source: str, codec: str) -> str:
     try:
         return raw.decode(codec)
     except UnicodeDecodeError as error:
@@ -199,21 +211,34 @@ def _decode(raw: bytes, line: int, source: str, codec: str) -> str:
         raise InputError(source, line, None, f"not {codec}: {bad} ({error.reason})") from None
 
 
-def _strip_newline(text: str) -> str:
-    return text.removesuffix("\n").removesuffix("\r")
-
-
 def _text_fields(line: int, raw: bytes, source: str, codec: str, name: str) -> Fields:
-    text = _strip_newline(_decode(raw, line, source, codec))
+    text = strip_newline(_decode(line, raw, source, codec))
     return line, None if not text or text.isspace() else {name: text}
 
 
+class _NamedTwice(Exception):
+    """A key that is twice in one JSON object."""
+
+
+def _unrepeated(pairs: list[tuple[str, object]]) -> dict:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _NamedTwice(next(name for name in names if names.count(name) > 1))
+    return fields
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unrepeated)
+
+
 def _json_fields(line: int, raw: bytes, source: str, codec: str) -> Fields:
-    text = _decode(raw, line, source, codec)
+    text = _decode(line, raw, source, codec)
     if text.isspace():
         return line, None
     try:
-        fields = json.loads(text)
+        fields = _JSON.decode(text)
+    except _NamedTwice as twice:
+        raise InputError(source, line, str(twice), "is in the row twice") from None
     except json.JSONDecodeError as error:
         raise InputError(source, line, None, f"broken JSON at column {error.pos + 1}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
@@ -221,59 +246,6 @@ def _json_fields(line: int, raw: bytes, source: str, codec: str) -> Fields:
     if not isinstance(fields, dict):
         raise InputError(source, line, None, f"expected a JSON object, found {type_name(fields)}")
     return line, fields
-
-
-class _CsvRecords:
-    """Records of a CSV file: (line where it starts, its fields, or None for a blank line).
-
-    An iterator that goes on after it has raised InputError for a row.
-    """
-
-    def __init__(self, lines, source: str, codec: str, delimiter: str, columns: Sequence[str]):
-        self.source, self.codec, self.columns, self.line = source, codec, columns, 0
-        csv.field_size_limit(max(csv.field_size_limit(), _CSV_FIELD_CHARS))
-        self._reader = csv.reader(map(self._next_line, lines), delimiter=delimiter, strict=True)
-        self.header = self._read_header()
-
-    def _next_line(self, numbered: tuple[int, bytes]) -> str:
-        self.line, raw = numbered
-        return _decode(raw, self.line, self.source, self.codec)
-
-    def _read_header(self) -> list[str]:
-        field = self.columns[0]
-        try:
-            header = next(self._reader, [])
-        except csv.Error as error:
-            raise Unreadable(self.source, 1, None, f"broken CSV header: {error}") from None
-        except InputError as fault:
-            raise Unreadable(fault.source, fault.line, fault.field, fault.reason) from None
-        if field not in header:
-            raise Unreadable(self.source, 1, field, f"no such column, the header has: {', '.join(header)}")
-        return header
-
-    def __iter__(self) -> _CsvRecords:
-        return self
-
-    def __next__(self) -> Record:
-        start = self.line + 1
-        try:
-            fields = next(self._reader)
-        except csv.Error as error:
-            raise InputError(self.source, start, None, f"broken CSV: {error}") from None
-        if fields and len(fields) != len(self.header):
-            reason = f"{len(fields)} fields where the header has {len(self.header)}"
-            raise InputError(self.source, start, None, reason)
-        return start, fields
-
-    def fields(self, record: Record) -> Fields:
-        line, values = record
-        if not values:
-            return line, None
-        named = dict(zip(self.header, values, strict=True))
-        label = named.get(self.columns[1], "").strip()
-        # A table holds strings only: digits are a class index and nothing at all is no label.
-        label = int(label) if label.isascii() and label.isdigit() and len(label) < 10 else label or None
-        return line, {self.columns[0]: named[self.columns[0]], self.columns[1]: label}
 
 
 @contextmanager
@@ -289,9 +261,10 @@ def _open_parquet(path: str, encoding: str, columns: Sequence[str]) -> Iterator[
             table = pq.ParquetFile(stream)
         except (pa.ArrowException, OSError) as error:
             raise Unreadable(path, None, None, f"not a readable Parquet file: {_first_line(error)}") from None
-        _check_columns(table.schema_arrow, path, columns[0])
+        _check_columns(table.schema_arrow, path, columns)
         names = [name for name in table.schema_arrow.names if name in columns]
-        yield _parquet_records(table, names, path), lambda record: _parquet_fields(*record, path)
+        classes = _recorded_classes(table.schema_arrow, columns)
+        yield _parquet_records(table, names, path), lambda record: _parquet_fields(*record, path, classes)
 
 
 def _gunzip(stream: Stream, path: str):
@@ -305,11 +278,15 @@ def _gunzip(stream: Stream, path: str):
     return copy
 
 
-def _check_columns(schema, path: str, text_field: str) -> None:
+def _check_columns(schema, path: str, columns: Sequence[str]) -> None:
     import pyarrow.types as kinds
 
+    text_field = columns[0]
     if text_field not in schema.names:
         raise Unreadable(path, None, text_field, f"no such column, the file has: {', '.join(schema.names)}")
+    for name in columns:
+        if schema.names.count(name) > 1:
+            raise Unreadable(path, None, name, "the file has this column twice")
     kind = schema.field(text_field).type
     kind = kind.value_type if kinds.is_dictionary(kind) else kind
     if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)):
@@ -330,12 +307,39 @@ def _parquet_records(table, names: list[str], path: str) -> Iterator[Record]:
         raise Unreadable(path, line + 1, None, f"damaged Parquet file: {_first_line(error)}") from None
 
 
-def _parquet_fields(line: int, place: tuple[dict, int], path: str) -> Fields:
+def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
+    """The class names that the ``datasets`` library wrote into the file for the label and for aspects' polarities."""
+    _, label_field, aspects_field = columns
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        aspects = features.get(aspects_field, {})
+        aspect = aspects[0] if isinstance(aspects, list) else aspects.get("feature", {})
+        found = {label_field: features.get(label_field, {}), aspects_field: aspect.get("polarity", {})}
+        return {field: kind["names"] for field, kind in found.items() if kind.get("_type") == "ClassLabel"}
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return {}  # some other program's metadata
+
+
+def _parquet_fields(line: int, place: tuple[dict, int], path: str, classes: dict[str, list[str]]) -> Fields:
     columns, index = place
     try:
-        return line, {name: column[index].as_py() for name, column in columns.items()}
+        fields = {name: column[index].as_py() for name, column in columns.items()}
     except UnicodeDecodeError as error:
         raise InputError(path, line, None, f"not utf-8: {error.reason}") from None
+    for field in classes.keys() & fields.keys():
+        # aspects are objects in a list, the label is a field of the row
+        is_list = isinstance(fields[field], list)
+        for owner, key in [(one, "polarity") for one in fields[field]] if is_list else [(fields, field)]:
+            owner[key] = _class_name(owner[key], classes[field], path, line, field)
+    return line, fields
+
+
+def _class_name(value, names: list[str], path: str, line: int, field: str):
+    if not isinstance(value, int) or value == NO_LABEL:
+        return value
+    if not 0 <= value < len(names):
+        raise InputError(path, line, field, f"{value} is none of the file's own {len(names)} classes")
+    return names[value]
 
 
 def _first_line(error: Exception) -> str:

@@ -6,13 +6,14 @@ One thread is enough: spaCy and the tokenizer run only where their answer is not
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from itertools import count, islice
 
 from .ahead import run_ahead
 from .config import ScoreConfig
 from .encode import TextEncoder
-from .read import check_text, read_rows
+from .labels import ANY_CLASSES, LABEL_FIELD, Classes
+from .read import check_label, check_text, read_rows
 from .records import Document, EncodedSentences
 from .segment import Segmenter
 
@@ -25,8 +26,7 @@ def encoded_shards(
     paths: Sequence[str],
     config: ScoreConfig,
     encoder: TextEncoder,
-    class_names: Mapping[str, int] | None = None,
-    num_labels: int | None = None,
+    classes: Classes = ANY_CLASSES,
     *,
     first_shard: int = 0,
     wanted: Container[int] | None = None,
@@ -37,14 +37,14 @@ def encoded_shards(
     ahead, in a thread that ends when the generator is closed.
 
     Args:
-        class_names, num_labels: as for ``TextEncoder.encode``.
+        classes: where the labels are looked up.
         first_shard: where to begin; earlier rows are passed over unparsed.
         wanted: shards outside it are read but not prepared.
 
     Raises:
         InputError: as ``read_rows`` and ``TextEncoder.encode``, after the shards before the fault.
     """
-    shards = _shards(paths, config, encoder, class_names, num_labels, first_shard, wanted)
+    shards = _shards(paths, config, encoder, classes, first_shard, wanted)
     return run_ahead(shards, _SHARDS_AHEAD, patience=STOP_SECONDS)
 
 
@@ -53,8 +53,7 @@ def encode_texts(
     encoder: TextEncoder,
     *,
     segment: str = "sentence",
-    class_names: Mapping[str, int] | None = None,
-    num_labels: int | None = None,
+    classes: Classes = ANY_CLASSES,
     first_row: int = 0,
 ) -> EncodedSentences:
     """Sentences of texts in memory, each a string or (string, label); numbered from ``first_row``.
@@ -67,20 +66,20 @@ def encode_texts(
     for row, item in enumerate(texts, first_row):
         text, label = (item, None) if isinstance(item, str) else item
         check_text(text, "<texts>", row + 1, "text")
+        label = check_label(label, "<texts>", row + 1, LABEL_FIELD)
         documents.append(Document(row, text, label, None, "<texts>", row + 1))
     segmenter = Segmenter(segment)
     spans = [segmenter.split(document.text) for document in documents]
     return encoder.encode(
         documents,
         spans,
-        class_names=class_names,
-        num_labels=num_labels,
+        classes=classes,
         first_row=first_row,
         end_row=first_row + len(documents),
     )
 
 
-def _shards(paths, config: ScoreConfig, encoder, class_names, num_labels, first_shard, wanted) -> Iterator:
+def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted) -> Iterator:
     skipped: list[str] = []
     first_row = first_shard * config.shard_rows
     rows = read_rows(
@@ -105,8 +104,7 @@ def _shards(paths, config: ScoreConfig, encoder, class_names, num_labels, first_
                 encoder.encode(
                     documents,
                     [segmenter.split(d.text) if d.aspects is None else () for d in documents],
-                    class_names=class_names,
-                    num_labels=num_labels,
+                    classes=classes,
                     label_field=config.label_field,
                     first_row=first_row,
                     end_row=end_row,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .config import ScoreConfig
-from .errors import InputError
-from .formats import STDIN, standard_input_is_file
+from .errors import FastmaskError, InputError
+from .formats import STDIN, base_name, standard_input_is_file
 from .read import read_documents
 
 _CHUNK = 1 << 22
@@ -49,6 +49,18 @@ def _has_descriptor() -> bool:
         return sys.stdin.fileno() == 0
     except (AttributeError, OSError, ValueError):
         return False
+
+
+def default_out(paths: Sequence[str]) -> str:
+    """The directory of the shards where none is named: x.masks, beside where the user is, for data/x.jsonl.gz.
+
+    Raises:
+        FastmaskError: there are several inputs, or standard input, which has no name.
+    """
+    if len(paths) > 1 or STDIN in paths:
+        what = "standard input" if paths[0] == STDIN else f"{len(paths)} inputs"
+        raise FastmaskError(f"{what}: name the directory of the shards by -o DIR")
+    return f"{base_name(paths[0])}.masks"
 
 
 def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:

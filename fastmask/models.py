@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ModelError
+from .labels import NUMBERS_ARE_NAMES, Classes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +49,11 @@ class ModelFiles:
     class_names: tuple[str, ...]
     num_labels: int
     weights_sha256: str
+
+    @property
+    def classes(self) -> Classes:
+        """Where labels of this model are looked up."""
+        return Classes(self.class_names, self.config.get(NUMBERS_ARE_NAMES) is True)
 
 
 def resolve_model(model: str | None) -> ModelFiles:

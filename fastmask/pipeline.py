@@ -121,8 +121,7 @@ def _encoded_shards(
         paths,
         scorer.config,
         scorer.encoder,
-        scorer.class_names,
-        scorer.num_labels,
+        scorer.classes,
         first_shard=first,
         wanted=wanted,
     )

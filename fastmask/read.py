@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, islice
 
-from .errors import FastmaskError, InputError
+from .errors import FastmaskError, InputError, Unreadable
 from .formats import (
     STDIN,
     Fields,
-    Unreadable,
     check_path,
+    has_fields,
     open_input,
     open_records,
     source_name,
     standard_input_is_file,
     type_name,
 )
+from .labels import LABEL_FIELD, Label, read_label
 from .records import Aspect, Document
 
 ASPECTS_FIELD = "aspects"
@@ -32,7 +33,7 @@ def read_rows(
     paths: Sequence[str],
     *,
     text_field: str = "text",
-    label_field: str = "label",
+    label_field: str = LABEL_FIELD,
     encoding: str = "utf-8",
     on_error: str = "fail",
     start_row: int = 0,
@@ -49,7 +50,8 @@ def read_rows(
         on_error: "fail" raises at the first bad row; "skip" appends its message to ``skipped`` and goes on.
 
     Raises:
-        InputError: at once for a path that cannot be read; while iterating for bad rows and damaged files.
+        InputError: at once for a path that cannot be read, or a label field that was named and that no input has;
+            while iterating for bad rows and damaged files.
         FastmaskError: for an unknown encoding.
     """
     try:
@@ -59,6 +61,8 @@ def read_rows(
     for path in paths:
         check_path(path)
     corpus = _Corpus(text_field, label_field, encoding)
+    if label_field != LABEL_FIELD and paths and not any(_has_label(path, corpus) for path in paths):
+        raise InputError(", ".join(map(source_name, paths)), None, label_field, "no input has such a column or key")
     if start_row and paths and paths[0] != STDIN:
         # The first document, which the caller jumps over, settles whether this is an aspect corpus: any() stops
         # once it is read, and ``corpus`` remembers.
@@ -97,42 +101,55 @@ def check_text(text: str, source: str, line: int, field: str) -> None:
             raise InputError(source, line, field, reason) from None
 
 
+def check_label(value, source: str, line: int, field: str) -> Label:
+    """A label of a file as ``labels.read_label`` gives it; InputError for a value that is none."""
+    try:
+        return read_label(value)
+    except TypeError:
+        raise InputError(source, line, field, f"expected a class index or name, found {type_name(value)}") from None
+
+
 def _rows(paths, corpus: _Corpus, skip_faults: bool, start_row: int, skipped: list[str]):
     row = 0
     for path in paths:
         with open_records(path, corpus.encoding, corpus.columns) as (records, fields_of):
             row += _pass_over(records, start_row - row)
             corpus.source = source_name(path)
-            documents = map(corpus.document, count(row), map(fields_of, records))
-            # A map goes on after its function has raised, so the loop is entered again after each bad row.
-            while True:
-                try:
-                    for document in documents:
-                        row += 1
-                        yield document
-                    break
-                except Unreadable:
-                    raise
-                except InputError as fault:
+            for item in _each(map(corpus.document, count(row), map(fields_of, records))):
+                if isinstance(item, InputError):
                     if not skip_faults:
-                        raise
-                    skipped.append(str(fault))
+                        raise item
+                    skipped.append(str(item))
                 row += 1
-                yield None
+                yield None if isinstance(item, InputError) else item
+
+
+def _each(items: Iterator) -> Iterator:
+    """The items, and in the place of each row that is at fault its InputError; such an iterator goes on after it."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except Unreadable:
+            raise
+        except InputError as fault:
+            item = fault
+        yield item
+
+
+def _has_label(path: str, corpus: _Corpus) -> bool:
+    """Whether some row has the label's field; it is the first row where all have it."""
+    if not has_fields(path):
+        return False
+    with open_records(path, corpus.encoding, corpus.columns) as (records, fields_of):
+        rows = (item[1] for item in _each(map(fields_of, records)) if not isinstance(item, InputError))
+        return any(corpus.label_field in fields for fields in rows if fields is not None)
 
 
 def _pass_over(records: Iterator, rows: int) -> int:
     """Take up to ``rows`` records without parsing them; how many there were."""
-    for passed in range(rows):
-        try:
-            next(records)
-        except StopIteration:
-            return passed
-        except Unreadable:
-            raise
-        except InputError:
-            continue  # a bad row, which the run that read it has reported
-    return max(rows, 0)
+    return sum(1 for _ in islice(_each(records), max(rows, 0)))
 
 
 class _Corpus:
@@ -154,7 +171,7 @@ class _Corpus:
             reason = "missing" if missing else f"expected a string, found {type_name(text)}"
             raise InputError(self.source, line, self.text_field, reason)
         check_text(text, self.source, line, self.text_field)
-        label = _label(fields.get(self.label_field), self.source, line, self.label_field)
+        label = check_label(fields.get(self.label_field), self.source, line, self.label_field)
         aspects = fields.get(ASPECTS_FIELD)
         if aspects is not None:
             aspects = _aspects(aspects, self.source, line)
@@ -173,16 +190,6 @@ class _Corpus:
             raise InputError(self.source, line, ASPECTS_FIELD, reason)
 
 
-def _label(value, source: str, line: int, field: str) -> str | int | None:
-    if isinstance(value, float):  # pandas turns a column of integers with gaps into floats
-        if value != value:
-            return None
-        value = int(value) if value.is_integer() else value
-    if value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise InputError(source, line, field, f"expected a class index or name, found {type_name(value)}")
-
-
 def _aspects(values, source: str, line: int) -> tuple[Aspect, ...]:
     if not isinstance(values, list):
         raise InputError(source, line, ASPECTS_FIELD, f"expected a list, found {type_name(values)}")
@@ -197,7 +204,7 @@ def _aspect(value, source: str, line: int, place: str) -> Aspect:
     if not isinstance(term, str):
         raise InputError(source, line, f"{place}.term", f"expected a string, found {type_name(term)}")
     check_text(term, source, line, f"{place}.term")
-    polarity = _label(value.get("polarity"), source, line, f"{place}.polarity")
+    polarity = check_label(value.get("polarity"), source, line, f"{place}.polarity")
     if polarity is None:
         raise InputError(source, line, f"{place}.polarity", "missing")
     return Aspect(term, polarity)

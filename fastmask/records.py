@@ -22,7 +22,7 @@ class Document:
     Attributes:
         row: number in reading order over all inputs, from 0.
         text: the document.
-        label: class index or class name as given, None for unlabelled text.
+        label: as ``labels.read_label`` gives it; None for unlabelled text.
         aspects: the row's aspects, None when it is not an aspect row.
         source: file name for messages.
         line: line (or Parquet row) number in it, from 1.

@@ -14,7 +14,7 @@ from .durable import os_errors_named, write_atomically
 from .errors import FastmaskError, OutputError
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .recipe import Recipe, read_recipe
-from .show import totals_line
+from .show import label_warnings, totals_line
 from .steps import REPORT, Step, control_of, pretrained, steps_of
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class Run:
             from .pipeline import score_corpus
 
             manifest = score_corpus(step.files, str(directory), step.config, overwrite=self.overwrite, meter=meter)
-            say(totals_line(str(directory), manifest))
+            for line in (totals_line(str(directory), manifest), *label_warnings(str(directory), manifest)):
+                say(line)
         elif step.command == "pretrain":
             from .train.mlm import pretrain
 

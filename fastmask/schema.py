@@ -110,7 +110,10 @@ def shard_bytes(table: pa.Table) -> bytes:
 
 
 def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> dict:
-    """The journal's entry for a shard (ENTRY_KEYS): ``data`` is its file, ``skipped`` holds the messages."""
+    """The journal's entry for a shard: ``data`` is its file, ``skipped`` holds the messages.
+
+    It has ENTRY_KEYS, and the counts ``labelled`` and ``misclassified``, which earlier versions did not write.
+    """
     sentences = scored.sentences
     return {
         "index": index,
@@ -125,7 +128,17 @@ def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> dict:
         "sha256": hashlib.sha256(data).hexdigest(),
         "certificate": scored.certificate,
         "skipped": list(sentences.skipped),
+        **_label_counts(scored),
     }
+
+
+def _label_counts(scored: ScoredSentences) -> dict[str, int]:
+    """How many sentences have a label (or an aspect with one), and in how many of them no label is the answer."""
+    s = scored.sentences
+    labelled, wrong = s.label >= 0, scored.predicted != s.label
+    if s.is_aspect:
+        labelled, wrong = np.isin(np.arange(len(s)), s.unit_sentence[s.unit_label >= 0]), ~scored.scored
+    return {"labelled": int(labelled.sum()), "misclassified": int((labelled & wrong).sum())}
 
 
 def make_header(config: dict, identity: dict) -> dict:

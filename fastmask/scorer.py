@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from .certify import Bands, bands_of
 from .config import ScoreConfig
@@ -30,10 +31,9 @@ class Scorer:
         files = self.files
         self.tokenizer = load_tokenizer(files)
         self.encoder = TextEncoder(self.tokenizer.backend_tokenizer)
-        self.class_names = {name: index for index, name in enumerate(files.class_names)}
         self.control = RandomControl(config) if config.method == "random" else None
         # labels of the text are kept as they are where they are not classes of the model
-        self.num_labels = None if config.method in ("masker", "random") else files.num_labels
+        self.classes = replace(files.classes, keep_others=config.method in ("masker", "random"))
         self.meter = meter or NoMeter()
         self._first_row = 0
         self.engine = None if self.control else self._engine(is_aspect)

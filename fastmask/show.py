@@ -46,6 +46,16 @@ def totals_line(out: str, manifest: dict) -> str:
     return f"{line}({share})" + (f"; {skipped:,} rows skipped" if skipped else "")
 
 
+def label_warnings(out: str, manifest: dict) -> Iterator[str]:
+    """One line if nine in ten labelled sentences are misclassified, for a run that asked a classifier."""
+    if manifest["config"]["method"] in ("masker", "random"):
+        return
+    labelled, wrong = (sum(entry.get(key, 0) for entry in manifest["shards"]) for key in ("labelled", "misclassified"))
+    if labelled and 10 * wrong >= 9 * labelled:
+        yield (f"warning: {out}: {wrong:,} of {labelled:,} labelled sentences are misclassified, so that they have no "
+               "masks: labels and classes probably do not match")  # fmt: skip
+
+
 def plan_table(planned: Sequence) -> Table:
     """The steps of a recipe's run (``run.Planned``) and their states."""
     from rich.table import Table

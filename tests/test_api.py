@@ -83,7 +83,7 @@ def test_faults_are_told_at_once_or_at_their_text(mr_tiny, tmp_path):
         fastmask.score(["x"], method="best")
     records = fastmask.score(["good", ("bad", "so-so")], mr_tiny, shard_rows=1)
     assert next(records).tokens == ("good",)
-    with pytest.raises(fastmask.FastmaskError, match='"so-so" is not one of the model'):
+    with pytest.raises(fastmask.FastmaskError, match='"so-so" is not one of the classes'):
         next(records)
 
 

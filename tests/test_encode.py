@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmask.encode import TextEncoder
-from fastmask.errors import InputError
+from fastmask.labels import Classes
 from fastmask.records import Aspect, Document
 
 PIECES = [
@@ -46,7 +46,7 @@ PIECES = [
     "가",
 ]
 TEXTS = st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=8)
-NAMES = {"negative": 0, "positive": 1}
+CLASSES = Classes(("negative", "positive"))
 
 
 @pytest.fixture(scope="module")
@@ -166,29 +166,9 @@ def test_sentences_without_tokens_keep_the_numbers_of_others(encoder):
     assert encoded.sentence.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize(("label", "index"), [(None, -1), (1, 1), ("positive", 1), ("NEGATIVE", 0), ("1", 1), ("0", 0)])
-def test_labels_resolve(encoder, label, index):
-    options = {"class_names": NAMES, "num_labels": 2}
-    encoded = encode(encoder, documents_of("fine film", label=label), **options)
-    assert encoded.label.tolist() == encoded.unit_label.tolist() == [index]
-
-
-def test_class_names_go_before_digits(encoder):
-    names = {"1": 0, "2": 1}
-    assert encode(encoder, documents_of("x", label="1"), class_names=names, num_labels=2).label.tolist() == [0]
-
-
-@pytest.mark.parametrize("label", [2, -1, "neutral", "7", "9" * 5000])
-def test_label_that_is_no_class(encoder, label):
-    documents = documents_of("fine", "bad film", label=label)[1:]
-    with pytest.raises(InputError, match="is not one of the model's classes: negative, positive") as caught:
-        encode(encoder, documents, class_names=NAMES, num_labels=2, label_field="stars")
-    assert str(caught.value).startswith('in.jsonl:2: field "stars": label ')
-
-
 def test_bad_labels_are_skipped(encoder):
     documents = documents_of("one", label="odd") + documents_of("one", "two", label=1)[1:]
-    encoded = encode(encoder, documents, class_names=NAMES, num_labels=2, on_error="skip", skipped=["before"])
+    encoded = encode(encoder, documents, classes=CLASSES, on_error="skip", skipped=["before"])
     assert encoded.row.tolist() == [1]
     assert encoded.skipped[0] == "before" and encoded.skipped[1].startswith("in.jsonl:1: ")
 
@@ -202,7 +182,7 @@ def test_aspects_are_units_of_one_sentence(encoder):
     aspects = (Aspect("wait staff", "negative"), Aspect("food", "positive"))
     (document,) = documents_of("Good food. Bad wait staff.", aspects=aspects)
     documents = [document, Document(1, "No aspect left.", None, (), "in.jsonl", 2)]
-    encoded = encode(encoder, documents, [[(0, 10)], []], class_names=NAMES, num_labels=2)
+    encoded = encode(encoder, documents, [[(0, 10)], []], classes=CLASSES)
     assert encoded.is_aspect and encoded.row.tolist() == [0, 1] and encoded.label.tolist() == [-1, -1]
     assert encoded.unit_sentence.tolist() == [0, 0] and encoded.unit_label.tolist() == [0, 1]
     contexts = ragged(encoded.context_ids, encoded.context_offsets)

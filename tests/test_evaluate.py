@@ -13,6 +13,7 @@ from scipy import stats
 
 from fastmask.config_tools import EvaluateConfig
 from fastmask.errors import FastmaskError
+from fastmask.labels import Classes
 from fastmask.train.arms import evaluate, find_runs, read_predictions
 from fastmask.train.comparison import draw
 from fastmask.train.evaluate import METRICS, compare, detectable_difference, statements
@@ -224,7 +225,7 @@ def test_bad_input_is_one_line(labelled, arm_files, tmp_path):
     lost = fastmask("evaluate", *arm_files, "--test", labelled, "--json", tmp_path / "no" / "r.json")
     assert "cannot write" in lost.stderr and lost.exit_code == 1
     with pytest.raises(FastmaskError, match="cannot be read"):
-        read_predictions(tmp_path, ("a", "b"))
+        read_predictions(tmp_path, Classes(("a", "b")))
 
 
 def test_packages_that_are_missing_are_named(monkeypatch, tmp_path):

@@ -11,7 +11,9 @@ from fastmask.config import ScoreConfig
 from fastmask.encode import TextEncoder
 from fastmask.errors import InputError
 from fastmask.frontend import encode_texts, encoded_shards
+from fastmask.labels import Classes
 
+CLASSES = Classes(("no", "yes"))
 LINES = ["A great film. A bad plot!", "", "fine", "...", "It is 3.5 hours long", "so so", "  "]
 
 
@@ -86,11 +88,11 @@ def test_empty_corpus_has_no_shard(tmp_path, encoder):
 def test_skipped_rows_belong_to_their_shard(tmp_path, encoder):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a", "label": 9}\n{"text": "b"}\n{}\n{"text": "d", "label": 1}\n')
-    options = {"class_names": {"no": 0, "yes": 1}, "num_labels": 2}
+    options = {"classes": CLASSES}
     (_, first), (_, second) = shards_of([str(path)], encoder, on_error="skip", **options)
     assert first.row.tolist() == [1] and second.row.tolist() == [3] and second.label.tolist() == [1]
     assert [m.split(": ")[0].rpartition(":")[2] for m in first.skipped + second.skipped] == ["1", "3"]
-    with pytest.raises(InputError, match="is not one of the model's classes: no, yes"):
+    with pytest.raises(InputError, match="is not one of the classes: 0 no, 1 yes"):
         shards_of([str(path)], encoder, **options)
 
 
@@ -106,7 +108,7 @@ def test_shards_before_a_fault_come_first(tmp_path, encoder):
 def test_aspect_rows(tmp_path, encoder):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "Good food. Bad wine.", "aspects": [{"term": "wine", "polarity": "no"}]}\n')
-    ((_, shard),) = shards_of([str(path)], encoder, class_names={"no": 0, "yes": 1}, num_labels=2)
+    ((_, shard),) = shards_of([str(path)], encoder, classes=CLASSES)
     assert shard.is_aspect and len(shard) == 1 and shard.unit_label.tolist() == [0]
 
 
@@ -117,7 +119,7 @@ def test_texts_in_memory_are_as_texts_in_files(corpus, encoder):
 
 def test_texts_with_labels(encoder):
     texts = [("fine", "yes"), "so so", ("bad", 0)]
-    encoded = encode_texts(texts, encoder, class_names={"no": 0, "yes": 1}, num_labels=2)
+    encoded = encode_texts(texts, encoder, classes=CLASSES)
     assert encoded.label.tolist() == [1, -1, 0]
     with pytest.raises(InputError, match='<texts>:2: field "text": NUL byte'):
         encode_texts(["fine", "a\0b"], encoder)

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from fastmask.errors import FastmaskError, InputError, ModelError
+from fastmask.labels import Classes
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.records import Aspect, Document
 from fastmask.train.distill import load_teacher, mixed_loss, soft_rows, teacher_embeddings, teacher_logits
@@ -233,7 +234,7 @@ def test_aspect_rows_lose_conflict_and_become_pairs(restaurant_tiny):
     rows = list(labelled_rows([document(aspects=aspects)]))
     assert [(row.aspect, row.label) for row in rows] == [("food", "positive"), ("decor", "negative")]
     tokenizer = load_tokenizer(resolve_model(restaurant_tiny))
-    examples = encode_rows(tokenizer, rows, ("negative", "neutral", "positive"), 64)
+    examples = encode_rows(tokenizer, rows, Classes(("negative", "neutral", "positive")), 64)
     pieces = tokenizer.convert_ids_to_tokens(examples.input_ids[0].tolist())
     assert pieces == ["[CLS]", "food", "[SEP]", "some", "text", "[SEP]"]
     assert examples.token_types[0].tolist() == [0, 0, 0, 1, 1, 1]
@@ -243,30 +244,48 @@ def test_aspect_rows_lose_conflict_and_become_pairs(restaurant_tiny):
 def test_long_rows_are_cut_on_the_right_and_the_tokenizer_stays_as_it_was(mr_tiny):
     tokenizer = load_tokenizer(resolve_model(mr_tiny))
     rows = [Row("good " * 50, None, 1, "f", 1)]
-    assert encode_rows(tokenizer, rows, ("negative", "positive"), 16).lengths.tolist() == [16]
+    assert encode_rows(tokenizer, rows, Classes(("negative", "positive")), 16).lengths.tolist() == [16]
     assert len(tokenizer("good " * 300)["input_ids"]) == 302
 
 
 @pytest.mark.parametrize(("labels", "classes"), [
-    ([0, 1, 2], ("LABEL_0", "LABEL_1", "LABEL_2")), (["1", "0"], ("LABEL_0", "LABEL_1")),
-    (["b", "a"], ("a", "b")),
+    ([0, 1, 2], Classes(("LABEL_0", "LABEL_1", "LABEL_2"))), (["1", "0"], Classes(("LABEL_0", "LABEL_1"))),
+    (["b", "a", "b"], Classes(("a", "b"))), ([5, 1, 3, 10], Classes(("1", "3", "5", "10"), numbers_are_names=True)),
+    (["2.0", "1", 2], Classes(("1", "2"), numbers_are_names=True)), ([1, "no"], Classes(("1", "no"), True)),
 ])  # fmt: skip
 def test_classes_are_found(labels, classes):
-    assert find_classes(Row("t", None, label, "f", 1) for label in labels) == classes
+    rows = [Row("t", None, label, "f", 1) for label in labels]
+    assert find_classes(rows) == classes
+    # what the classes were named after is read as those names
+    assert {classes.names[class_index(row, classes)] for row in rows} == set(classes.names)
 
 
-def test_labels_are_names_or_indices():
-    classes = ("no", "yes", "0")
-    given = [Row("t", None, label, "f", 1) for label in ("yes", 1, "1", 0)]
-    assert [class_index(row, classes) for row in given] == [1, 1, 1, 2]
-    for bad in ("maybe", 3, -1):
-        with pytest.raises(InputError, match='f:9: field "label"'):
-            class_index(Row("t", None, bad, "f", 9), classes)
+def test_labels_that_make_no_classes():
+    def rows(*labels):
+        return [Row("t", None, label, "f", line, "stars") for line, label in enumerate(labels, 1)]
+
+    for unlabelled in (-1, "-1", "-1.0"):
+        with pytest.raises(InputError, match=r'f:2: field "stars": no label'):
+            find_classes(rows(1, unlabelled))
+    with pytest.raises(InputError, match=r'f:3: field "stars": 4.75 is a number that is not whole'):
+        find_classes(rows(1, "2", "4.75"))
+    with pytest.raises(FastmaskError, match='"Good" and "good" differ by case alone; name the classes by --classes'):
+        find_classes(rows("good", "bad", "Good"))
+    with pytest.raises(FastmaskError, match="fewer than two classes"):
+        find_classes(rows(1, 1, "1.0"))
+
+
+def test_labels_of_rows_name_their_place():
+    classes = Classes(("no", "yes"))
+    assert class_index(Row("t", None, None, "f", 1), classes) == -1  # a teacher's
+    for bad, reason in (("maybe", "is not one of the classes: 0 no, 1 yes"), (3, "is not one"), (-1, "no label")):
+        with pytest.raises(InputError, match=f'f:9: field "stars": .*{reason}'):
+            class_index(Row("t", None, bad, "f", 9, "stars"), classes)
 
 
 def test_rows_without_a_label_are_named():
-    with pytest.raises(InputError, match=r'data\.jsonl:4: field "label"'):
-        list(labelled_rows([document(line=4)]))
+    with pytest.raises(InputError, match=r'data\.jsonl:4: field "stars": no label'):
+        list(labelled_rows([document(line=4)], "stars"))
 
 
 def test_metrics_by_hand():

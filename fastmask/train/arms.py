@@ -13,6 +13,7 @@ import numpy as np
 from ..config_tools import EvaluateConfig
 from ..durable import os_errors_named, write_atomically
 from ..errors import FastmaskError, InputError, ModelError
+from ..labels import Classes
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import load_classifier
@@ -46,19 +47,21 @@ def evaluate(config: EvaluateConfig, report: Callable[[str], None]) -> dict:
         OutputError: a file cannot be written.
         FastmaskError: arms that cannot be paired.
     """
-    rows = list(labelled_rows(read_documents((config.test,), text_field=config.text_field,
-                                             label_field=config.label_field, encoding=config.encoding)))  # fmt: skip
+    documents = read_documents(
+        (config.test,), text_field=config.text_field, label_field=config.label_field, encoding=config.encoding
+    )
+    rows = list(labelled_rows(documents, config.label_field))
     if not rows:
         raise FastmaskError(f"{config.test}: holds no labelled text")
     arms = find_runs(config.arms)
     models = {run.path: resolve_model(str(run.path)) for runs in arms.values() for run in runs if run.path.is_dir()}
-    names = _class_names(models, rows)
-    labels = np.array([class_index(row, names) for row in rows], np.int64)
+    classes = _classes(models, rows)
+    labels = np.array([class_index(row, classes) for row in rows], np.int64)
     predictions: dict[str, list[np.ndarray]] = {}
     for name, runs in arms.items():
         for run in runs:
-            found = _of_model(models[run.path], rows, names, config.max_length) if run.path in models else (
-                read_predictions(run.path, names))  # fmt: skip
+            found = _of_model(models[run.path], rows, classes, config.max_length) if run.path in models else (
+                read_predictions(run.path, classes))  # fmt: skip
             predictions.setdefault(name, []).append(found)
             report(f"{name}: {run.path}: accuracy {np.mean(found == labels) if len(found) == len(labels) else 0:.4f}")
     result = compare(predictions, labels, resamples=config.resamples, seed=config.seed)
@@ -99,27 +102,28 @@ def _seed_of(path: Path) -> int | None:
         return None
 
 
-def _class_names(models: dict, rows: Sequence[Row]) -> tuple[str, ...]:
-    """The models' class names, which must be the same; those of the test file if only predictions are compared."""
-    names = None
+def _classes(models: dict, rows: Sequence[Row]) -> Classes:
+    """The models' classes, which must be the same; those of the test file if only predictions are compared."""
+    classes = None
     for files in models.values():
-        names = names or files.class_names
-        if files.class_names != names:
-            raise ModelError(f"{files.name}: its classes are {', '.join(files.class_names)}, not {', '.join(names)}")
-    return names or find_classes(rows)
+        classes = classes or files.classes
+        if files.class_names != classes.names:
+            theirs, ours = ", ".join(files.class_names), ", ".join(classes.names)
+            raise ModelError(f"{files.name}: its classes are {theirs}, not {ours}")
+    return classes or find_classes(rows)
 
 
-def _of_model(files, rows: Sequence[Row], names: tuple[str, ...], max_length: int) -> np.ndarray:
+def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> np.ndarray:
     """A model's argmax classes of the rows, int64 [N]."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_classifier(files, torch.float32)
-    examples = encode_rows(load_tokenizer(files), rows, names, min(max_length, longest_input(model)))
+    examples = encode_rows(load_tokenizer(files), rows, classes, min(max_length, longest_input(model)))
     return predict(enable_packing(model).to(device), examples, device)
 
 
-def read_predictions(path: Path, names: Sequence[str]) -> np.ndarray:
+def read_predictions(path: Path, classes: Classes) -> np.ndarray:
     """Predicted classes, int64 [N], from a text file with a class name or index on each line.
 
     Raises:
@@ -129,8 +133,8 @@ def read_predictions(path: Path, names: Sequence[str]) -> np.ndarray:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), None, None, f"cannot be read: {error}") from error
-    rows = (Row("", None, line.strip(), str(path), number) for number, line in enumerate(lines, 1))
-    return np.array([class_index(row, names) for row in rows], np.int64)
+    rows = (Row("", None, line.strip(), str(path), number, "class") for number, line in enumerate(lines, 1))
+    return np.array([class_index(row, classes) for row in rows], np.int64)
 
 
 def _write(config: EvaluateConfig, result: dict) -> None:

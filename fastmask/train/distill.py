@@ -72,7 +72,7 @@ def teacher_logits(teacher: Teacher, rows: Sequence[Row], class_names: Sequence[
         theirs, ours = ", ".join(given), ", ".join(class_names)
         raise ModelError(f"--teacher {teacher.files.name}: its classes are {theirs}, here they are {ours}")
     longest = min(max_length, longest_input(teacher.model))
-    examples = encode_rows(teacher.tokenizer, rows, class_names, longest)
+    examples = encode_rows(teacher.tokenizer, rows, teacher.files.classes, longest)
     return logits_of(teacher.model, examples, teacher.device)[:, [given.index(name) for name in class_names]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import FastmaskError, InputError
+from ..labels import LABEL_FIELD, NO_LABEL, Classes, Label, is_fraction, whole_number
 from ..records import Document
 
 if TYPE_CHECKING:
@@ -19,13 +21,14 @@ DROPPED_POLARITY = "conflict"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One text or (aspect, text) pair, its label if it has one, and where it was read."""
+    """One text or (aspect, text) pair, its label if it has one, and where that was read."""
 
     text: str
     aspect: str | None
-    label: str | int | None
+    label: Label
     source: str
     line: int
+    field: str = LABEL_FIELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Examples:
         return len(self.labels)
 
 
-def labelled_rows(documents: Iterable[Document]) -> Iterator[Row]:
+def labelled_rows(documents: Iterable[Document], label_field: str = LABEL_FIELD) -> Iterator[Row]:
     """One row a document, or one an aspect; the polarity "conflict" is left out (DESIGN section 2).
 
     Raises:
@@ -58,64 +61,74 @@ def labelled_rows(documents: Iterable[Document]) -> Iterator[Row]:
         if document.aspects is not None:
             for aspect in document.aspects:
                 if aspect.polarity != DROPPED_POLARITY:
-                    yield Row(document.text, aspect.term, aspect.polarity, *where)
+                    yield Row(document.text, aspect.term, aspect.polarity, *where, "aspects")
         elif document.label is None:
-            raise InputError(*where, "label", "is missing; a classifier is trained on labelled text")
+            raise _unlabelled(*where, label_field)
         else:
-            yield Row(document.text, None, document.label, *where)
+            yield Row(document.text, None, document.label, *where, label_field)
 
 
-def find_classes(rows: Iterable[Row]) -> tuple[str, ...]:
-    """Class names for labels as given: names in alphabetical order, or LABEL_0.. up to the largest index.
+def _unlabelled(source: str, line: int, field: str) -> InputError:
+    return InputError(source, line, field, f"no label (none, empty or {NO_LABEL}); here every row needs one")
+
+
+def find_classes(rows: Iterable[Row]) -> Classes:
+    """The classes of labels as given: LABEL_0.. for the numbers from 0 on, else one class named after each label.
+
+    Names are in alphabetical order, numbers before them by size.
 
     Raises:
-        FastmaskError: there is only one class.
+        InputError: a row without a label, or with a number that is not whole.
+        FastmaskError: there is only one class, or two differ by case alone.
     """
-    given = {row.label if _index(row.label) is None else _index(row.label) for row in rows}
-    if all(isinstance(label, int) for label in given):
-        names = tuple(f"LABEL_{index}" for index in range(max(given, default=-1) + 1))
-    else:
-        names = tuple(sorted(str(label) for label in given))
-    if len(names) < 2:
+    given: set[int | str] = set()
+    for row in rows:
+        number = whole_number(row.label)
+        if number == NO_LABEL:
+            raise _unlabelled(row.source, row.line, row.field)
+        if is_fraction(row.label):
+            reason = f"{row.label} is a number that is not whole, expected a class index or name"
+            raise InputError(row.source, row.line, row.field, reason)
+        given.add(row.label if number is None else number)
+    if len(given) < 2:
         raise FastmaskError("the training files hold fewer than two classes")
-    return names
+    numbers, texts = (sorted(label for label in given if isinstance(label, kind)) for kind in (int, str))
+    _check_case(texts)
+    if not texts and numbers == list(range(len(numbers))):
+        return Classes(tuple(f"LABEL_{index}" for index in numbers))
+    return Classes((*map(str, numbers), *texts), numbers_are_names=bool(numbers))
 
 
-def _index(label: str | int) -> int | None:
-    try:
-        return int(label)
-    except ValueError:
-        return None
+def _check_case(names: Iterable[str]) -> None:
+    alike = defaultdict(list)
+    for name in names:
+        alike[name.casefold()].append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            said = " and ".join(f'"{name}"' for name in group)
+            raise FastmaskError(f"the labels {said} differ by case alone; name the classes by --classes")
 
 
-def class_index(row: Row, class_names: Sequence[str]) -> int:
-    """The row's label as a class index, -1 where there is none; names win over numbers.
+def class_index(row: Row, classes: Classes) -> int:
+    """The row's label as a class index; NO_LABEL where it is None, as with texts that a teacher labels.
 
     Raises:
-        InputError: it is neither the name nor the index of a class.
+        InputError: it is neither the name nor the index of a class, or says that there is no label.
     """
-    if row.label is None:
-        return -1
-    if str(row.label) in class_names:
-        return class_names.index(str(row.label))
-    index = _index(row.label)
-    if index is None or not 0 <= index < len(class_names):
-        known = ", ".join(f"{i} {name}" for i, name in enumerate(class_names))
-        reason = f'"{row.label}" is not one of the classes: {known}'
-        raise InputError(row.source, row.line, "label", reason)
+    index = classes.index(row.label, row.source, row.line, row.field)
+    if index == NO_LABEL and row.label is not None:
+        raise _unlabelled(row.source, row.line, row.field)
     return index
 
 
-def encode_rows(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], class_names: Sequence[str], max_length: int
-) -> Examples:
+def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], classes: Classes, max_length: int) -> Examples:
     """``[CLS] text [SEP]`` or ``[CLS] aspect [SEP] text [SEP]``, cut on the right at ``max_length`` tokens.
 
     Raises:
         InputError: a label that is not a class.
         FastmaskError: rows with and without aspects together.
     """
-    labels = np.array([class_index(row, class_names) for row in rows], np.int64)
+    labels = np.array([class_index(row, classes) for row in rows], np.int64)
     pairs = any(row.aspect is not None for row in rows)
     if pairs and any(row.aspect is None for row in rows):
         raise FastmaskError("rows with aspects and rows with labels cannot be mixed in one file")

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..config import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
+from ..labels import NUMBERS_ARE_NAMES, Classes
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import load_pretrained
@@ -58,20 +59,22 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     device = choose_device(config.device)
     teacher = None if config.teacher is None else load_teacher(config.teacher, device)
     if config.init is None:
-        model, tokenizer, class_names = _from_scratch(config, hard, soft, teacher, report)
+        model, tokenizer, classes = _from_scratch(config, hard, soft, teacher, report)
     else:
-        model, tokenizer, class_names = _from_model(config, hard, report)
+        model, tokenizer, classes = _from_model(config, hard, report)
+    if classes.numbers_are_names:
+        setattr(model.config, NUMBERS_ARE_NAMES, True)
     # a model with fewer positions than the option asks for sets the limit
     max_length = min(config.max_length, longest_input(model))
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
-    encoded = {path: encode_rows(tokenizer, rows, class_names, max_length) for path, rows in files.items()}
+    encoded = {path: encode_rows(tokenizer, rows, classes, max_length) for path, rows in files.items()}
     return Task(
         model=enable_packing(model).to(device),
         tokenizer=tokenizer,
-        class_names=class_names,
-        train=encode_rows(tokenizer, hard + soft, class_names, max_length),
-        teacher_logits=_soft_labels(teacher, len(hard), soft, class_names, config.max_length, report),
+        class_names=classes.names,
+        train=encode_rows(tokenizer, hard + soft, classes, max_length),
+        teacher_logits=_soft_labels(teacher, len(hard), soft, classes.names, config.max_length, report),
         dev={path: encoded[path] for path in config.dev},
         test={path: encoded[path] for path in config.test},
         device=device,
@@ -83,7 +86,7 @@ def _read(config: FinetuneConfig, paths: tuple[str, ...]) -> list[Row]:
         paths, text_field=config.text_field, label_field=config.label_field,
         encoding=config.encoding, on_error=config.on_error,
     )  # fmt: skip
-    rows = list(labelled_rows(documents))
+    rows = list(labelled_rows(documents, config.label_field))
     if not rows:
         raise FastmaskError(f"{', '.join(paths)}: holds no labelled text")
     return rows
@@ -105,27 +108,27 @@ def _from_scratch(config: FinetuneConfig, hard: list[Row], soft: list[Row], teac
     texts = [row.text for row in hard + soft]
     tokenizer = learn_wordpieces(texts, config.vocab_size, config.max_length)
     report(f"learned {len(tokenizer)} wordpieces from {len(texts)} texts")
-    class_names = config.classes or find_classes(hard)
+    classes = Classes(config.classes) if config.classes else _classes_in(hard, report)
     shape = BertConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=config.max_length,
         pad_token_id=tokenizer.pad_token_id,
         problem_type="single_label_classification",
-        **_labels(class_names),
+        **_labels(classes.names),
         **CONFIGS[config.config],
     )
     model = BertForSequenceClassification(shape)
     if teacher is not None:
         model.get_input_embeddings().weight.data = teacher_embeddings(teacher, tokenizer, shape.hidden_size)
-    return model, tokenizer, class_names
+    return model, tokenizer, classes
 
 
 def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str], None]):
     import torch
 
     files = resolve_model(config.init)
-    class_names = config.classes or _classes_of(files.class_names, hard)
-    model, missing = load_pretrained(files, torch.float32, **_labels(class_names))
+    classes = Classes(config.classes) if config.classes else _classes_of(files.classes, hard, report)
+    model, missing = load_pretrained(files, torch.float32, **_labels(classes.names))
     for name in missing:
         if not any(head in name for head in HEADS):
             raise ModelError(f"{files.name}: its weights lack {name}")
@@ -133,7 +136,7 @@ def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str],
         missing = _draw_head(model, config.seed)
     if missing:
         report(f"the classification head is new: {', '.join(missing)}")
-    return model, load_tokenizer(files), class_names
+    return model, load_tokenizer(files), classes
 
 
 def _draw_head(model: torch.nn.Module, seed: int) -> list[str]:
@@ -150,11 +153,16 @@ def _draw_head(model: torch.nn.Module, seed: int) -> list[str]:
     return sorted(head)
 
 
-def _classes_of(model_classes: tuple[str, ...], rows: list[Row]) -> tuple[str, ...]:
-    """The model's class names if every label in the data is one of them, else the data's own."""
-    given = {str(row.label) for row in rows}
-    indices = {str(index) for index in range(len(model_classes))}
-    return model_classes if given <= set(model_classes) | indices else find_classes(rows)
+def _classes_of(classes: Classes, rows: list[Row], report: Callable[[str], None]) -> Classes:
+    """The model's classes if every label in the data is one of them, else the data's own."""
+    return classes if all(classes.has(row.label) for row in rows) else _classes_in(rows, report)
+
+
+def _classes_in(rows: list[Row], report: Callable[[str], None]) -> Classes:
+    classes = find_classes(rows)
+    if classes.numbers_are_names:
+        report(f"warning: the labels are not the numbers from 0 on: the classes are {', '.join(classes.names)}")
+    return classes
 
 
 def _labels(class_names: tuple[str, ...]) -> dict:
