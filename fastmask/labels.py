@@ -140,7 +140,7 @@ class Classes:
         return conflict and None not in self._numbers
 
     def _known(self) -> str:
-        shown = ", ".join(f"{index} {name}" for index, name in enumerate(self.names[:_CLASSES_SHOWN]))
+        shown = ", ".join(self.names[:_CLASSES_SHOWN])
         more = len(self.names) - _CLASSES_SHOWN
         return f"{shown} and {more} more" if more > 0 else shown
 

@@ -56,9 +56,10 @@ def test_labels_and_classes(names, label, index):
 def test_labels_that_are_no_class(names, label):
     with pytest.raises(InputError) as caught:
         Classes(names).index(label, "in.csv", 7, "stars")
-    known = ", ".join(f"{index} {name}" for index, name in enumerate(names))
     assert str(caught.value).startswith(f'in.csv:7: field "stars": label "{str(label)[:60]}')
-    assert str(caught.value).endswith(f" is not one of the classes: {known}") and len(str(caught.value)) < 200
+    assert (
+        str(caught.value).endswith(" is not one of the classes: " + ", ".join(names)) and len(str(caught.value)) < 200
+    )
     assert not Classes(names).has(label)
 
 
@@ -77,7 +78,7 @@ def test_numbers_are_no_indices_of_classes_named_after_numbers():
 
 
 def test_many_classes_are_not_all_listed():
-    with pytest.raises(InputError, match=r"0 c0, .*, 11 c11 and 65 more$"):
+    with pytest.raises(InputError, match=r"c0, .*, c11 and 65 more$"):
         Classes(tuple(f"c{n}" for n in range(77))).index("x", "f", 1, "label")
 
 
@@ -125,7 +126,7 @@ def test_class_names_in_a_parquet_file(tmp_path):
     labels = [document.label for document in read_documents([path])]
     assert labels == ["pos", "neg", -1, None]
     assert [Classes(("neg", "pos")).index(label, "f", 1, "label") for label in labels] == [1, 0, -1, -1]
-    with pytest.raises(InputError, match='label "pos" is not one of the classes: 0 LABEL_0, 1 LABEL_1'):
+    with pytest.raises(InputError, match='label "pos" is not one of the classes: LABEL_0, LABEL_1'):
         Classes(("LABEL_0", "LABEL_1")).index(labels[0], "f", 1, "label")
     path = class_label_file(tmp_path / "b.parquet", features, {"text": ["a", "b"], "label": [0, 2]})
     with pytest.raises(InputError, match=r'b\.parquet:2: field "label": 2 is none of the file\'s own 2 classes'):
