@@ -133,7 +133,7 @@ def golden_rows(folder, count):
 def test_golden_masks_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
     monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 4)  # so that a few texts go through float16
     rows = golden_rows(golden_dir, 5)
-    texts = encode_texts([(row["text"], row["label"]) for row in rows], encoder_of(mr_tiny), num_labels=2)
+    texts = encode_texts([(row["text"], row["label"]) for row in rows], encoder_of(mr_tiny))
     engine = real_engine(mr_tiny, **TRITON)
     scored, bands = engine.score_shard(texts, None)
     sentences = [s for row in rows for s in row["sentences"]]

@@ -8,7 +8,6 @@ from helpers import encoder_of, golden, masks_of, parts_of, real_engine, rows_of
 
 from fastmask.config import ScoreConfig
 from fastmask.frontend import encode_texts
-from fastmask.labels import Classes
 from fastmask.pipeline import score_corpus
 
 NEAR = 1e-5
@@ -100,7 +99,7 @@ def masks_by_text(model, texts, order="given", **options) -> dict:
     places = np.arange(len(texts))
     if order != "given":
         places = places[::-1] if order == "reversed" else np.random.default_rng(0).permutation(places)
-    encoded = encode_texts([texts[n] for n in places], encoder_of(model), classes=Classes(("0", "1")))
+    encoded = encode_texts([texts[n] for n in places], encoder_of(model))
     scored, _ = real_engine(model, **options).score_shard(encoded, None)
     keys = zip(places[encoded.row].tolist(), encoded.sentence.tolist(), strict=True)
     return dict(zip(keys, zip(masks_of(scored), scored.predicted.tolist(), strict=True), strict=True))

@@ -71,7 +71,7 @@ def test_golden_masks_at_every_precision(precision, mr_tiny, golden_dir, monkeyp
     monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 12)
     rows = golden(golden_dir, "mr_tiny_0.05")[:10]
     texts = [(row["text"], row["label"]) for row in rows]
-    encoded = encode_texts(texts, encoder_of(mr_tiny), class_names={}, num_labels=2)
+    encoded = encode_texts(texts, encoder_of(mr_tiny))
     engine = real_engine(mr_tiny, precision=precision, stop_words="none", threads=1)
     scored, _ = engine.score_shard(encoded, None)
     assert masks_of(scored) == [sentence["important"] for row in rows for sentence in row["sentences"]]
