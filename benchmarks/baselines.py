@@ -183,7 +183,7 @@ def padded_arm(task: Task, batch: int, at_once: int, pad_to: int | None) -> dict
     way = classify.choose(rows_of(task.warm_up))
     rule = partial(greedy, classify=classify, threshold=task.threshold, room=task.max_length - 2, at_once=at_once)
     done, cost = harness.measured(lambda: rule(task.sentences))
-    masks = [[i for i in one.important if not stop_tokens[one.ids[i]]] for one in done]
+    masks = [[i for i in one.important if not stop_tokens[0, one.ids[i]]] for one in done]
     return cost | {"cores_used_as": way, "masks": masks, "real_tokens": sum(one.tokens for one in done)}
 
 

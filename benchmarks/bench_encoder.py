@@ -22,12 +22,13 @@ from fastmask_kernels import launch
 
 from fastmask.blocks import take_ragged
 from fastmask.config import ScoreConfig
-from fastmask.decide import stop_token_table, stop_words
+from fastmask.decide import stop_words
 from fastmask.encode import TextEncoder
 from fastmask.encoder import DTYPES, build_encoder
 from fastmask.engine import Engine
 from fastmask.families import family_weights
 from fastmask.models import load_tokenizer, resolve_model
+from fastmask.pieces import never_masked
 from fastmask.read import read_documents
 from fastmask.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.segment import Segmenter
@@ -94,11 +95,11 @@ def sentences_at(shard: EncodedSentences, chosen: np.ndarray, labelled: bool = T
 
 
 def load_parts(model: str) -> tuple[torch.nn.Module, Template, np.ndarray]:
-    """The float32 classifier, its template for plain text, and the table of spaCy's stop words."""
+    """The float32 classifier, its template for plain text, and what is never masked (bool [2, V])."""
     files = resolve_model(model)
-    tokenizer = load_tokenizer(files).backend_tokenizer
-    stop_tokens = stop_token_table(tokenizer.get_vocab(), stop_words("english"))
-    return load_classifier(files, torch.float32), template_of(tokenizer, files.name, is_pair=False), stop_tokens
+    tokenizer = load_tokenizer(files)
+    template = template_of(tokenizer.backend_tokenizer, files.name, is_pair=False)
+    return load_classifier(files, torch.float32), template, never_masked(tokenizer, stop_words("english"))
 
 
 def load_engine(model: str, config: ScoreConfig, kind: type[Engine] = Engine) -> Engine:

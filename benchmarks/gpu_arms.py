@@ -80,7 +80,7 @@ class Place:
         """An engine for plain text in BERT's vocabulary, without stop words."""
         config = ScoreConfig(method=method, threshold=THRESHOLD, max_length=MAX_LENGTH, stop_words="none",
                              device=self.device, kernels=self.kernels, **options)  # fmt: skip
-        return Engine(model, gpu_text.TEMPLATE, config, np.zeros(gpu_text.VOCABULARY, bool))
+        return Engine(model, gpu_text.TEMPLATE, config, np.zeros((2, gpu_text.VOCABULARY), bool))
 
 
 def random_model(shape: str, seed: int, place: Place, sample: EncodedSentences):

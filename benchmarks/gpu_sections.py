@@ -177,7 +177,7 @@ def _golden_masks(suite: Suite, asked) -> tuple[list[list[int]], dict]:
                          kernels=suite.place.kernels)  # fmt: skip
     classifier = load_classifier(resolve_model(str(asked.model)), torch.float32)
     with mock.patch("fastmask.engine.CALIBRATION_SENTENCES", suite.sizes.calibration):
-        engine = Engine(classifier, template, config, np.zeros(tokenizer.get_vocab_size(), bool))
+        engine = Engine(classifier, template, config, np.zeros((2, tokenizer.get_vocab_size()), bool))
         scored, _ = engine.score_shard(asked.sentences, None)
     return gpu_arms.masks_of(scored), scored.certificate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,14 @@ from .sequences import FRAME
 
 
 class RandomControl:
-    """Masks shards at random, in sequence where counts are copied; no classifier is involved."""
+    """Masks shards at random, in sequence where counts are copied; no classifier is involved.
 
-    def __init__(self, config: ScoreConfig):
-        self.config = config
+    Args:
+        special: ids that are never masked. The copied run has no masks on them either, so that counts stay the same.
+    """
+
+    def __init__(self, config: ScoreConfig, special: Sequence[int]):
+        self.config, self.special = config, np.array(special, np.int32)
         self._counts = None if config.like is None else _Counts(config.like)
 
     def identity(self) -> str | None:
@@ -36,7 +41,9 @@ class RandomControl:
         lengths = np.diff(shard.offsets)
         counts = self._counts.of(shard) if self._counts else cap_of(lengths, config.mask_rate or DEFAULT_RATE)
         room = self._counts.room if self._counts else sys.maxsize
-        chosen = random_positions(config.seed, shard.row, shard.sentence, shard.offsets, counts, room)
+        position = np.arange(len(shard.input_ids)) - np.repeat(shard.offsets[:-1], lengths)
+        allowed = (position < room) & ~np.isin(shard.input_ids, self.special)
+        chosen = random_positions(config.seed, shard.row, shard.sentence, shard.offsets, counts, allowed)
         return ScoredSentences(
             sentences=shard,
             predicted=np.full(n, -1, np.int32),
@@ -58,8 +65,8 @@ class _Counts:
     def __init__(self, like: str):
         shards = open_shards(like)
         self.like, theirs = like, shards.manifest["config"]
-        # a masker sees no more of a sentence, and training may not either
-        self.room = theirs["max_length"] - FRAME if theirs["method"] == "masker" else sys.maxsize
+        # what is cut off is not masked, and training may not see it
+        self.room = sys.maxsize if theirs["method"] == "random" else theirs["max_length"] - FRAME
         self._pieces = shards.mask_counts()
         self._held = (np.empty(0, np.int64), *[np.empty(0, np.int32)] * 3)
 

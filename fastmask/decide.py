@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -73,37 +72,26 @@ def _draw(seed, row, sentence, counter):
 
 
 @nb.njit(**_JIT)
-def _random(seed, row, sentence, offsets, counts, room, chosen):
+def _random(seed, row, sentence, offsets, counts, allowed, chosen):
     for s in range(len(row)):
-        start, n = offsets[s], min(offsets[s + 1] - offsets[s], room)
-        order = np.arange(n)
+        order = offsets[s] + np.flatnonzero(allowed[offsets[s] : offsets[s + 1]])
+        n = len(order)
         for k in range(min(counts[s], n)):
             pick = k + np.int64(_draw(seed, row[s], sentence[s], k) % np.uint64(n - k))
             order[k], order[pick] = order[pick], order[k]
-            chosen[start + order[k]] = True
+            chosen[order[k]] = True
 
 
-def random_positions(seed: int, row, sentence, offsets, counts, room: int = sys.maxsize) -> np.ndarray:
+def random_positions(seed: int, row, sentence, offsets, counts, allowed) -> np.ndarray:
     """The control: ``counts`` int64 [S] positions a sentence, uniformly without repetition -> chosen bool [T].
 
-    Only among the first ``room`` of a sentence.
+    Only where ``allowed`` bool [T]; all of these, where there are fewer.
 
     A pure function of (seed, row, sentence), so the order and grouping of sentences do not matter.
     """
     chosen = np.zeros(offsets[-1], bool)
-    _random(seed, row, sentence, offsets, counts, room, chosen)
+    _random(seed, row, sentence, offsets, counts, allowed, chosen)
     return chosen
-
-
-def stop_token_table(vocabulary: dict[str, int], words: frozenset[str]) -> np.ndarray:
-    """bool [V]: vocabulary entries that are stop words, looked up per wordpiece, lower-cased, as spaCy's ``is_stop``.
-
-    "##s" is no stop word; the word-boundary marks of byte-level and sentencepiece vocabularies are not part of a word.
-    """
-    table = np.zeros(max(vocabulary.values(), default=-1) + 1, bool)
-    for piece, index in vocabulary.items():
-        table[index] = piece.lstrip("Ġ▁").lower() in words
-    return table
 
 
 def stop_words(choice: str) -> frozenset[str]:

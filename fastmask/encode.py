@@ -93,11 +93,10 @@ class TextEncoder:
         return self._encode_rows(rows, first_row, end_row, tuple(messages))
 
     def _encode_rows(self, rows, first_row: int, end_row: int, skipped: tuple[str, ...]) -> EncodedSentences:
-        tokens = self.tokenize([row[0].text[row[3] : row[4]] for row in rows])
+        tokens = self._tokenize_rows(rows)
         lengths = np.diff(tokens.offsets)
         kept = [row for row, length in zip(rows, lengths.tolist(), strict=True) if length]
         lengths = lengths[lengths > 0]
-        base = np.repeat(np.fromiter((row[3] for row in kept), np.int32, len(kept)), lengths)
         has_aspects = any(row[0].aspects is not None for row in kept)
         label = np.fromiter((-1 if has_aspects else row[1][0] for row in kept), np.int32, len(kept))
         return EncodedSentences(
@@ -105,8 +104,8 @@ class TextEncoder:
             sentence=np.fromiter((row[2] for row in kept), np.int32, len(kept)),
             offsets=_offsets(lengths),
             input_ids=tokens.ids,
-            char_start=tokens.start + base,
-            char_end=tokens.end + base,
+            char_start=tokens.start,
+            char_end=tokens.end,
             label=label,
             **(self._aspect_units(kept) if has_aspects else _text_units(label)),
             is_aspect=has_aspects,
@@ -114,6 +113,21 @@ class TextEncoder:
             end_row=end_row,
             skipped=skipped,
         )
+
+    def _tokenize_rows(self, rows) -> Tokens:
+        """Tokens of the sentences in ``rows``, those of a document one after the other, in the document's characters.
+
+        They are the whole document's, so that joined sentences read as it does: the space before one is not lost. Under
+        BERT's scheme no token has a space or goes beyond a sentence, and sentences are tokenized one by one.
+        """
+        starts = np.fromiter((row[3] for row in rows), np.int32, len(rows))
+        if self._words:
+            tokens = self.tokenize([row[0].text[row[3] : row[4]] for row in rows])
+            base = np.repeat(starts, np.diff(tokens.offsets))
+            return Tokens(tokens.offsets, tokens.ids, tokens.start + base, tokens.end + base)
+        is_first = np.fromiter((row[2] == 0 for row in rows), bool, len(rows))
+        texts = [row[0].text for row in rows if row[2] == 0]
+        return _divided(self.tokenize(texts), texts, np.where(is_first, 0, starts), np.cumsum(is_first) - 1)
 
     def _aspect_units(self, rows) -> dict[str, np.ndarray]:
         units = [(n, label) for n, row in enumerate(rows) for label in row[1]]
@@ -188,6 +202,20 @@ def _collect(encodings) -> Tokens:
     spans = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
     spans = np.fromiter(spans, np.int32, 2 * total).reshape(-1, 2)
     return Tokens(offsets, ids, spans[:, 0].copy(), spans[:, 1].copy())
+
+
+def _divided(tokens: Tokens, texts: list[str], starts: np.ndarray, text: np.ndarray) -> Tokens:
+    """Divide texts' tokens among sentences, as ``remap_masks`` does: by where a token's last character lies.
+
+    Args:
+        starts, text: int [N], where each sentence begins, and in which text; characters before it are those of the
+            sentence before.
+    """
+    # texts one after the other, with a character between them that belongs to neither
+    base = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
+    last = np.maximum(tokens.end - 1, 0) + np.repeat(base[:-1], np.diff(tokens.offsets))
+    offsets = np.searchsorted(np.maximum.accumulate(last), base[text] + starts)
+    return tokens._replace(offsets=np.append(offsets, len(last)))
 
 
 def _trim_spaces(tokens: Tokens, texts: list[str]) -> Tokens:

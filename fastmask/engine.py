@@ -40,7 +40,7 @@ class Engine:
         model: float32 classifier in eval mode, not written to.
         template: its special tokens.
         config: the run's configuration.
-        stop_tokens: bool [V], vocabulary entries that are never masked.
+        never_masked: bool [2, V], see ``pieces.never_masked``.
         progress: called with (share of the shard, real tokens) after each block, from any thread.
     """
 
@@ -49,13 +49,13 @@ class Engine:
         model,
         template: Template,
         config: ScoreConfig,
-        stop_tokens: np.ndarray,
+        never_masked: np.ndarray,
         progress: Callable[[float, int], None] = lambda share, tokens: None,
     ):
         self.config, self.progress = config, progress
         self.backend = Backend(model, template, config)
         self.levels = cascade(config, self._fastest())
-        self.rules = Rules(config.method, config.threshold, config.mask_rate, stop_tokens, config.certify, config.seed)
+        self.rules = Rules(config.method, config.threshold, config.mask_rate, never_masked, config.certify, config.seed)
         self.backend.encoder(self.levels[0])
 
     def _fastest(self) -> str:

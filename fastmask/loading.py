@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .config import ScoreConfig
-from .decide import stop_token_table, stop_words
+from .decide import stop_words
 from .errors import ModelError
 from .family_rules import first_position
 from .models import ModelFiles
+from .pieces import never_masked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,14 +41,13 @@ def load_engine(
     from .weights import load_weights
 
     is_masker = config.method == "masker"
-    backend = tokenizer.backend_tokenizer
-    stop_tokens = stop_token_table(backend.get_vocab(), stop_words(config.stop_words))
-    template = template_of(backend, files.name, is_aspect and not is_masker)
+    template = template_of(tokenizer.backend_tokenizer, files.name, is_aspect and not is_masker)
     model, model_config = load_weights(files, is_masker)
     positions = usable_positions(model_config)
     if positions is not None and config.max_length > positions:
         raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {positions} tokens")
-    return (MaskerEngine if is_masker else Engine)(model, template, config, stop_tokens, progress)
+    unmaskable = never_masked(tokenizer, stop_words(config.stop_words))
+    return (MaskerEngine if is_masker else Engine)(model, template, config, unmaskable, progress)
 
 
 def usable_positions(model_config) -> int | None:

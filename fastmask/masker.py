@@ -15,6 +15,7 @@ from .blocks import SentenceBlock
 from .certify import TIE, Bands, Evidence, probability
 from .decide import cap_of, select
 from .engine import CALIBRATION_STRIDE, Engine
+from .pieces import not_masked
 from .records import EncodedSentences, ScoredSentences
 from .scoring import Asker, BlockScores, Rules, audit_sample
 from .variants import FULL, bounds_of, describe
@@ -90,7 +91,7 @@ class BlockMasker:
         lengths = np.diff(sentences.offsets)
         self.sentence = np.repeat(np.arange(len(lengths)), lengths)
         self.cap = cap_of(lengths, rules.mask_rate)
-        self.may_mask = ~rules.stop_tokens[sentences.input_ids]
+        self.may_mask = ~not_masked(rules.never_masked, sentences.input_ids, sentences.offsets)
         self.audit = audit_sample(sentences.key, np.zeros(len(lengths), np.int32), rules.seed)
         self.evidence = Evidence(len(bands.levels))
         self.values = np.full((2, len(self.sentence)), -np.inf)

@@ -15,6 +15,7 @@ from .fleet import Fleet
 from .loading import load_engine
 from .meter import NoMeter
 from .models import ModelFiles, load_tokenizer, resolve_model
+from .pieces import special_ids_in_text
 from .records import EncodedSentences, ScoredSentences
 from .tokenizer import tokenizer_record
 
@@ -31,7 +32,8 @@ class Scorer:
         files = self.files
         self.tokenizer = load_tokenizer(files)
         self.encoder = TextEncoder(self.tokenizer.backend_tokenizer)
-        self.control = RandomControl(config) if config.method == "random" else None
+        special = special_ids_in_text(self.tokenizer)
+        self.control = RandomControl(config, special) if config.method == "random" else None
         # labels of the text are kept as they are where they are not classes of the model
         self.classes = replace(files.classes, keep_others=config.method in ("masker", "random"))
         self.meter = meter or NoMeter()

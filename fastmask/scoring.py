@@ -33,7 +33,7 @@ class Rules:
         method: "greedy", "prefix" or "leave-one-out".
         threshold: d.
         mask_rate: None, or the cap's rate.
-        stop_tokens: bool [V].
+        never_masked: bool [2, V], see ``pieces.never_masked``.
         certify: whether the cascade runs.
         seed: of the audit sample.
     """
@@ -41,7 +41,7 @@ class Rules:
     method: str
     threshold: float
     mask_rate: float | None
-    stop_tokens: np.ndarray
+    never_masked: np.ndarray
     certify: bool
     seed: int
 
@@ -295,7 +295,7 @@ class BlockScorer:
             prob=verdict.prob(),
             scored=verdict.scored(),
             importance=verdict.importance(),
-            chosen=verdict.chosen(self.ask, rules.stop_tokens, rules.mask_rate, self.evidence),
+            chosen=verdict.chosen(self.ask, rules.never_masked, rules.mask_rate, self.evidence),
             evidence=self.evidence,
             tokens=self.ask.tokens,
         )

@@ -242,3 +242,13 @@ def batch_starts(lengths, budget):
             starts[count], total = v, lengths[v]
             count += 1
     return starts[:count]
+
+
+def seen(block: Block) -> np.ndarray:
+    """bool [T]: tokens of the sentences as the classifier sees them, cut on the right.
+
+    Of the others the formula makes the whole cut sentence, or nearly, so that S(w) is about 0: it would mask them all.
+    """
+    lengths = np.diff(block.offsets)
+    position = np.arange(len(block.input_ids)) - np.repeat(block.offsets[:-1], lengths)
+    return position < np.repeat(block.room, lengths)

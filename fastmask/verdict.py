@@ -9,6 +9,8 @@ import numpy as np
 from .blocks import SentenceBlock
 from .certify import Ask, Bands, Evidence, Targets, probability
 from .decide import cap_of, select
+from .pieces import not_masked
+from .variants import seen
 
 
 @dataclass(slots=True)
@@ -89,12 +91,12 @@ class Verdict:
         ends = [self.sign * (full[self.unit] - probability(z + side * width)) for side in (1, -1)]
         return self._smallest(np.minimum(*ends) - shift), self._smallest(np.maximum(*ends) + shift)
 
-    def chosen(self, ask: Ask, stop_tokens: np.ndarray, mask_rate: float | None, evidence: Evidence) -> np.ndarray:
+    def chosen(self, ask: Ask, never_masked: np.ndarray, mask_rate: float | None, evidence: Evidence) -> np.ndarray:
         """The tokens to mask, bool over the sentences' tokens; what a rate cap makes it recompute is ``evidence``."""
         s = self.sentences
         important = np.zeros(s.offsets[-1], bool)
-        important[self.token[self.counted & self.units.important]] = True
-        candidate = important & ~stop_tokens[s.input_ids]
+        important[self.token[self.counted & self.units.important & seen(s.block)]] = True
+        candidate = important & ~not_masked(never_masked, s.input_ids, s.offsets)
         if mask_rate is None:
             return candidate
         cap = cap_of(np.diff(s.offsets), mask_rate)

@@ -14,10 +14,11 @@ from click.testing import CliRunner
 from fastmask.cli import cli
 from fastmask.config import ScoreConfig
 from fastmask.dataset import open_shards
-from fastmask.decide import stop_token_table, stop_words
+from fastmask.decide import stop_words
 from fastmask.encode import TextEncoder
 from fastmask.engine import Engine
 from fastmask.models import load_tokenizer, resolve_model
+from fastmask.pieces import never_masked
 from fastmask.records import EncodedSentences
 from fastmask.template import template_of
 from fastmask.variants import Template
@@ -130,8 +131,8 @@ def toy_engine(
         return ToyEncoder(toy, precision, noise, asked, spare_tokens)
 
     monkeypatch.setattr("fastmask.backend.build_encoder", build)
-    stop = np.zeros(toy.weights.shape[1], bool)
-    stop[list(stop_ids)] = True
+    stop = np.zeros((2, toy.weights.shape[1]), bool)
+    stop[:, list(stop_ids)] = True
     return Engine(None, PAIR_TEMPLATE if is_aspect else TEXT_TEMPLATE, config, stop)
 
 
@@ -152,7 +153,7 @@ def real_engine(model: str, **options) -> Engine:
     """An engine on a real model, at the cost of its encoders only."""
     config = ScoreConfig(model=model, **options)
     classifier, tokenizer, template = parts_of(model)
-    return Engine(classifier, template, config, stop_token_table(tokenizer.get_vocab(), stop_words(config.stop_words)))
+    return Engine(classifier, template, config, never_masked(tokenizer, stop_words(config.stop_words)))
 
 
 def encoder_of(model: str) -> TextEncoder:

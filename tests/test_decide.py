@@ -1,14 +1,12 @@
 """Caps, choice, stop words, and the random positions."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers import flat, offsets_of, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmask.decide import cap_of, ragged_positions, random_positions, select, stop_token_table, stop_words
+from fastmask.decide import cap_of, ragged_positions, random_positions, select, stop_words
 from fastmask.errors import InputError
 
 QUICK = settings(deadline=None, max_examples=100)
@@ -85,10 +83,11 @@ def test_ragged_positions(sentences):
     assert offsets.dtype == np.int64 and positions.dtype == np.int32
 
 
-def draw(seed, rows, lengths, counts, numbers=None):
+def draw(seed, rows, lengths, counts, numbers=None, allowed=None):
     numbers = np.zeros(len(rows), np.int32) if numbers is None else np.array(numbers, np.int32)
     offsets = offsets_of([range(n) for n in lengths])
-    chosen = random_positions(seed, np.array(rows, np.int64), numbers, offsets, np.array(counts, np.int64))
+    allowed = np.ones(offsets[-1], bool) if allowed is None else flat(allowed, bool)
+    chosen = random_positions(seed, np.array(rows, np.int64), numbers, offsets, np.array(counts, np.int64), allowed)
     return [np.flatnonzero(sentence).tolist() for sentence in split(offsets, chosen)]
 
 
@@ -116,21 +115,10 @@ def test_random_counts_beyond_the_length():
     assert draw(0, [0], [3], [9]) == [[0, 1, 2]]
 
 
-def test_stop_words_are_looked_up_per_wordpiece():
-    vocabulary = {"[PAD]": 0, "the": 1, "##the": 2, "The": 3, "'": 4, "s": 5, "film": 6, "Ġthe": 7, "▁not": 8, "'s": 9}
-    table = stop_token_table(vocabulary, stop_words("english"))
-    assert np.flatnonzero(table).tolist() == [1, 3, 7, 8, 9]
-    assert not stop_token_table(vocabulary, stop_words("none")).any()
-
-
-def test_the_english_list_is_spacys_is_stop(mr_tiny):
-    from spacy.lang.en import English
-
-    vocabulary = Path(mr_tiny, "vocab.txt").read_text(encoding="utf-8").splitlines()
-    nlp = English()
-    expected = [index for index, piece in enumerate(vocabulary) if nlp.vocab[piece].is_stop]
-    table = stop_token_table({piece: index for index, piece in enumerate(vocabulary)}, stop_words("english"))
-    assert np.flatnonzero(table).tolist() == expected
+def test_random_positions_are_drawn_among_the_allowed():
+    assert draw(0, [0, 1], [4, 3], [2, 3], allowed=[[0, 1, 0, 1], [0, 0, 1]]) == [[1, 3], [2]]
+    # as many draws as there are places to draw from: the first n of a sentence, as if it were so long
+    assert draw(5, [7], [9], [3], allowed=[[1] * 6 + [0] * 3]) == draw(5, [7], [6], [3])
 
 
 def test_stop_words_of_a_file(tmp_path):

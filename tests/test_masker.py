@@ -58,7 +58,7 @@ def sentences_of(count=60, longest=30, seed=0) -> list[list[int]]:
 
 def engine_of(model, stop=STOP, **options) -> MaskerEngine:
     config = ScoreConfig(**{"model": "m", "method": "masker", "device": "cpu", "threads": 1} | options)
-    return MaskerEngine(model, TEXT_TEMPLATE, config, stop)
+    return MaskerEngine(model, TEXT_TEMPLATE, config, np.tile(stop, (2, 1)))
 
 
 @pytest.fixture

@@ -42,6 +42,9 @@ class Paper:
         powers = [Decimal(float(z)).exp() for z in self.toy.logits(ids, types)]
         return [round(power / sum(powers), 50) for power in powers]
 
+    def room(self, context) -> int:
+        return self.max_length - 2 - (0 if context is None else len(context) + 1)
+
     def unit(self, words, label, context=None) -> Unit:
         whole = self.probabilities(words, context)
         predicted = max(range(len(whole)), key=lambda c: (whole[c], -c))
@@ -60,7 +63,8 @@ class Paper:
             drop = round(drop, 40)  # so that what is equal by hand is equal here
             important = drop >= self.threshold if self.method == "leave-one-out" else drop < self.threshold
             unit.importance.append(drop)
-            unit.important.append(important)
+            # what the classifier does not see of the sentence is never masked
+            unit.important.append(important and i < self.room(context))
             if not important:
                 kept.append(word)
         return unit
@@ -236,6 +240,17 @@ def test_text_beyond_the_length_repeats_the_last_variant(monkeypatch):
     scored, _ = engine.score_shard(encoded([[7, 3] * 20]), None)
     assert len(set(scored.importance[12:].tolist())) == 1
     assert max(len(ids) for _, ids in asked) == 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"method": "greedy"}, {"method": "prefix"}, {"method": "leave-one-out", "threshold": -0.5}],
+    ids=lambda options: options["method"],
+)
+def test_what_is_cut_off_is_not_masked(monkeypatch, options):
+    # nothing moves P, so S is 0 and every word important: those are masked that fit between [CLS] and [SEP]
+    scored = score_by_hand(monkeypatch, [3] * 40, toy=Toy(np.zeros((2, 12))), max_length=8, **options)
+    assert masks_of(scored) == [[0, 1, 2, 3, 4, 5]] and not scored.importance.any()
 
 
 def test_an_aspect_longer_than_the_length_stays_within_it(monkeypatch):
