@@ -46,6 +46,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 
 bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/bench_startup.py --out benchmarks/results/startup.json
 	$(BIN)/python benchmarks/bench_score.py --out benchmarks/results/score.json
 	$(BIN)/python benchmarks/bench_encoder.py --out benchmarks/results/encoder.json
 	$(BIN)/python benchmarks/bench_front_to_shards.py --out benchmarks/results/front_to_shards.json

@@ -111,7 +111,9 @@ def score(corpus, out, control, overwrite, quiet, **options):
     from .inputs import default_out
     from .pipeline import score_corpus
     from .show import label_warnings, totals_line
+    from .startup import start_numba
 
+    start_numba()
     meter = _meter(quiet)
     if out is None:
         out = default_out(corpus)
@@ -132,7 +134,9 @@ def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from .api import score as score_texts
     from .show import sentence_table, sentence_text
+    from .startup import start_numba
 
+    start_numba()
     console, found = _console(), False
     for record in score_texts([text], **options):
         found = True

@@ -1,10 +1,12 @@
-"""numpy arrays as Arrow columns, and lengths of lists; nothing here makes pyarrow import pandas.
+"""numpy arrays as Arrow columns, and columns as numpy arrays, by their buffers.
 
-``pa.array`` and scalars of plain Python numbers do, wherever pandas is installed, to ask for its types.
+``pa.array``, ``to_numpy`` and ``pyarrow.compute`` would do, but the first two import pandas wherever it is installed,
+and the last takes a tenth of a second to import.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,9 +38,9 @@ def ragged(field: pa.Field, offsets: np.ndarray, values: np.ndarray, null: np.nd
 
     check_offsets(field.name, offsets, values)
     items = column(field.type.value_field.with_name(field.name), values)
-    starts = column(pa.field(field.name, pa.int32()), offsets.astype(np.int32))
-    absent = None if null is None else pa.Array.from_buffers(pa.bool_(), len(null), [None, _bits(null)])
-    return pa.ListArray.from_arrays(starts, items, type=field.type, mask=absent)
+    valid = None if null is None else _bits(~null)
+    starts = pa.py_buffer(np.ascontiguousarray(offsets, np.int32))
+    return pa.Array.from_buffers(field.type, len(offsets) - 1, [valid, starts], children=[items])
 
 
 def check_offsets(name: str, offsets: np.ndarray, values: np.ndarray) -> None:
@@ -49,26 +51,40 @@ def check_offsets(name: str, offsets: np.ndarray, values: np.ndarray) -> None:
 
 def numbers(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return a column of numbers, none of them null, as numpy has it, [N]."""
-    chunks = getattr(values, "chunks", [values])
-    parts = [np.from_dlpack(chunk) for chunk in chunks if len(chunk)]
-    return np.concatenate(parts or [np.empty(0, values.type.to_pandas_dtype())])
+    return _joined(values, np.from_dlpack, values.type.to_pandas_dtype())
 
 
 def present(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return bool [N]: which values are not null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return numbers(pc.is_valid(values).cast(pa.uint8())).view(bool)
+    return _joined(values, _present, bool)
 
 
 def list_lengths(lists: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return int32 [N], the length of each list, 0 for null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    return _joined(lists, lambda part: np.diff(np.from_dlpack(part.offsets)) * _present(part), np.int32)
 
-    zero = column(pa.field("zero", pa.int32()), np.zeros(1, np.int32))[0]
-    return numbers(pc.coalesce(pc.list_value_length(lists), zero))
+
+def flat(lists: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Return the values of all lists, none of them null, one after the other."""
+
+    def values(part: pa.ListArray) -> np.ndarray:
+        offsets = np.from_dlpack(part.offsets)
+        return np.from_dlpack(part.values)[offsets[0] : offsets[-1]]
+
+    return _joined(lists, values, lists.type.value_type.to_pandas_dtype())
+
+
+def _joined(values: pa.ChunkedArray | pa.Array, convert: Callable, dtype) -> np.ndarray:
+    """Each chunk converted, end to end."""
+    parts = [convert(chunk) for chunk in getattr(values, "chunks", [values]) if len(chunk)]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
+
+
+def _present(part: pa.Array) -> np.ndarray:
+    if not part.null_count:
+        return np.ones(len(part), bool)
+    bits = np.unpackbits(np.frombuffer(part.buffers()[0], np.uint8), bitorder="little")
+    return bits[part.offset : part.offset + len(part)].astype(bool)
 
 
 def _check_dtype(name: str, kind: pa.DataType, values: np.ndarray) -> None:

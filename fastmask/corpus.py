@@ -10,7 +10,7 @@ from os import PathLike, fspath
 
 import numpy as np
 
-from .columns import list_lengths
+from .columns import flat, list_lengths, numbers
 from .dataset import ShardSet, open_shards
 from .errors import FastmaskError, OutputError
 from .schema import MANIFEST, ROW_GROUP, shard_name
@@ -95,14 +95,12 @@ def _make_blocks(sets: Sequence[ShardSet]) -> Iterator[tuple[tuple[Part, ...], i
 
 def _sentences(part: Part) -> Sentences:
     """The part's sentences, checked as far as indices go: shards may have been edited since they were hashed."""
-    import pyarrow.compute as pc
-
     table = part.shards.read_rows(part.shard, part.start, part.stop, COLUMNS)
     lengths, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
-    input_ids, mask_index = (pc.list_flatten(table[name]).to_numpy() for name in ("input_ids", "mask_index"))
+    input_ids, mask_index = (flat(table[name]) for name in ("input_ids", "mask_index"))
     if ((mask_index < 0) | (mask_index >= np.repeat(lengths, masks))).any():
         raise OutputError(f"{part.shards.path / shard_name(part.shard)}: mask_index leaves its sentence")
-    row, sentence = table["row"].to_numpy() + part.base, table["sentence"].to_numpy()
+    row, sentence = numbers(table["row"]) + part.base, numbers(table["sentence"])
     return Sentences(row, sentence, _offsets(lengths), input_ids, _offsets(masks), mask_index)
 
 

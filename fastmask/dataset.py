@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .columns import list_lengths
+from .columns import list_lengths, numbers
 from .errors import OutputError
 from .schema import ROW_GROUP, arrow_schema, file_fault, open_parquet, read_manifest
 
@@ -121,7 +121,7 @@ class ShardSet:
         """Per shard: row int64 [N], sentence int32 [N], numbers of tokens and of masks int32 [N]."""
         for table in self.tables(["row", "sentence", "input_ids", "mask_index"]):
             lengths = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
-            yield table["row"].to_numpy(), table["sentence"].to_numpy(), *lengths
+            yield numbers(table["row"]), numbers(table["sentence"]), *lengths
 
     def _group(self, shard: int, number: int) -> pa.Table:
         """ROW_GROUP rows of a shard, the last ones perhaps fewer."""

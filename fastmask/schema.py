@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .columns import check_offsets, column, list_lengths, numbers, present, ragged
+from .columns import check_offsets, column, flat, list_lengths, numbers, present, ragged
 from .errors import OutputError
 from .records import ScoredSentences
 
@@ -275,8 +275,6 @@ def content_fault(table: pa.Table, entry: dict) -> str | None:
 
 
 def _content_faults(table: pa.Table, entry: dict) -> Iterator[str]:
-    import pyarrow.compute as pc
-
     lengths = list_lengths(table["input_ids"])
     masks = list_lengths(table["mask_index"])
     scored = present(table["importance"])
@@ -294,7 +292,7 @@ def _content_faults(table: pa.Table, entry: dict) -> Iterator[str]:
         if wrong.any():
             yield f"row {row[wrong][0]}: {name} has another length than input_ids"
 
-    owner, position = np.repeat(np.arange(len(row)), masks), numbers(pc.list_flatten(table["mask_index"]))
+    owner, position = np.repeat(np.arange(len(row)), masks), flat(table["mask_index"])
     good = (position >= 0) & (position < lengths[owner])
     good[1:] &= (position[1:] > position[:-1]) | (owner[1:] != owner[:-1])
     if not good.all():

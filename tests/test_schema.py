@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_samples import FIELDS, IDENTITY, build, config, sample
 
+from fastmask.columns import column, flat, list_lengths, present
+from fastmask.columns import ragged as ragged_column
 from fastmask.errors import OutputError
 from fastmask.schema import (
     FORMAT_VERSION,
@@ -19,7 +21,6 @@ from fastmask.schema import (
     check_manifest,
     content_fault,
     header_of,
-    list_lengths,
     make_header,
     read_manifest,
     shard_bytes,
@@ -216,3 +217,26 @@ def test_no_manifest_means_not_finished(tmp_path):
         read_manifest(tmp_path)
     with pytest.raises(OutputError, match="no such directory"):
         read_manifest(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("null", [(), (0,), (1, 3), (0, 1, 2, 3, 4, 5, 6, 7, 8)])
+def test_columns_by_their_buffers_are_arrows_own(null):
+    lists = [[], [3], [1, 2], [], [5, 6, 7], [8], [9], [10, 11], [12]]
+    absent = np.isin(np.arange(len(lists)), null)
+    given = [None if gone else items for gone, items in zip(absent, lists, strict=True)]
+    kept = [item for items in given if items is not None for item in items]
+    offsets = np.cumsum([0, *(len(items or []) for items in given)])
+    field = pa.field("it", pa.list_(pa.field("element", pa.int32(), nullable=False)))
+    made = ragged_column(field, offsets, np.array(kept, np.int32), absent if null else None)
+    assert made.to_pylist() == given and made.null_count == len(null)
+    for part in (made, made.slice(2, 5), pa.chunked_array([made.slice(0, 4), made.slice(4)]), made.slice(3, 0)):
+        rows = part.to_pylist()
+        assert present(part).tolist() == [row is not None for row in rows]
+        assert list_lengths(part).tolist() == [len(row or []) for row in rows]
+        assert flat(part).tolist() == [item for row in rows for item in row or []]
+        assert flat(part).dtype == np.int32 and list_lengths(part).dtype == np.int32
+
+
+def test_a_column_of_another_dtype_is_refused():
+    with pytest.raises(ValueError, match="it: int64 values in a column of int32"):
+        column(pa.field("it", pa.int32()), np.zeros(3, np.int64))

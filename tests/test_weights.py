@@ -98,7 +98,14 @@ def test_a_device_gets_every_weight(tmp_path):
     assert not weights.word.is_meta
 
 
-HEAVY = ("spacy", "pandas", "transformers.modeling_utils", "transformers.models.bert.modeling_bert")
+HEAVY = (
+    "spacy",
+    "pandas",
+    "scipy.linalg",
+    "pyarrow.compute",
+    "transformers.modeling_utils",
+    "transformers.models.bert.modeling_bert",
+)
 
 
 @pytest.mark.parametrize("command", ["score", "explain"])

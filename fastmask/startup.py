@@ -1,0 +1,26 @@
+"""A quick start of the commands."""
+
+from __future__ import annotations
+
+import sys
+
+BLAS = "scipy.linalg.cython_blas"
+
+
+def start_numba() -> None:
+    """Make numba ready in a process of fastmask's own, without scipy.
+
+    At the first kernel numba imports ``scipy.linalg`` wherever scipy is installed, a quarter of a second, for products
+    inside of kernels, of which ours have none. While a module's entry is None Python takes it for missing.
+    """
+    if "scipy.linalg" in sys.modules:
+        return
+    import numpy as np
+
+    from .memo import Memo
+
+    sys.modules[BLAS] = None
+    try:
+        Memo().slots(np.empty(0, np.uint64))
+    finally:
+        del sys.modules[BLAS]
