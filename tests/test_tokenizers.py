@@ -6,17 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import encoder_of, fastmask, refusal, rows_of, write_jsonl
-from transformers import AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    pipeline,
+)
 
 import fastmask as package
 from fastmask.config import ScoreConfig
 from fastmask.errors import ModelError
+from fastmask.labels import Classes
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.pipeline import score_corpus
 from fastmask.remap import remap_masks
 from fastmask.tokenizer import same_tokens, special_ids, tokenizer_hash
+from fastmask.train.checkpoint import save_model
 from fastmask.train.examples import Row, encode_rows
+from fastmask.train.vocabulary import learn_wordpieces
 
 TEXTS = [
     "The FILM is Great, [E1] a Café !",
@@ -73,7 +83,7 @@ def test_every_command_reads_as_auto_tokenizer_does(directory):
     tokenizer = load_tokenizer(resolve_model(directory))
     rows = [Row(text, None, None, "", n) for n, text in enumerate(TEXTS)]
     special = special_ids(tokenizer)
-    trained = encode_rows(tokenizer, rows, ("a", "b"), 128).input_ids
+    trained = encode_rows(tokenizer, rows, Classes(("a", "b")), 128).input_ids
     assert [ids.tolist() for ids in trained] == [[special["cls"], *ids, special["sep"]] for ids in expected]
 
 
@@ -163,3 +173,46 @@ def test_directories_without_a_tokenizer(mr_tiny, tmp_path, name, content, reaso
     with pytest.raises(ModelError, match=reason) as caught:
         load_tokenizer(resolve_model(str(path)))
     assert "\n" not in str(caught.value) and str(caught.value).startswith(str(path))
+
+
+@pytest.fixture(scope="module")
+def pair_model(tmp_path_factory) -> Path:
+    """A classifier as ``finetune --config small`` saves it, with random weights to which token types matter."""
+    texts = ["The food was great .", "Bad service , great food ."] * 3
+    tokenizer = learn_wordpieces(texts, 200, 32)
+    torch.manual_seed(0)
+    shape = BertConfig(vocab_size=len(tokenizer), hidden_size=24, num_hidden_layers=2, num_attention_heads=2,
+                       intermediate_size=32, max_position_embeddings=32, initializer_range=0.4)  # fmt: skip
+    out = tmp_path_factory.mktemp("models") / "pairs"
+    return save_model(BertForSequenceClassification(shape), tokenizer, out, torch.float32)
+
+
+def test_pairs_are_what_transformers_makes_of_the_saved_model(pair_model, tmp_path):
+    text, aspects = "Bad service , great food .", ["food", "service"]
+    tokenizer = AutoTokenizer.from_pretrained(pair_model)
+    model = AutoModelForSequenceClassification.from_pretrained(pair_model, dtype=torch.float64)
+    with torch.inference_mode():
+        inputs = [tokenizer(aspect, text, return_tensors="pt") for aspect in aspects]
+        expected = [model(**one).logits.softmax(-1)[0] for one in inputs]
+        untyped = model(**inputs[0] | {"token_type_ids": torch.zeros_like(inputs[0]["input_ids"])}).logits.softmax(-1)
+    assert (untyped[0] - expected[0]).abs().max() > 1e-3
+    piped = pipeline("text-classification", str(pair_model), dtype=torch.float64)(
+        {"text": aspects[0], "text_pair": text}
+    )
+    assert piped["score"] == pytest.approx(expected[0].max().item(), abs=1e-6)  # its softmax is float32
+    for aspect, probabilities in zip(aspects, expected, strict=True):
+        label = model.config.id2label[int(probabilities.argmax())]
+        row = {"text": text, "aspects": [{"term": aspect, "polarity": label}]}
+        corpus = write_jsonl(tmp_path / f"{aspect}.jsonl", [row])
+        score_corpus(
+            [corpus], tmp_path / aspect, ScoreConfig(model=str(pair_model), precision="float32", max_length=32)
+        )
+        assert rows_of(tmp_path / aspect)[0]["prob"] == pytest.approx(probabilities.max().item(), abs=1e-5)
+
+
+def test_what_a_tokenizer_names_is_kept(mr_tiny, tmp_path):
+    model = BertForSequenceClassification(BertConfig(vocab_size=8192, hidden_size=8, num_hidden_layers=1,
+                                                     num_attention_heads=1, intermediate_size=8))  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(mr_tiny, model_input_names=["input_ids", "special", "token_type_ids"])
+    saved = save_model(model, tokenizer, tmp_path / "model", torch.float32)
+    assert AutoTokenizer.from_pretrained(saved).model_input_names == ["input_ids", "special", "token_type_ids"]

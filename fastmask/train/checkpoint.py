@@ -54,6 +54,8 @@ def save_model(
         with new_directory(path, overwrite) as fresh, quiet_transformers():
             stored.save_pretrained(fresh)
             tokenizer.save_pretrained(fresh)
+            if (getattr(model.config, "type_vocab_size", None) or 0) > 1:
+                _name_token_types(fresh)
             for name, document in (documents or {}).items():
                 (fresh / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
             for name, named in (tensors or {}).items():
@@ -62,6 +64,16 @@ def save_model(
     except SafetensorError as error:  # a full disk, too
         raise OutputError(f"cannot write {path}: {error}") from error
     return path
+
+
+def _name_token_types(directory: Path) -> None:
+    """Let a saved tokenizer give its model token types: transformers names them for some classes of tokenizers."""
+    file = directory / "tokenizer_config.json"
+    content = json.loads(file.read_text("utf-8"))
+    names = content.get("model_input_names") or ["input_ids", "attention_mask"]
+    if "token_type_ids" not in names:
+        names.insert(1, "token_type_ids")
+    file.write_text(json.dumps(content | {"model_input_names": names}, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _settle(directory: Path) -> None:
