@@ -23,6 +23,8 @@ from .device_scoring import DeviceAsker
 from .encoder import Encoder, OutOfMemory, build_encoder
 from .errors import FastmaskError
 from .families import FamilyWeights
+from .generic import GenericEncoder
+from .probe import fault_of, unsteady
 from .records import EncodedSentences
 from .scoring import Asker
 from .variants import Template
@@ -90,6 +92,7 @@ class Backend:
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._shortened = False
         self._streams = _streams(self.device) if self.is_cuda else ()
 
     @property
@@ -99,9 +102,28 @@ class Backend:
             return "float16"
         return "bfloat16" if processor.has_fast_bfloat16() else "float32"
 
+    def levels(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of a cascade's precisions that the model can run in: all of them, in families that are known here.
+
+        Raises:
+            FastmaskError: not in float32, or not in the one that was asked for; or its answers do not hold still.
+        """
+        if not isinstance(self.encoder(wanted[0]), GenericEncoder):
+            return wanted
+        if fault := unsteady(self.encoder("float32"), self.template, self.config.max_length):
+            raise FastmaskError(f"the model cannot be scored with: {fault}")
+        faults = {level: fault_of(self.encoder(level), self.template) for level in wanted}
+        if faults.get(self.config.precision):
+            raise FastmaskError(f"--precision {self.config.precision}: {faults[self.config.precision]}; use auto")
+        able = tuple(level for level in wanted if not faults[level]) or ("float32",)
+        self._shortened = self.config.certify and able[-1] != "float64"
+        return able
+
     @property
     def remark(self) -> str | None:
-        """A line for the user where the precision that was asked for is a slow one here."""
+        """A line for the user on what the precisions are here."""
+        if self._shortened:
+            return "the model cannot run in float64: what float32 leaves in doubt is decided by float32"
         return processor.remark(self.config.precision, self.device)
 
     @property
@@ -122,7 +144,7 @@ class Backend:
 
     def _build(self, precision: str) -> Encoder:
         try:
-            built = build_encoder(self.model, precision, self.device, self.config.kernels)
+            built = build_encoder(self.model, precision, self.device, self.config.kernels, self.template.typed)
         except OutOfMemory as error:
             raise FastmaskError(f"the model at {precision} does not fit in the memory of {self.device}") from error
         if self.is_cuda:  # other streams will read what this one has written
@@ -176,7 +198,8 @@ class Backend:
         kind = {"device": self.device.partition(":")[0]} | ({"gpu": name} if name else {})
         kernels = self._encoders[precision].name
         compiler = {"triton": version("triton")} if "triton" in kernels else {}
-        return kind | {"precision": precision, "kernels": kernels, "torch": torch.__version__} | compiler
+        highest = {"highest_precision": "float32"} if self._shortened else {}
+        return kind | {"precision": precision, "kernels": kernels, "torch": torch.__version__} | compiler | highest
 
 
 @cache

@@ -55,7 +55,8 @@ class Bands:
     """eps of each level of the cascade, in log-odds; the last level's is TIE.
 
     Attributes:
-        levels: precision names, cheapest first, "float64" last; one alone when decisions are not certified.
+        levels: precision names, cheapest first, "float64" last if the model can run in it; one alone when decisions are
+            not certified.
         eps: one band a level; infinite at a level that is being calibrated.
     """
 

@@ -15,7 +15,7 @@ from .errors import FastmaskError
 from .families import FamilyWeights
 from .family_rules import position_ids
 from .layers import DTYPES, Norm, TokenHead, blocks_of, make_head
-from .variants import Block, Variants, bounds_of, pack_variants
+from .variants import Block, Template, Variants, bounds_of, pack_variants
 
 # A batch of these fills a large GPU; one of the other hardly costs more than an empty one.
 BATCH_TOKENS = 65536
@@ -50,6 +50,8 @@ class DeviceBlock:
     def __init__(self, block: Block, device: torch.device, first_position: int):
         self.block, self.device, self.first_position = block, device, first_position
         t = block.template
+        if not np.array_equal(t.types, Template(t.prefix, t.middle, t.suffix, t.content_type).types):
+            raise FastmaskError("the tokenizer's special tokens have types of their own: use --device cpu")
         small = (array.astype(np.int32) for array in (block.offsets, block.context_offsets))
         special = np.concatenate([t.prefix, t.middle, t.suffix]).astype(np.int32)
         self.offsets, self.context_offsets, self.input_ids, self.context_ids, ids = send(

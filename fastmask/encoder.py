@@ -1,7 +1,7 @@
 """The one interface to torch: packed variants in, class logits out, at a chosen precision.
 
-``PackedEncoder`` is the unpadded forward of the BERT family; ``GenericEncoder`` runs any other sequence classifier
-through its own forward, on batches of exactly equal length. A token classifier gives logits of every row instead.
+``PackedEncoder`` is the unpadded forward of the BERT family; ``generic.GenericEncoder`` runs any other classifier. A
+token classifier gives logits of every row instead.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import nn
 from .errors import FastmaskError
 from .families import FamilyWeights, family_weights
 from .family_rules import position_ids
+from .generic import SPARE_TOKENS, GenericEncoder
 from .layers import DTYPES, FullBlock, Norm, TokenHead, blocks_of, make_head
 from .memo import Memo
 from .records import PackedBatch
@@ -30,9 +31,6 @@ OutOfMemory = torch.OutOfMemoryError
 ROW_MULTIPLE = 32
 # Activation elements [T, H] of a batch: enough for full matrix products, few enough to stay in a core's cache.
 BATCH_ELEMENTS = 1024 * 384
-GENERIC_BATCH_TOKENS = 4096
-# Fewer rows than these leave a processor's cores waiting for the weights.
-SPARE_TOKENS = 256
 # Past this the remembered rows of a block are dropped and computed again.
 FIRST_ROWS_BYTES = 64 << 20
 
@@ -205,49 +203,8 @@ def _rounded_up(batch: PackedBatch, longest: int) -> PackedBatch:
     )
 
 
-class GenericEncoder:
-    """Any classifier through its own forward, on runs of equal length, so that nothing is ever padded."""
-
-    spare_tokens = SPARE_TOKENS
-
-    def __init__(self, model: nn.Module, precision: str, device: str = "cpu"):
-        self.precision = precision
-        self.name = f"generic/{model.config.model_type}"
-        self.batch_tokens, self.most_tokens = GENERIC_BATCH_TOKENS, sys.maxsize
-        self.device = device
-        self.model = model.to(device=device, dtype=DTYPES[precision]).eval()
-        self.typed = getattr(model.config, "type_vocab_size", 0) > 1
-
-    def memory(self) -> None:
-        """Nothing."""
-
-    @torch.inference_mode()
-    def logits(self, batch: PackedBatch, memory: None = None) -> np.ndarray:
-        """See ``Encoder.logits``."""
-        lengths = np.diff(batch.cu_seqlens)
-        order = np.argsort(lengths, kind="stable")
-        bounds = np.flatnonzero(np.diff(lengths[order])) + 1
-        out = None
-        for group in np.split(order, bounds):
-            index = batch.cu_seqlens[group][:, None] + np.arange(lengths[group[0]])
-            found = self._equal_length(batch, index)
-            per_token = found.ndim == 3
-            count = len(batch.input_ids) if per_token else len(batch)
-            out = np.empty((count, found.shape[-1])) if out is None else out
-            out[index if per_token else group] = found
-        return out
-
-    def _equal_length(self, batch: PackedBatch, index: np.ndarray) -> np.ndarray:
-        """float64 [G, C], or [G, L, C] by a token classifier, of the tokens at ``index`` int [G, L]."""
-        inputs = {"input_ids": torch.from_numpy(batch.input_ids[index].astype(np.int64)).to(self.device)}
-        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        if self.typed:
-            inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids[index].astype(np.int64)).to(self.device)
-        return self.model(**inputs, return_dict=True).logits.double().cpu().numpy()
-
-
 def build_encoder(
-    model: FamilyWeights | nn.Module, precision: str, device: str = "cpu", kernels: str = "auto"
+    model: FamilyWeights | nn.Module, precision: str, device: str = "cpu", kernels: str = "auto", typed: bool = True
 ) -> Encoder:
     """The encoder for a model at a precision.
 
@@ -256,6 +213,7 @@ def build_encoder(
         precision: a key of DTYPES.
         device: torch device name.
         kernels: "auto" is the fastest that the device has; "torch", "triton".
+        typed: whether the model's tokenizer gives token types.
 
     Raises:
         FastmaskError: the model has no Triton path.
@@ -264,7 +222,7 @@ def build_encoder(
     if weights is None and kernels == "triton":
         raise FastmaskError(f"--kernels triton: there are none for {model.config.model_type} models; use auto")
     if weights is None:
-        return GenericEncoder(copy.deepcopy(model), precision, device)
+        return GenericEncoder(copy.deepcopy(model), precision, device, typed)
     if device == "cpu" and kernels != "triton":
         return PackedEncoder(weights, precision, kernels)
     from .device import DeviceEncoder

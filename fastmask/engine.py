@@ -54,9 +54,8 @@ class Engine:
     ):
         self.config, self.progress = config, progress
         self.backend = Backend(model, template, config)
-        self.levels = cascade(config, self._fastest())
+        self.levels = self.backend.levels(cascade(config, self._fastest()))
         self.rules = Rules(config.method, config.threshold, config.mask_rate, never_masked, config.certify, config.seed)
-        self.backend.encoder(self.levels[0])
 
     def _fastest(self) -> str:
         """The precision that a cascade begins with."""
@@ -120,14 +119,15 @@ class Engine:
         float32 is compared with float64 on whole sentences, the first level with float32 on every variant; the latter
         decides those sentences for good. A shard with too few sentences for it starts at float32.
         """
-        if not self.config.certify:
+        if len(self.levels) == 1:
             return Bands(self.levels, (TIE,)), []
         sample = spread(shard, distinct, CALIBRATION_SENTENCES)
         exact = self.levels[self.levels.index("float32") :]
         evidence = Evidence(len(exact))
         blocks = self.backend.blocks(shard, sample, for_calibration=True)
-        for pair in pool.map(lambda block: self._full_pair(block, exact), blocks):
-            evidence.compare(0, *pair)
+        if len(exact) > 1:
+            for pair in pool.map(lambda block: self._full_pair(block, exact), blocks):
+                evidence.compare(0, *pair)
         bands = calibrated(exact, evidence.max_error)
         if exact == self.levels or len(sample) < CALIBRATION_SENTENCES:
             return bands, []

@@ -56,6 +56,26 @@ def first_position(config) -> int:
     return config.pad_token_id + 1 if config.model_type in PADDING_FAMILIES else 0
 
 
+def most_tokens(config) -> int | None:
+    """Return the longest input in tokens that a configuration allows, None where it names no limit.
+
+    Of a fast family that is what the model takes; other families may take less.
+    """
+    rows = getattr(config, "max_position_embeddings", None)
+    if getattr(config, "position_biased_input", True) is False or not isinstance(rows, int) or rows <= 0:
+        return None  # positions are relative
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        # past this their angles change with the longest input so far
+        rows = min(rows, rope.get("original_max_position_embeddings") or rows)
+    return rows if fast_path_fault(config) else rows - first_position(config)
+
+
+def takes_types(config, tokenizer) -> bool:
+    """Return whether token types are given to a model: where it has several, or where its tokenizer lists them."""
+    return (getattr(config, "type_vocab_size", None) or 0) > 1 or "token_type_ids" in tokenizer.model_input_names
+
+
 def position_ids(ids: np.ndarray, cu_seqlens: np.ndarray, first: int) -> np.ndarray:
     """Return the position ids int32 [T] of packed sequences, counted from ``first`` in each.
 

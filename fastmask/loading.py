@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from .config import ScoreConfig
 from .decide import stop_words
 from .errors import ModelError
-from .family_rules import first_position
+from .family_rules import takes_types
+from .lengths import longest_input
 from .models import ModelFiles
 from .pieces import never_masked
 
@@ -43,16 +44,10 @@ def load_engine(
     is_masker = config.method == "masker"
     template = template_of(tokenizer.backend_tokenizer, files.name, is_aspect and not is_masker)
     model, model_config = load_weights(files, is_masker)
-    positions = usable_positions(model_config)
-    if positions is not None and config.max_length > positions:
-        raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {positions} tokens")
+    if not takes_types(model_config, tokenizer):
+        template = template.without_types()
+    longest = longest_input(model, model_config, tokenizer, files.name, config.max_length)
+    if longest < config.max_length:
+        raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {longest} tokens")
     unmaskable = never_masked(tokenizer, stop_words(config.stop_words))
     return (MaskerEngine if is_masker else Engine)(model, template, config, unmaskable, progress)
-
-
-def usable_positions(model_config) -> int | None:
-    """Longest input of a model in tokens; None where its positions are not a table."""
-    positions = getattr(model_config, "max_position_embeddings", None)
-    if positions is None or positions <= 0:
-        return None
-    return positions - first_position(model_config)

@@ -198,7 +198,7 @@ class BlockScorer:
     def run(self) -> BlockScores:
         """Score every unit, decide every token."""
         predicted, goal = self._classify()
-        right = predicted == self.ask.target
+        right = (predicted == self.ask.target) & self._can_be_asked()
         tokens = len(self.block.input_ids)
         blank = np.full(tokens, np.nan), np.zeros(tokens, np.uint8), np.zeros(tokens, bool)
         self.scores = UnitScores(goal, right, *blank)
@@ -208,6 +208,14 @@ class BlockScorer:
         else:
             self._all_at_once(units)
         return self._outcome(self.scores, predicted)
+
+    def _can_be_asked(self) -> np.ndarray:
+        """bool [U]: not the units with a variant of no token at all, of which no model says anything.
+
+        That is a single token left out, with no special tokens around it.
+        """
+        units = np.arange(len(self.block.room), dtype=np.int32)
+        return describe(self.block, units, np.zeros(len(units), np.int32)).lengths > 0
 
     def _classify(self) -> tuple[np.ndarray, Targets]:
         """argmax class int32 [U] of whole sentences, and the units' targets; the class asked about is set, too."""
@@ -219,7 +227,7 @@ class BlockScorer:
             with np.errstate(invalid="ignore"):  # infinite logits are as doubtful as equal ones
                 near = np.flatnonzero(~(top[:, -1] - top[:, -2] > 2 * self.bands.float32))
             if len(near):
-                logits[near] = self.ask.logits("float64", whole.take(near))
+                logits[near] = self.ask.logits(self.bands.levels[-1], whole.take(near))
         predicted = logits.argmax(axis=1).astype(np.int32)
         given = self.sentences.unit_label
         self.ask.target = target = np.where(given >= 0, given, predicted)

@@ -1,14 +1,18 @@
-"""The special tokens a model expects around its input, read off its own tokenizer."""
+"""The special tokens a model expects around its input, if any, read off its own tokenizer."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from .errors import ModelError
 from .variants import Template
+
+# Words of the vocabulary that are tried where the tokenizer makes nothing of a letter.
+TRIED = 100
+WORDS = 8
 
 
 def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
@@ -20,20 +24,44 @@ def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
         is_pair: whether variants are pairs.
 
     Raises:
-        ModelError: the tokenizer adds no token in front (there is nothing to classify by), or splits its special tokens
-            some other way.
+        ModelError: the tokenizer puts the parts of its input in some other order.
     """
+    encoding = _encode(tokenizer, is_pair)
+    ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
+    parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
+    context, content = (np.flatnonzero(parts == part) for part in (0, int(is_pair)))
+    if not (_is_run(context) and _is_run(content) and (context[-1] < content[0] if is_pair else len(content))):
+        what = "an aspect and its text" if is_pair else "a text"
+        raise ModelError(f"{name}: the tokenizer does not put special tokens around {what}, but among them")
+    if is_pair and types[context[0]] != 0:
+        raise ModelError(f"{name}: the tokenizer gives an aspect the token type {types[context[0]]}; 0 is known here")
+    pieces = ids[: context[0]], ids[context[-1] + 1 : content[0]], ids[content[-1] + 1 :]
+    return Template(*pieces, int(types[content[0]]), types[parts < 0], words=_ordinary_ids(tokenizer))
+
+
+def _ordinary_ids(tokenizer: Tokenizer) -> np.ndarray:
+    """int32 [1..WORDS]: different tokens that are not special."""
+    special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    encoded = tokenizer.encode_batch(_words(tokenizer), add_special_tokens=False)
+    found = dict.fromkeys(token for one in encoded for token in one.ids if token not in special)
+    return np.array([*found][:WORDS] or [0], np.int32)
+
+
+def _words(tokenizer: Tokenizer) -> list[str]:
+    return ["a", *islice(tokenizer.get_vocab(), TRIED)]
+
+
+def _encode(tokenizer: Tokenizer, is_pair: bool) -> Encoding:
+    """A word, or two, as the tokenizer encodes them for its model."""
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
     # a tokenizer saved after training with padding would put that into every variant
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    encoding = tokenizer.encode("a", "a") if is_pair else tokenizer.encode("a")
-    parts = [-1 if part is None else part for part in encoding.sequence_ids]
-    runs = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(parts)]
-    shape = [parts[start] for start in runs[:-1]]
-    if shape != ([-1, 0, -1, 1, -1] if is_pair else [-1, 0, -1]):
-        raise ModelError(f"{name}: the tokenizer does not put special tokens around {'pairs' if is_pair else 'texts'}")
-    pieces = [np.array(encoding.ids[a:b], np.int32) for a, b in pairwise(runs)]
-    if not is_pair:
-        return Template(pieces[0], np.empty(0, np.int32), pieces[2], 0)
-    return Template(pieces[0], pieces[2], pieces[4], int(encoding.type_ids[runs[3]]))
+    words = _words(tokenizer)
+    word = next((word for word in words if tokenizer.encode(word, add_special_tokens=False).ids), "a")
+    return tokenizer.encode(word, word) if is_pair else tokenizer.encode(word)
+
+
+def _is_run(index: np.ndarray) -> bool:
+    """Whether there are such indices, and nothing stands between them."""
+    return len(index) > 0 and index[-1] - index[0] + 1 == len(index)

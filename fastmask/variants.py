@@ -8,7 +8,7 @@ its past variants can be packed again later.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba as nb
 import numpy as np
@@ -27,13 +27,35 @@ _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The special tokens around a variant: int32 arrays ``prefix content suffix``, or for aspect units
-    ``prefix context middle content suffix`` with ``content_type`` as the second part's token type."""
+    """The special tokens around a variant: ``prefix content suffix``, or ``prefix context middle content suffix``.
+
+    Attributes:
+        prefix, middle, suffix: int32, each may be empty; the second form is that of aspect units.
+        content_type: token type of the content; that of a context is 0.
+        special_types: int32, of the special tokens in order; None for 0 before the content and its type after it.
+        typed: whether the model is to be given token types.
+        words: int32, a few ordinary tokens to try a model with.
+    """
 
     prefix: np.ndarray
     middle: np.ndarray
     suffix: np.ndarray
     content_type: int
+    special_types: np.ndarray | None = None
+    typed: bool = True
+    words: np.ndarray | None = None
+
+    @property
+    def types(self) -> np.ndarray:
+        """int32: token types of the special tokens in order."""
+        if self.special_types is not None:
+            return self.special_types
+        before = len(self.prefix) + len(self.middle)
+        return np.repeat(np.array([0, self.content_type], np.int32), [before, len(self.suffix)])
+
+    def without_types(self) -> Template:
+        """The same tokens for a model that is not given token types."""
+        return replace(self, content_type=0, special_types=np.zeros_like(self.types), typed=False)
 
     def room(self, context_length: np.ndarray, max_length: int) -> np.ndarray:
         """int32 [U]: content tokens that fit beside contexts of the given lengths int [U]."""
@@ -81,7 +103,7 @@ class Block:
             self.room,
             self.kept,
             self.kept_count,
-            (t.prefix, t.middle, t.suffix, np.int32(t.content_type)),
+            (t.prefix, t.middle, t.suffix, np.int32(t.content_type), t.types),
         )
 
     @property
@@ -202,18 +224,23 @@ def _copy(source, target, at):
 @nb.njit(**_JIT)
 def _pack(block, table, cu_seqlens, ids, types):
     _, _, _, context_offsets, context_ids, _, _, _, special = block
-    prefix, middle, suffix, content_type = special
+    prefix, middle, suffix, content_type, special_types = special
+    first, second = len(prefix), len(prefix) + len(middle)
     scratch = np.empty(max(1, table[:, 4].max()), np.int32)
     for v in range(len(table)):
         unit = table[v, 0]
-        at = _copy(prefix, ids, cu_seqlens[v])
-        at = _copy(context_ids[context_offsets[unit] : context_offsets[unit + 1]], ids, at)
-        second = _copy(middle, ids, at)
+        at = cu_seqlens[v]
+        _copy(special_types[:first], types, at)
+        start = _copy(prefix, ids, at)
+        at = _copy(context_ids[context_offsets[unit] : context_offsets[unit + 1]], ids, start)
+        types[start:at] = 0
+        _copy(special_types[first:second], types, at)
+        start = _copy(middle, ids, at)
         count = _content(block, table[v], scratch)
-        at = _copy(scratch[:count], ids, second)
-        at = _copy(suffix, ids, at)
-        types[cu_seqlens[v] : second] = 0
-        types[second:at] = content_type
+        at = _copy(scratch[:count], ids, start)
+        types[start:at] = content_type
+        _copy(special_types[second:], types, at)
+        _copy(suffix, ids, at)
 
 
 def bounds_of(variants: Variants) -> np.ndarray:

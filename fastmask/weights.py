@@ -94,6 +94,8 @@ def check_classifier(files: ModelFiles) -> None:
     """Raise ModelError unless each text gets one class of several."""
     if files.config.get("problem_type") == "multi_label_classification":
         raise ModelError(f"{files.name}: gives any number of labels a text; fastmask needs one class of several")
+    if files.config.get("problem_type") == "regression":
+        raise ModelError(f"{files.name}: gives a text a number instead of a class; fastmask needs one class of several")
     if files.num_labels < 2:
         raise ModelError(f"{files.name}: is not a classifier, it has {files.num_labels} class")
 

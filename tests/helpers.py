@@ -127,7 +127,7 @@ def toy_engine(
 ) -> Engine:
     """An engine on a toy classifier."""
 
-    def build(model, precision, device="cpu", kernels="auto"):
+    def build(model, precision, device="cpu", kernels="auto", typed=True):
         return ToyEncoder(toy, precision, noise, asked, spare_tokens)
 
     monkeypatch.setattr("fastmask.backend.build_encoder", build)

@@ -1,6 +1,5 @@
 """Packed and generic encoders against transformers' own float64 answer; whole runs with each architecture."""
 
-import json
 import shutil
 from itertools import pairwise
 
@@ -22,8 +21,9 @@ from transformers import (
 )
 
 from fastmask.config import ScoreConfig
-from fastmask.encoder import GenericEncoder, PackedEncoder, build_encoder
+from fastmask.encoder import PackedEncoder, build_encoder
 from fastmask.errors import ModelError
+from fastmask.generic import GenericEncoder
 from fastmask.pipeline import score_corpus
 from fastmask.records import PackedBatch
 
@@ -232,12 +232,3 @@ def test_longer_than_the_model(tmp_path):
         score_corpus([corpus], str(tmp_path / "out"), ScoreConfig(model=model, max_length=39))
     score_corpus([corpus], str(tmp_path / "out"), ScoreConfig(model=model, max_length=38, method="prefix"))
     assert rows_of(tmp_path / "out")[0]["mask_index"]
-
-
-def test_a_tokenizer_without_special_tokens_is_refused(tmp_path, mr_tiny):
-    model = save(tmp_path / "model", BertConfig(**SMALL), mr_tiny)
-    file = tmp_path / "model" / "tokenizer.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
-    corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"text": "film"}])
-    with pytest.raises(ModelError, match="does not put special tokens around texts"):
-        score_corpus([corpus], str(tmp_path / "out"), ScoreConfig(model=model))

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from fastmask.device import DeviceBlock
-from fastmask.encoder import GenericEncoder, build_encoder
+from fastmask.encoder import build_encoder
 from fastmask.family_rules import FAST_FAMILIES, position_ids
+from fastmask.generic import GenericEncoder
 from fastmask.records import PackedBatch
 from fastmask.train.packed import class_logits, enable_packing, pack
 from fastmask.variants import FULL, Block, Template, describe

@@ -92,6 +92,11 @@ def test_one_class_is_no_classifier(copy):
     assert "not a classifier" in refusal(copy)
 
 
+def test_a_regression_gives_no_class(copy):
+    edit_config(copy, problem_type="regression")
+    assert "gives a text a number instead of a class" in refusal(copy)
+
+
 def test_weights_missing(copy):
     (copy / "model.safetensors").unlink()
     assert "model.safetensors is missing" in refusal(copy)

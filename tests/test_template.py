@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from fastmask.errors import ModelError
 from fastmask.template import template_of
@@ -34,10 +35,35 @@ def test_padding_and_truncation_that_were_saved_are_no_part_of_it():
     assert tokenizer.padding is not None  # the caller's own is left as it is
 
 
-def test_without_special_tokens():
+@pytest.mark.parametrize(("single", "pair", "expected"), [
+    ("$A", "$A $B:1", [([], [], [], 0), ([], [], [], 1)]),
+    ("[CLS] $A", "[CLS] $A [SEP] $B:1", [([2], [], [], 0), ([2], [3], [], 1)]),
+    ("$A [SEP]", "$A $B [SEP]", [([], [], [3], 0), ([], [], [3], 0)]),
+])  # fmt: skip
+def test_special_tokens_that_are_not_on_both_sides(single, pair, expected):
     tokenizer = saved("mr-tiny")
-    from tokenizers.processors import TemplateProcessing
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(single=single, pair=pair, special_tokens=special)
+    assert [parts(template_of(tokenizer, "m", is_pair)) for is_pair in (False, True)] == expected
 
-    tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-    with pytest.raises(ModelError, match="m: the tokenizer does not put special tokens around texts"):
-        template_of(tokenizer, "m", False)
+
+def test_types_of_special_tokens():
+    """As XLNet's tokenizer has them."""
+    tokenizer = saved("mr-tiny")
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(
+        single="$A:0 [SEP]:0 [CLS]:2", pair="$A:0 [SEP]:0 $B:1 [SEP]:1 [CLS]:2", special_tokens=special
+    )
+    single, pair = (template_of(tokenizer, "m", is_pair) for is_pair in (False, True))
+    assert (parts(single), single.types.tolist()) == (([], [], [3, 2], 0), [0, 2])
+    assert (parts(pair), pair.types.tolist()) == (([], [3], [3, 2], 1), [0, 1, 2])
+    assert (pair.without_types().types.tolist(), pair.without_types().content_type) == ([0, 0, 0], 0)
+
+
+@pytest.mark.parametrize("pair", ["$B [SEP] $A", "[SEP] $B:1 $A"])
+def test_an_aspect_behind_its_text(pair):
+    tokenizer = saved("mr-tiny")
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(single="$A", pair=pair, special_tokens=special)
+    with pytest.raises(ModelError, match="m: the tokenizer does not put special tokens around an aspect and its text"):
+        template_of(tokenizer, "m", True)

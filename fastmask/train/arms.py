@@ -14,13 +14,14 @@ from ..config_tools import EvaluateConfig
 from ..durable import os_errors_named, write_atomically
 from ..errors import FastmaskError, InputError, ModelError
 from ..labels import Classes
+from ..lengths import longest_input
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import load_classifier
 from .comparison import draw
 from .evaluate import compare
 from .examples import Row, class_index, encode_rows, find_classes, labelled_rows
-from .packed import enable_packing, longest_input
+from .packed import enable_packing
 from .predict import predict
 
 
@@ -118,8 +119,9 @@ def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> 
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_classifier(files, torch.float32)
-    examples = encode_rows(load_tokenizer(files), rows, classes, min(max_length, longest_input(model)))
+    model, tokenizer = load_classifier(files, torch.float32), load_tokenizer(files)
+    longest = longest_input(model, model.config, tokenizer, files.name, max_length)
+    examples = encode_rows(tokenizer, rows, classes, longest)
     return predict(enable_packing(model).to(device), examples, device)
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ModelError
+from ..lengths import longest_input
 from ..models import ModelFiles, load_tokenizer, resolve_model
 from ..weights import load_classifier
 from .examples import Row, encode_rows
-from .packed import enable_packing, longest_input
+from .packed import enable_packing
 from .predict import logits_of
 from .vocabulary import PREFIX
 
@@ -42,26 +43,28 @@ def soft_rows(rows: Sequence[Row], spans: int, rng: np.random.Generator) -> list
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A trained classifier on ``device``, packing enabled, and what belongs to it."""
+    """A trained classifier on ``device``, packing enabled, what belongs to it, and its longest input in tokens."""
 
     files: ModelFiles
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
+    max_length: int
     device: str
 
 
-def load_teacher(name: str, device: str) -> Teacher:
+def load_teacher(name: str, device: str, max_length: int) -> Teacher:
     """Raises ModelError when it cannot be loaded. bfloat16 where that is fast: soft labels need no more."""
     import torch
     from fastmask_kernels import processor
 
     files = resolve_model(name)
     fast = device == "cuda" or processor.has_fast_bfloat16()
-    model = load_classifier(files, torch.bfloat16 if fast else torch.float32)
-    return Teacher(files, enable_packing(model).to(device), load_tokenizer(files), device)
+    model, tokenizer = load_classifier(files, torch.bfloat16 if fast else torch.float32), load_tokenizer(files)
+    longest = longest_input(model, model.config, tokenizer, files.name, max_length)
+    return Teacher(files, enable_packing(model).to(device), tokenizer, longest, device)
 
 
-def teacher_logits(teacher: Teacher, rows: Sequence[Row], class_names: Sequence[str], max_length: int) -> np.ndarray:
+def teacher_logits(teacher: Teacher, rows: Sequence[Row], class_names: Sequence[str]) -> np.ndarray:
     """What the teacher says: logits float32 [N, classes], in the order of ``class_names``.
 
     Raises:
@@ -71,8 +74,7 @@ def teacher_logits(teacher: Teacher, rows: Sequence[Row], class_names: Sequence[
     if sorted(given) != sorted(class_names):
         theirs, ours = ", ".join(given), ", ".join(class_names)
         raise ModelError(f"--teacher {teacher.files.name}: its classes are {theirs}, here they are {ours}")
-    longest = min(max_length, longest_input(teacher.model))
-    examples = encode_rows(teacher.tokenizer, rows, teacher.files.classes, longest)
+    examples = encode_rows(teacher.tokenizer, rows, teacher.files.classes, teacher.max_length)
     return logits_of(teacher.model, examples, teacher.device)[:, [given.index(name) for name in class_names]]
 
 

@@ -12,12 +12,13 @@ import numpy as np
 from ..config_masker import MaskerConfig
 from ..durable import check_free
 from ..errors import FastmaskError, ModelError
+from ..lengths import longest_input
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..weights import is_token_classifier, load_pretrained
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything
-from .packed import class_logits, enable_packing, hidden_states, longest_input, runs_packed
+from .packed import class_logits, enable_packing, hidden_states, runs_packed
 from .predict import evaluation_batches, pack_rows
 from .prepare import choose_device
 from .tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
@@ -88,7 +89,7 @@ def _figures(measured: dict) -> str:
 def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable[[str], None]) -> MaskerTask:
     files = resolve_model(config.init)
     tokenizer, model = load_tokenizer(files), _token_classifier(files)
-    max_length = min(config.max_length, longest_input(model))
+    max_length = longest_input(model, model.config, tokenizer, files.name, config.max_length)
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     sentences = read_tagged(config.shards, files, tokenizer, max_length)

@@ -14,12 +14,12 @@ from ..ahead import run_ahead
 from ..config_pretrain import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
+from ..lengths import longest_input
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..stream import TrainingStream
 from ..tokenizer import check_tokenizer, tokenizer_hash, vocabulary
 from .loop import Diverged, linear_schedule, make_optimizer, seed_everything, train
 from .mlm_batches import AHEAD, Batch, Builder, Part, batches_of, held_out_parts
-from .packed import longest_input
 from .prepare import choose_device
 from .progress import Progress
 from .ranks import Ranks, start_ranks
@@ -110,7 +110,7 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     model, missing = load_masked_lm(files)
     if missing:
         say(f"{files.name} has no masked-language-model head: a new one, tied to its word embeddings, is trained")
-    max_length = min(config.max_length, longest_input(model))
+    max_length = longest_input(model, model.config, tokenizer, files.name, config.max_length)
     if max_length < config.max_length:
         say(f"sequences have at most {max_length} tokens, all that the model has positions for")
     join = {"max_length": max_length, "pack": config.pack}

@@ -7,7 +7,6 @@ through the model's keyword arguments, so the model's own modules, dropout and p
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -140,12 +139,6 @@ def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
         model.set_attn_implementation(ATTENTION)
         replace_dropout(model)
     return model
-
-
-def longest_input(model: torch.nn.Module) -> int:
-    """The longest input that the model has positions for; unlimited when its config names no number."""
-    rows = getattr(model.config, "max_position_embeddings", None)
-    return sys.maxsize if rows is None else rows - first_position(model.config)
 
 
 def hidden_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:

@@ -11,12 +11,13 @@ import numpy as np
 from ..config import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
 from ..labels import NUMBERS_ARE_NAMES, Classes
+from ..lengths import longest_input
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import load_pretrained
 from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
 from .examples import Examples, Row, encode_rows, find_classes, labelled_rows
-from .packed import enable_packing, longest_input
+from .packed import enable_packing
 from .vocabulary import learn_wordpieces
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     soft = soft_rows(_read(config, config.distill), config.spans, rng) if config.distill else []
     files = {path: _read(config, (path,)) for path in (*config.dev, *config.test)}
     device = choose_device(config.device)
-    teacher = None if config.teacher is None else load_teacher(config.teacher, device)
+    teacher = None if config.teacher is None else load_teacher(config.teacher, device, config.max_length)
     if config.init is None:
         model, tokenizer, classes = _from_scratch(config, hard, soft, teacher, report)
     else:
@@ -65,7 +66,7 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     if classes.numbers_are_names:
         setattr(model.config, NUMBERS_ARE_NAMES, True)
     # a model with fewer positions than the option asks for sets the limit
-    max_length = min(config.max_length, longest_input(model))
+    max_length = longest_input(model, model.config, tokenizer, config.init or "the new model", config.max_length)
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     encoded = {path: encode_rows(tokenizer, rows, classes, max_length) for path, rows in files.items()}
@@ -74,7 +75,7 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
         tokenizer=tokenizer,
         class_names=classes.names,
         train=encode_rows(tokenizer, hard + soft, classes, max_length),
-        teacher_logits=_soft_labels(teacher, len(hard), soft, classes.names, config.max_length, report),
+        teacher_logits=_soft_labels(teacher, len(hard), soft, classes.names, report),
         dev={path: encoded[path] for path in config.dev},
         test={path: encoded[path] for path in config.test},
         device=device,
@@ -92,13 +93,13 @@ def _read(config: FinetuneConfig, paths: tuple[str, ...]) -> list[Row]:
     return rows
 
 
-def _soft_labels(teacher: Teacher | None, hard: int, soft: list[Row], class_names, max_length: int, report):
+def _soft_labels(teacher: Teacher | None, hard: int, soft: list[Row], class_names, report):
     """Teacher's logits for the training rows, float32 [hard + soft, classes], 0 for the first ``hard``."""
     none = np.zeros((hard, len(class_names)), np.float32)
     if teacher is None:
         return none
     report(f"{teacher.files.name} labels {len(soft)} texts and spans")
-    return np.concatenate([none, teacher_logits(teacher, soft, class_names, max_length)])
+    return np.concatenate([none, teacher_logits(teacher, soft, class_names)])
 
 
 def _from_scratch(config: FinetuneConfig, hard: list[Row], soft: list[Row], teacher: Teacher | None, report):
@@ -128,7 +129,8 @@ def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str],
 
     files = resolve_model(config.init)
     classes = Classes(config.classes) if config.classes else _classes_of(files.classes, hard, report)
-    model, missing = load_pretrained(files, torch.float32, **_labels(classes.names))
+    kind = "single_label_classification"  # whatever the model was trained for
+    model, missing = load_pretrained(files, torch.float32, problem_type=kind, **_labels(classes.names))
     for name in missing:
         if not any(head in name for head in HEADS):
             raise ModelError(f"{files.name}: its weights lack {name}")

@@ -1,0 +1,77 @@
+"""The longest input that a model takes: one rule for every command."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import ModelError
+from .family_rules import fast_path_fault, most_tokens
+from .models import first_line
+from .template import template_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+def longest_input(
+    model: torch.nn.Module, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str, wanted: int
+) -> int:
+    """The longest input in tokens, special tokens included, that a classifier takes, or ``wanted`` if that is less.
+
+    What the configuration says is only trusted of families that are known here: others count their positions from an
+    offset, or have none to run out of, and are asked.
+
+    Args:
+        model: on the CPU; not written to, and not looked at in families that are known here.
+        config, tokenizer, name: the model's.
+        wanted: how long an input is to be.
+
+    Raises:
+        ModelError: it takes no text at all.
+    """
+    allowed = most_tokens(config)
+    most = wanted if allowed is None else min(wanted, allowed)
+    template = template_of(tokenizer.backend_tokenizer, name, False)
+    around = len(template.prefix) + len(template.suffix)
+    if most <= around:
+        raise ModelError(f"{name}: takes at most {most} tokens, which leaves no room for a text")
+    if not fast_path_fault(config):
+        return most
+
+    # families that skip padding take more of it
+    words = template.words[template.words != config.get_text_config().pad_token_id]
+
+    def fault(length: int) -> str | None:
+        content = np.resize(words, length - around)
+        return _fault(model, np.concatenate([template.prefix, content, template.suffix]))
+
+    if not fault(most):
+        return most
+    low, high = around, most  # the longest that is taken is in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fault(middle) else (middle, high)
+    if low == around:
+        raise ModelError(f"{name}: cannot be run on a text: {fault(most)}")
+    return low
+
+
+def _fault(model: torch.nn.Module, ids: np.ndarray) -> str | None:
+    """What a model says to an input, int32 [N], that it does not take."""
+    import torch
+
+    given = torch.from_numpy(ids).long()[None].to(model.device)
+    masked = "attention_mask" in inspect.signature(model.forward).parameters
+    training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(given, return_dict=True, **({"attention_mask": torch.ones_like(given)} if masked else {}))
+    except Exception as error:  # IndexError, ValueError, RuntimeError: each family its own
+        return first_line(error)
+    finally:
+        model.train(training)
+    return None

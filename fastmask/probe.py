@@ -1,0 +1,60 @@
+"""Trying a model of a family that is not known here, before it is trusted with a corpus."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .models import first_line
+from .records import PackedBatch
+from .variants import Template
+
+# Answers that differ by more of their size than this are two answers, not one with float32's noise.
+NOISE = 1e-4
+FLOOR = 1e-5
+MIDDLE = 5
+
+
+def fault_of(encoder, template: Template) -> str | None:
+    """What keeps an encoder from running at its precision; None where it runs."""
+    try:
+        encoder.logits(_packed([_variant(template, 1, 0)]))
+    except Exception as error:  # each family's own: no such kernel, types that do not match, ...
+        return f"the model cannot run in {encoder.precision}: {first_line(error)}"
+    return None
+
+
+def unsteady(encoder, template: Template, longest: int) -> str | None:
+    """What shows that an answer depends on what else is asked, or was asked before; None where nothing does.
+
+    The same inputs, short, long and alike, are asked alone, together, and alone again in the other order.
+    """
+    most = longest - len(template.prefix) - len(template.suffix)
+    inputs = [_variant(template, count, n) for n, count in enumerate((most, 1, MIDDLE, MIDDLE, MIDDLE))]
+    try:
+        first = [encoder.logits(_packed([one])) for one in inputs]
+        together = encoder.logits(_packed(inputs))
+        last = [encoder.logits(_packed([one])) for one in reversed(inputs)][::-1]
+    except Exception as error:
+        return first_line(error)
+    first, last = np.concatenate(first), np.concatenate(last)
+    allowed = FLOOR + NOISE * np.abs(first).max()
+    if not np.isfinite(first).all():
+        return "it gives no finite numbers"
+    if np.abs(first - last).max() > allowed:
+        return "asked the same again it gives another answer"
+    return None if np.abs(first - together).max() <= allowed else "a text's answer depends on the texts beside it"
+
+
+def _variant(template: Template, count: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and token types, int32 each, of the template around ``count`` words; another text for each ``number``."""
+    words = np.resize(np.roll(template.words, number), count)
+    before, after = len(template.prefix), len(template.suffix)
+    types = template.types
+    kinds = types[:before], np.full(count, template.content_type, np.int32), types[len(types) - after :]
+    return np.concatenate([template.prefix, words, template.suffix]), np.concatenate(kinds)
+
+
+def _packed(inputs: list[tuple[np.ndarray, np.ndarray]]) -> PackedBatch:
+    lengths = [len(ids) for ids, _ in inputs]
+    ids, types = (np.concatenate(part) for part in zip(*inputs, strict=True))
+    return PackedBatch(ids, types, np.cumsum([0, *lengths]).astype(np.int32), max(lengths))
