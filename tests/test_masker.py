@@ -25,7 +25,8 @@ FAMILIES |= {"albert": AlbertConfig(vocab_size=200, embedding_size=16, hidden_si
                                     intermediate_size=40, num_hidden_layers=2, initializer_range=0.15)}  # fmt: skip
 # special tokens that no family takes for padding
 CLS, SEP, FIRST_ID = 5, 6, 7
-TEXT_TEMPLATE = Template(np.array([CLS], np.int32), np.empty(0, np.int32), np.array([SEP], np.int32), 0)
+WORDS = np.arange(FIRST_ID, FIRST_ID + 4, dtype=np.int32)
+TEXT_TEMPLATE = Template(np.array([CLS], np.int32), np.empty(0, np.int32), np.array([SEP], np.int32), 0, words=WORDS)
 STOP = np.zeros(VOCABULARY, bool)
 STOP[10:40] = True
 
