@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
@@ -26,6 +24,10 @@ def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
     Raises:
         ModelError: the tokenizer puts the parts of its input in some other order.
     """
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    # a tokenizer saved after training with padding would put that into every variant
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     encoding = _encode(tokenizer, is_pair)
     ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
     parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
@@ -36,27 +38,26 @@ def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
     if is_pair and types[context[0]] != 0:
         raise ModelError(f"{name}: the tokenizer gives an aspect the token type {types[context[0]]}; 0 is known here")
     pieces = ids[: context[0]], ids[context[-1] + 1 : content[0]], ids[content[-1] + 1 :]
-    return Template(*pieces, int(types[content[0]]), types[parts < 0], words=_ordinary_ids(tokenizer))
+    return Template(*pieces, int(types[content[0]]), types[parts < 0], words=_ordinary_ids(tokenizer, ids[parts < 0]))
 
 
-def _ordinary_ids(tokenizer: Tokenizer) -> np.ndarray:
-    """int32 [1..WORDS]: different tokens that are not special."""
+def _ordinary_ids(tokenizer: Tokenizer, around: np.ndarray) -> np.ndarray:
+    """int32 [1..WORDS]: different tokens that are not special, nor stand ``around`` a text."""
     special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
+    special += around.tolist()
     encoded = tokenizer.encode_batch(_words(tokenizer), add_special_tokens=False)
     found = dict.fromkeys(token for one in encoded for token in one.ids if token not in special)
     return np.array([*found][:WORDS] or [0], np.int32)
 
 
 def _words(tokenizer: Tokenizer) -> list[str]:
-    return ["a", *islice(tokenizer.get_vocab(), TRIED)]
+    """A letter, and entries of the vocabulary from all over it."""
+    ids = np.linspace(0, tokenizer.get_vocab_size() - 1, TRIED).astype(int).tolist()
+    return ["a", *filter(None, map(tokenizer.id_to_token, ids))]
 
 
 def _encode(tokenizer: Tokenizer, is_pair: bool) -> Encoding:
     """A word, or two, as the tokenizer encodes them for its model."""
-    tokenizer = Tokenizer.from_str(tokenizer.to_str())
-    # a tokenizer saved after training with padding would put that into every variant
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     words = _words(tokenizer)
     word = next((word for word in words if tokenizer.encode(word, add_special_tokens=False).ids), "a")
     return tokenizer.encode(word, word) if is_pair else tokenizer.encode(word)
