@@ -12,6 +12,7 @@ import numpy as np
 from .dataset import ShardSet, open_shards
 from .errors import FastmaskError, InputError, ModelError
 from .formats import STDIN
+from .pieces import special_ids_in_text
 from .read import describe_inputs, read_rows
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def remap_masks(
 
     A document is tokenised whole. A token belongs to the sentence in which its last character lies; characters between
     two sentences belong to the first. Tokens of no width (some tokenizers make them) go with the token before and are
-    never masked. Everything is streamed, in the order of the shards.
+    never masked, nor are special tokens that stand in a text. Everything is streamed, in the order of the shards.
 
     Args:
         shards: a finished directory.
@@ -66,7 +67,7 @@ def remapped(
         texts: (row number, text), also of other documents, in the same order; what is not needed yet is left in it.
     """
     by_document = ((row, list(sentences)) for row, sentences in groupby(rows, key=lambda sentence: sentence["row"]))
-    documents = _with_text(by_document, texts)
+    documents, special = _with_text(by_document, texts), special_ids_in_text(tokenizer)
     while batch := list(islice(documents, DOCUMENTS)):
         encoded = tokenizer(
             [text for text, _ in batch],
@@ -77,7 +78,8 @@ def remapped(
             verbose=False,  # documents longer than the model's inputs are as they should be
         )
         for (_, sentences), ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            yield from _one_document(sentences, np.array(ids, np.int32), np.array(spans, np.int32).reshape(-1, 2))
+            input_ids, spans = np.array(ids, np.int32), np.array(spans, np.int32).reshape(-1, 2)
+            yield from _one_document(sentences, input_ids, spans, np.isin(input_ids, special))
 
 
 def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end: np.ndarray) -> np.ndarray:
@@ -120,12 +122,14 @@ def _with_text(documents: Iterator, texts: Iterator[tuple[int, str]]) -> Iterato
         yield text, sentences
 
 
-def _one_document(sentences: list[dict], input_ids: np.ndarray, spans: np.ndarray) -> Iterator[dict]:
-    """A document's sentences with the other tokenizer's n tokens: input_ids int32 [n], spans int32 [n, 2]."""
+def _one_document(
+    sentences: list[dict], input_ids: np.ndarray, spans: np.ndarray, special: np.ndarray
+) -> Iterator[dict]:
+    """Yield a document's sentences with the other's n tokens: ids int32 [n], spans int32 [n, 2], special bool [n]."""
     char_start, char_end = spans.T
     masks = [(np.array(sentence[name], np.int32)[sentence["mask_index"]]) for sentence in sentences
              for name in ("char_start", "char_end")]  # fmt: skip
-    masked = covered(char_start, char_end, np.concatenate(masks[::2]), np.concatenate(masks[1::2]))
+    masked = covered(char_start, char_end, np.concatenate(masks[::2]), np.concatenate(masks[1::2])) & ~special
     # a sentence without tokens begins where the next one does, and so gets nothing
     nowhere = np.iinfo(np.int32).max
     firsts = [sentence["char_start"][0] if sentence["char_start"] else nowhere for sentence in sentences]

@@ -72,7 +72,7 @@ ALLOWED = {
     "stream": {"corpus", "corruption", "errors", "sequences", "tokenizer"},
     "torch_stream": {"sequences", "stream"},
     "collator": {"corruption", "errors", "sequences", "tokenizer"},
-    "remap": {"dataset", "errors", "formats", "read"},
+    "remap": {"dataset", "errors", "formats", "pieces", "read"},
     "remapped": {"", "dataset", "errors", "models", "records", "remap", "schema", "shards", "tokenizer"},
     "export": {"config_tools", "corruption", "durable", "errors", "sequences", "stream"},
     # what puts stages together

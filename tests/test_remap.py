@@ -43,7 +43,7 @@ def made(tmp_path_factory, mr_tiny):
     def make(texts, **options):
         folder = tmp_path_factory.mktemp("remap")
         corpus = write_jsonl(folder / "corpus.jsonl", [{"text": text} for text in texts])
-        config = ScoreConfig(model=mr_tiny, method="random", mask_rate=0.3, **options)
+        config = ScoreConfig(model=mr_tiny, **{"method": "random", "mask_rate": 0.3, **options})
         score_corpus([corpus], str(folder / "out"), config)
         return folder / "out"
 
@@ -110,6 +110,16 @@ def test_sentences_by_hand(others, made):
     assert text[first["char_start"][0] : first["char_end"][-1]] == "We'll be back!"
     # this tokenizer's tokens take the space before them along
     assert text[second["char_start"][0] : second["char_end"][-1]] == " terrible parking."
+
+
+def test_special_tokens_in_a_text_are_never_masked(others, made):
+    """What is four pieces to the one tokenizer is a special token to the other."""
+    out = made(["Great </s> coffee <mask>, terrible parking."], mask_rate=1.0, stop_words="none")
+    (old,), (new,) = open_shards(out), remap_masks(out, others["spaces"])
+    assert len(old["mask_index"]) == len(old["input_ids"])
+    special = [others["spaces"].eos_token_id, others["spaces"].mask_token_id]
+    unmasked = np.delete(new["input_ids"], new["mask_index"])
+    assert set(special) == set(unmasked.tolist()) - {others["spaces"].convert_tokens_to_ids("Ġ")}
 
 
 def test_rows_without_a_document_keep_their_numbers(others, mr_tiny, tmp_path):
