@@ -28,16 +28,16 @@ def ints(*ids) -> np.ndarray:
     return np.array(ids, np.int32)
 
 
-def template(prefix, suffix, types=None) -> Template:
+def template(prefix, suffix, types=None, typed=True) -> Template:
     words = np.arange(FIRST_WORD, FIRST_WORD + 8, dtype=np.int32)
-    return Template(prefix, ints(), suffix, 0, types, words=words)
+    return Template(prefix, ints(), suffix, 0, types, typed, words)
 
 
 AROUND = template(ints(BOS), ints(EOS))
 UNSET = "unset"
-NOTHING = template(ints(), ints())
-BEFORE = template(ints(BOS), ints())
-AFTER = template(ints(), ints(EOS))
+NOTHING = template(ints(), ints(), typed=False)
+BEFORE = template(ints(BOS), ints(), typed=False)
+AFTER = template(ints(), ints(EOS), typed=False)
 XLNET = template(ints(), ints(EOS, CLS), ints(0, 2))
 
 

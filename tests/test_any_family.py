@@ -34,7 +34,7 @@ ONLY_FLOAT32 = ("mixtral",)
 
 def engine_of(model, template, **options) -> Engine:
     options = {"precision": "float32", "max_length": 40, "threads": 1, "threshold": THRESHOLD} | options
-    return Engine(model, template, ScoreConfig(**options), np.zeros(VOCABULARY, bool))
+    return Engine(model, template, ScoreConfig(**options), np.zeros((2, VOCABULARY), bool))
 
 
 def greedy(probability, words) -> tuple[list[float], list[int]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from any_family import AROUND, FAMILIES, NO_PAD, NOTHING, UNSET, XLNET, Family
+from any_family import AROUND, FAMILIES, NO_PAD, NOTHING, UNSET, XLNET, Family, alone
 from helpers import fastmask, refusal, rows_of, write_jsonl
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from fastmask.errors import ModelError
 from fastmask.family_rules import most_tokens
 from fastmask.lengths import longest_input
+from fastmask.train.packed import class_logits, pack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SPECIAL = ["<pad>", "<s>", "</s>", "<cls>", "<unk>"]
@@ -115,3 +116,14 @@ def test_every_command_has_the_same_longest_input(tmp_path):
     again = fastmask("evaluate", "--arm", f"a={tmp_path / 'tuned'}", "--test", train, *long)
     assert again.exit_code == 0, again.stderr
     assert fastmask("score", train, "-o", tmp_path / "out", "--model", model, "--max-length", 63).exit_code == 0
+
+
+@pytest.mark.parametrize("family", [Family("gpt2", NOTHING, NO_PAD), Family("fnet", AROUND)], ids=lambda one: one.name)
+def test_training_sees_what_scoring_sees(family):
+    """Texts of several lengths together, of families that cannot be told what is padding."""
+    model, texts = family.model(), [[7, 8, 9], [6], [9, 8, 7, 6, 5]]
+    exact = [alone(model, family.template, text) for text in texts]
+    whole = [np.concatenate([family.template.prefix, text, family.template.suffix]).astype(np.int32) for text in texts]
+    with torch.inference_mode():
+        found = class_logits(model, pack(whole, [np.zeros(len(one), np.int32) for one in whole]))
+    np.testing.assert_allclose(torch.softmax(found, -1).numpy(), exact, atol=1e-5)

@@ -178,14 +178,21 @@ def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
 
 
 def _padded_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
-    """The model's own forward pass on [B, L]."""
+    """The model's own forward pass on [B, L], or on one text after the other where it cannot tell padding."""
     import inspect
 
-    padding = model.config.pad_token_id or 0
-    arguments = {
-        "input_ids": batch.input_ids[batch.padded_index].masked_fill(~batch.real, padding),
-        "attention_mask": batch.real.long(),
-    }
-    if "token_type_ids" in inspect.signature(model.forward).parameters:
-        arguments["token_type_ids"] = batch.token_type_ids[batch.padded_index].masked_fill(~batch.real, 0)
-    return model(**arguments).logits
+    import torch
+
+    accepted = inspect.signature(model.forward).parameters
+    padding = model.config.get_text_config().pad_token_id
+    inputs = {"input_ids": batch.input_ids[batch.padded_index].masked_fill(~batch.real, padding or 0)}
+    if "attention_mask" in accepted:
+        inputs["attention_mask"] = batch.real.long()
+    types = batch.token_type_ids
+    if "token_type_ids" in accepted and (getattr(model.config, "type_vocab_size", 0) > 1 or types.any()):
+        inputs["token_type_ids"] = types[batch.padded_index].masked_fill(~batch.real, 0)
+    if padding is not None and "attention_mask" in accepted:
+        return model(**inputs).logits
+    lengths = batch.real.sum(1).tolist()
+    rows = [{name: value[n : n + 1, :length] for name, value in inputs.items()} for n, length in enumerate(lengths)]
+    return torch.cat([model(**row).logits for row in rows])
