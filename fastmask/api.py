@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -65,13 +65,21 @@ def score(
     return _records(iter(texts), Scorer(config))
 
 
-def shard_tokens(manifest: dict) -> Callable[[list[int]], list[str]]:
-    """The function from a run's token ids to wordpieces, by the tokenizer that its manifest names.
+def shard_words(manifest: dict) -> Callable[[list[int]], list[str]]:
+    """The function from a run's token ids to what each adds to the decoded text, by the tokenizer of its manifest.
 
     Raises:
         ModelError: that tokenizer is gone, or is not the same any more.
     """
-    return recorded_tokenizer(manifest["tokenizer"]).convert_ids_to_tokens
+    tokenizer = recorded_tokenizer(manifest["tokenizer"])
+
+    def words_of(ids: list[int]) -> list[str]:
+        texts = [tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False) for end in range(len(ids) + 1)]
+        # bytes that are no whole character yet are decoded to a replacement, which the next token takes back
+        texts = [text.rstrip("\ufffd") for text in texts[:-1]] + texts[-1:]
+        return [after[len(before) :] for before, after in pairwise(texts)]
+
+    return words_of
 
 
 def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:

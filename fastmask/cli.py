@@ -26,31 +26,22 @@ from .config_masker import MaskerConfig
 from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig, ExportConfig
 from .errors import FastmaskError
+from .screen import make_console, say, show_live
 
 RESUMABLE = ("score", "remap", "pretrain", "run")
-
-
-def _console(stderr: bool = False):
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _live() -> Callable[[str], None] | None:
     """Shows lines in the place of each other where standard error is a terminal."""
     if not sys.stderr.isatty():
         return None
-    return lambda line: click.echo(f"\r{line}\x1b[K\r", nl=False, err=True)
+    return show_live
 
 
 def _meter(quiet: bool):
     from .meter import Meter, NoMeter
 
-    return NoMeter() if quiet else Meter(_console(stderr=True), _say)
+    return NoMeter() if quiet else Meter(make_console(stderr=True), say)
 
 
 def command(function):
@@ -65,7 +56,7 @@ def command(function):
             raise
         except KeyboardInterrupt:
             again = "; the same command goes on from here" if function.__name__ in RESUMABLE else ""
-            _say(f"fastmask: stopped{again}")
+            say(f"fastmask: stopped{again}")
             _leave(130)
         except BrokenPipeError:
             sys.stdout = None
@@ -73,7 +64,7 @@ def command(function):
         except Exception as error:
             if debug:
                 raise
-            _say(f"fastmask: error: {_one_line(error)}")
+            say(f"fastmask: error: {_one_line(error)}")
             _leave(1)
 
     return cli.command(name=function.__name__.rstrip("_").replace("_", "-"))(run)
@@ -118,13 +109,13 @@ def score(corpus, out, control, overwrite, quiet, **options):
     if out is None:
         out = default_out(corpus)
         if not quiet:
-            _say(f"writing to {out}")
+            say(f"writing to {out}")
     began = time.monotonic()
     manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control)
     if not quiet:
-        _say(f"{totals_line(out, manifest)} in {time.monotonic() - began:,.0f} s")
+        say(f"{totals_line(out, manifest)} in {time.monotonic() - began:,.0f} s")
     for line in label_warnings(out, manifest):
-        _say(line)
+        say(line)
 
 
 @command
@@ -133,17 +124,18 @@ def score(corpus, out, control, overwrite, quiet, **options):
 def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from .api import score as score_texts
-    from .show import sentence_table, sentence_text
+    from .show import sentence_table, sentence_text, surfaces
     from .startup import start_numba
 
     start_numba()
-    console, found = _console(), False
+    console, found = make_console(), False
     for record in score_texts([text], **options):
         found = True
-        console.print(sentence_text(record.tokens, record.importance, record.mask_index, method=options["method"]))
+        words = surfaces(record.text, record.spans)
+        console.print(sentence_text(words, record.importance, record.mask_index, method=options["method"]))
         if record.prob is not None:
             console.print(f"class {record.predicted}, P = {record.prob:.4f}")
-        console.print(sentence_table(record.tokens, record.importance, record.mask_index))
+        console.print(sentence_table(words, record.importance, record.mask_index))
     if not found:
         raise FastmaskError("TEXT: there is no token in it")
 
@@ -153,22 +145,22 @@ def explain(text, **options):
 @click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences and their masks.")
 def inspect(out, rows):
     """Show what is in a finished shard directory."""
-    from .api import shard_tokens
+    from .api import shard_words
     from .dataset import open_shards
     from .show import masked_scores, sentence_text, summary
 
     shards = open_shards(out)
-    console = _console()
+    console = make_console()
     console.print(summary(shards.manifest))
     if not rows:
         return
-    tokens_of = shard_tokens(shards.manifest)
+    words_of = shard_words(shards.manifest)
     for row in shards.head(rows):
-        tokens = tokens_of(row["input_ids"])
+        words = words_of(row["input_ids"])
         method = shards.manifest["config"]["method"]
         console.print(f"\n{row['row']}.{row['sentence']}", style="dim", end="  ")
-        console.print(sentence_text(tokens, row["importance"], row["mask_index"], method=method))
-        console.print(masked_scores(tokens, row["importance"], row["mask_index"]))
+        console.print(sentence_text(words, row["importance"], row["mask_index"], method=method))
+        console.print(masked_scores(words, row["importance"], row["mask_index"]))
 
 
 @command
@@ -182,13 +174,13 @@ def verify(out, repair):
         from .pipeline import repair as make_again
 
         for name in make_again(out):
-            click.echo(f"{name}: made again, identical")
+            say(f"{name}: made again, identical", err=False)
     damaged = find_damage(out)
     for damage in damaged:
-        click.echo(f"{damage.file}: {damage.reason}")
+        say(f"{damage.file}: {damage.reason}", err=False)
     if damaged:
         _leave(1)
-    click.echo(f"{out}: ok")
+    say(f"{out}: ok", err=False)
 
 
 @command
@@ -200,7 +192,7 @@ def finetune(train, out, quiet, **options):
     """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
     from .train.classify import finetune as run
 
-    run(FinetuneConfig(train=train, out=out, **options), (lambda line: None) if quiet else _say)
+    run(FinetuneConfig(train=train, out=out, **options), (lambda line: None) if quiet else say)
 
 
 @command
@@ -216,7 +208,7 @@ def pretrain(shards, out, quiet, **options):
     """
     from .train.mlm import pretrain as run
 
-    run(PretrainConfig(shards=shards, out=out, **options), *((lambda line: None, None) if quiet else (_say, _live())))
+    run(PretrainConfig(shards=shards, out=out, **options), *((lambda line: None, None) if quiet else (say, _live())))
 
 
 @command
@@ -236,7 +228,7 @@ def remap(shards, tokenizer, out, overwrite, quiet):
 
     manifest = remap_shards(shards, tokenizer, out, overwrite)
     if not quiet:
-        _say(totals_line(out, manifest))
+        say(totals_line(out, manifest))
 
 
 @command
@@ -253,7 +245,7 @@ def export(shards, out, quiet, **options):
         line = f"{out}: {written['sequences']:,} sequences, {written['masked']:,} masked, in {written['files']} files"
         line += f", tokens of {written['tokenizer']}"
         dropped = written["dropped"]
-        _say(line + (f"; {dropped:,} masks past --max-predictions left out" if dropped else ""))
+        say(line + (f"; {dropped:,} masks past --max-predictions left out" if dropped else ""))
 
 
 @command
@@ -265,8 +257,8 @@ def evaluate(quiet, **options):
     from .train.comparison import tables
     from .train.evaluate import statements
 
-    report = run(EvaluateConfig(**options), (lambda line: None) if quiet else _say)
-    console = _console()
+    report = run(EvaluateConfig(**options), (lambda line: None) if quiet else say)
+    console = make_console()
     console.print(tables(report))
     for line in statements(report):
         console.print(line)
@@ -281,7 +273,7 @@ def train_masker(shards, out, quiet, **options):
     """Train a token classifier on finished SHARDS to mask as they are masked; for score --method masker."""
     from .train.masker import train_masker as run
 
-    run(MaskerConfig(shards=shards, out=out, **options), (lambda line: None) if quiet else _say)
+    run(MaskerConfig(shards=shards, out=out, **options), (lambda line: None) if quiet else say)
 
 
 @command
@@ -299,13 +291,13 @@ def run(recipe, dry_run, overwrite, quiet):
     from .train.comparison import tables
     from .train.evaluate import statements
 
-    steps, console = Run(recipe, overwrite), _console()
+    steps, console = Run(recipe, overwrite), make_console()
     if dry_run or not quiet:
         console.print(plan_table(steps.plan()))
     if dry_run:
         return
     with steps:
-        report = steps.run((lambda line: None) if quiet else _say, None if quiet else _live(), _meter(quiet))
+        report = steps.run((lambda line: None) if quiet else say, None if quiet else _live(), _meter(quiet))
     console.print(tables(report))
     for line in (*work_lines(report), *statements(report)):
         console.print(line)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .screen import clean
+
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.padding import Padding
@@ -30,12 +32,12 @@ def summary(manifest: dict) -> Group:
     table.add_column(overflow="fold")
     facts = [*_counts(manifest["totals"]), *_settings(manifest), *_certificate(manifest["certificate"])]
     for name, value in facts:
-        table.add_row(name, Text(_printable(value)))
+        table.add_row(name, Text(clean(value)))
     skipped = manifest["skipped"]
     table.add_row("skipped", f"{skipped['count']:,} documents")
     shown = skipped["messages"][:MESSAGES_SHOWN]
     more = ["..."] if skipped["count"] > len(shown) > 0 else []
-    return Group(table, *(Text(f"  {_printable(message)}") for message in [*shown, *more]))
+    return Group(table, *(Text(f"  {clean(message)}") for message in [*shown, *more]))
 
 
 def totals_line(out: str, manifest: dict) -> str:
@@ -124,13 +126,22 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "0.0%"
 
 
+def surfaces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """Return what each token of a sentence adds to the text, the whitespace before it included; maybe nothing."""
+    out, end = [], spans[0][0] if spans else 0
+    for _, stop in spans:
+        out.append(text[end:stop])
+        end = max(end, stop)
+    return out
+
+
 def sentence_text(
-    tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int], *, method: str
+    words: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int], *, method: str
 ) -> Text:
-    """One sentence: tokens coloured by importance (stronger is more important), masked ones in [brackets].
+    """One sentence as it reads: tokens coloured by importance (stronger is more important), masked ones in [brackets].
 
     Args:
-        tokens: [n] strings; one that begins with "##" is joined to the token before it.
+        words: [n] strings, as ``surfaces`` makes them.
         importance: [n] S(w), or None where the sentence was not scored: no colour then.
         mask_index: masked positions.
         method: with those of LARGE_IS_IMPORTANT a large S(w) is important, with every other method a small one.
@@ -138,11 +149,10 @@ def sentence_text(
     from rich.text import Text
 
     text, masked = Text(), set(mask_index)
-    strengths = _strength(tokens, importance, method)
-    for position, (token, strength) in enumerate(zip(tokens, strengths, strict=True)):
-        joined = token.startswith("##") and len(token) > 2
-        shown = _printable(token[2:] if joined else token)
-        if position and not joined:
+    strengths = _strength(words, importance, method)
+    for position, (word, strength) in enumerate(zip(words, strengths, strict=True)):
+        shown = clean(word.strip())
+        if position and word[:1].isspace():
             text.append(" ")
         style = _style(strength, position in masked)
         text.append(f"[{shown}]" if position in masked else shown, style=style)
@@ -168,7 +178,7 @@ def _style(strength: float, masked: bool) -> str:
     return f"{weight}black on #ff{pale:02x}{pale:02x}"
 
 
-def masked_scores(tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Padding:
+def masked_scores(words: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Padding:
     """One indented line: each masked token and its S(w), or what there is instead. Args: as ``sentence_text``."""
     from rich.padding import Padding
     from rich.text import Text
@@ -176,15 +186,15 @@ def masked_scores(tokens: Sequence[str], importance: Sequence[float] | None, mas
     if importance is None:
         line = "not scored" if len(mask_index) == 0 else "masked without a score"
     else:
-        scores = (f"{_printable(tokens[position])} {importance[position]:+.3f}" for position in mask_index)
+        scores = (f"{clean(words[position].strip())} {importance[position]:+.3f}" for position in mask_index)
         line = ", ".join(scores) or "nothing masked"
     return Padding(Text(line, style="dim"), (0, 0, 0, 5))
 
 
-def sentence_table(tokens: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Table:
-    """A line per token: position, token, S(w) ("-" where the sentence was not scored), "masked" or nothing.
+def sentence_table(words: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Table:
+    """A line per token: position, its text, S(w) ("-" where the sentence was not scored), "masked" or nothing.
 
-    Args: as ``sentence_text``; tokens are shown as they are.
+    Args: as ``sentence_text``.
     """
     from rich.table import Table
     from rich.text import Text
@@ -194,12 +204,7 @@ def sentence_table(tokens: Sequence[str], importance: Sequence[float] | None, ma
     table.add_column("token", overflow="fold")
     table.add_column("S(w)", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, style="bold")
-    scores = ["-"] * len(tokens) if importance is None else [f"{value:+.4f}" for value in importance]
-    for position, (token, score) in enumerate(zip(tokens, scores, strict=True)):
-        table.add_row(str(position), Text(_printable(token)), score, "masked" if position in masked else "")
+    scores = ["-"] * len(words) if importance is None else [f"{value:+.4f}" for value in importance]
+    for position, (word, score) in enumerate(zip(words, scores, strict=True)):
+        table.add_row(str(position), Text(clean(word.strip())), score, "masked" if position in masked else "")
     return table
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: a corpus must not be able to steer the terminal."""
-    return "".join(char if char.isprintable() else "�" for char in text)

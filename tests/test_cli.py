@@ -122,6 +122,26 @@ def test_explain_by_every_method(method):
     assert result.exit_code == 0 and "love" in result.stdout
 
 
+def test_explain_shows_the_text_as_it_stands(mr_tiny):
+    result = fastmask("explain", "A Dull, lifeless FILM[SEP]\x1b[2Junbelievablenesses", "--model", mr_tiny)
+    assert result.exit_code == 0 and "\x1b" not in result.stdout and "##" not in result.stdout
+    first = result.stdout.splitlines()[0]
+    read = re.sub(r"\[(\w+|\ufffd)\]", r"\1", first)
+    assert read.startswith("A Dull, lifeless FILM") and "unbelievablenesses" in read
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred.txt", "\x9b2J.jsonl"])
+def test_names_do_not_steer_the_terminal(name, mr_tiny, tmp_path):
+    result = fastmask("score", tmp_path / name, "-o", tmp_path / "out", "--model", mr_tiny)
+    assert "\ufffd" in refusal(result) and not set("\x1b\x9b") & set(result.stderr)
+
+
+def test_labels_do_not_steer_the_terminal(mr_tiny, tmp_path):
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": "a film", "label": "\x1b[31mx"}) + "\n")
+    result = fastmask("score", tmp_path / "c.jsonl", "-o", tmp_path / "out", "--model", mr_tiny)
+    assert "\ufffd[31mx" in refusal(result) and "\x1b" not in result.stderr
+
+
 def test_explain_nothing():
     assert refusal(fastmask("explain", " ")) == "fastmask: error: TEXT: there is no token in it"
 
@@ -130,6 +150,7 @@ def test_inspect(finished):
     result = fastmask("inspect", finished)
     assert result.exit_code == 0 and "greedy" in result.stdout and "masked" in result.stdout
     shown = fastmask("inspect", finished, "--rows", 2)
+    assert "##" not in shown.stdout
     assert shown.exit_code == 0 and "0.0  " in shown.stdout and shown.stdout.startswith(result.stdout)
 
 

@@ -8,9 +8,10 @@ from rich.console import Console
 from shard_samples import FIELDS, IDENTITY, config, sample
 
 from fastmask.schema import build_manifest, make_header, shard_bytes, shard_entry, to_table
-from fastmask.show import sentence_table, sentence_text, summary
+from fastmask.screen import clean, make_console
+from fastmask.show import sentence_table, sentence_text, summary, surfaces
 
-TOKENS = ["a", "great", "mov", "##ie", "[UNK]"]
+TOKENS = ["A", " great", " mov", "ie", " [UNK]"]
 IMPORTANCE = [0.3, -0.4, 0.1, 0.2, 0.3]
 
 
@@ -26,7 +27,7 @@ def manifest(skipped=(), **options) -> dict:
 
 
 def test_masked_tokens_are_marked_without_colour():
-    assert rendered(sentence_text(TOKENS, IMPORTANCE, [1, 3], method="greedy")) == "a [great] mov[ie] [UNK]\n"
+    assert rendered(sentence_text(TOKENS, IMPORTANCE, [1, 3], method="greedy")) == "A [great] mov[ie] [UNK]\n"
 
 
 def colours(text) -> dict[str, str]:
@@ -35,7 +36,7 @@ def colours(text) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", ["greedy", "prefix", "leave-one-out"])
 def test_the_most_important_token_has_the_strongest_colour(method):
-    found = colours(sentence_text(["low", "middle", "high"], [-0.4, 0.0, 0.3], [], method=method))
+    found = colours(sentence_text(["low", " middle", " high"], [-0.4, 0.0, 0.3], [], method=method))
     most, least = ("high", "low") if method == "leave-one-out" else ("low", "high")
     assert found[most] == "black on #ff1e1e"
     assert found["middle"].startswith("black on #ff") and found["middle"] != found[most]
@@ -60,13 +61,13 @@ def test_empty_sentence():
 
 
 def test_long_sentences_wrap_at_80_columns():
-    text = sentence_text(["wonderful"] * 60, [0.1] * 60, range(0, 60, 2), method="greedy")
+    text = sentence_text([" wonderful"] * 60, [0.1] * 60, range(0, 60, 2), method="greedy")
     lines = rendered(text).splitlines()
     assert len(lines) > 5 and max(map(len, lines)) <= 80
 
 
 def test_tokens_are_never_markup_or_control_codes():
-    tokens = ["[red]", "\x1b[31m", "\n"]
+    tokens = ["[red]", " \x1b[31m", " \x07"]
     assert rendered(sentence_text(tokens, None, [], method="greedy")) == "[red] �[31m �\n"
     table = rendered(sentence_table(tokens, None, []))
     assert "\x1b" not in table and "[red]" in table
@@ -76,8 +77,8 @@ def test_table_of_a_sentence():
     lines = [line.split() for line in rendered(sentence_table(TOKENS, IMPORTANCE, [1])).splitlines()]
     assert lines[0] == ["token", "S(w)"]
     assert lines[2] == ["1", "great", "-0.4000", "masked"]
-    assert lines[4] == ["3", "##ie", "+0.2000"]
-    assert rendered(sentence_table(TOKENS, None, [])).splitlines()[1].split() == ["0", "a", "-"]
+    assert lines[4] == ["3", "ie", "+0.2000"]
+    assert rendered(sentence_table(TOKENS, None, [])).splitlines()[1].split() == ["0", "A", "-"]
 
 
 def test_summary_tells_what_is_there():
@@ -101,6 +102,39 @@ def test_summary_shows_the_first_skipped_messages_in_80_columns():
 def test_masked_scores_name_each_masked_token_and_its_score():
     from fastmask.show import masked_scores
 
-    assert rendered(masked_scores(["a", "b", "##c"], [0.5, -0.25, 0.01], [1, 2])).strip() == "b -0.250, ##c +0.010"
+    assert rendered(masked_scores(["a", " b", "c"], [0.5, -0.25, 0.01], [1, 2])).strip() == "b -0.250, c +0.010"
     assert rendered(masked_scores(["a"], None, [])).strip() == "not scored"
     assert rendered(masked_scores(["a"], [0.5], [])).strip() == "nothing masked"
+
+
+def test_surfaces_are_the_text():
+    text = "A  great café\n ☕!"
+    # spaces count to no token; the cup's three bytes are three tokens
+    spans = [(0, 1), (3, 3), (3, 8), (9, 11), (11, 13), (15, 16), (15, 16), (15, 16), (16, 17)]
+    assert surfaces(text, spans) == ["A", "  ", "great", " ca", "fé", "\n ☕", "", "", "!"]
+    assert "".join(surfaces(text, spans)) == text
+    shown = rendered(sentence_text(surfaces(text, spans), None, [2, 4], method="greedy"))
+    assert shown == "A [great] ca[fé] ☕!\n"
+    assert surfaces("", []) == []
+
+
+EVIL = "a\x1b[31mb\x9b1mc\x07\r\n\u202e"
+
+
+def test_clean_leaves_words_and_nothing_that_steers():
+    assert clean(EVIL) == "a\ufffd[31mb\ufffd1mc\ufffd\ufffd\ufffd\ufffd"
+    assert clean("été 中文 ☕ [red]") == "été 中文 ☕ [red]"
+
+
+def test_the_console_cleans_whatever_it_is_given(monkeypatch):
+    from rich.table import Table
+
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    table = Table("[red]" + EVIL)
+    table.add_row(EVIL)
+    console = make_console()
+    for renderable in (EVIL, table, "[bold]x[/bold] :smile:"):
+        console.print(renderable)
+    assert not set(stream.getvalue()) & set("\x1b\x9b\x07\r\u202e")
+    assert "[bold]x[/bold] :smile:" in stream.getvalue() and "[red]" in stream.getvalue()

@@ -140,6 +140,17 @@ def test_remapped_masks_take_the_loaded_tokenizers_tokens(mr_tiny, tmp_path):
     assert row["input_ids"].tolist() == rows_of(tmp_path / "masks")[0]["input_ids"]
 
 
+def test_remap_masks_no_special_token_of_the_other_tokenizer(mr_tiny, tmp_path):
+    corpus, other = tmp_path / "corpus.txt", AutoTokenizer.from_pretrained(mr_tiny)
+    corpus.write_text("a great <pad> film\n")
+    config = ScoreConfig(model=mr_tiny, method="random", mask_rate=1.0)
+    score_corpus([corpus], tmp_path / "masks", config)
+    other.add_special_tokens({"additional_special_tokens": ["<pad>"]})
+    (row,) = remap_masks(tmp_path / "masks", other)
+    assert other.convert_ids_to_tokens(row["input_ids"]) == ["a", "great", "<pad>", "film"]
+    assert row["mask_index"].tolist() == [0, 1, 3]
+
+
 def bare(source: str, folder: Path, *names: str) -> Path:
     folder.mkdir()
     for name in ("config.json", "model.safetensors", *names):
