@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from .durable import os_errors_named, write_atomically
 from .errors import FastmaskError, OutputError
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
-from .recipe import Recipe, read_recipe
+from .read import read_rows
+from .recipe import Recipe, TaskFiles, read_recipe
 from .show import label_warnings, totals_line
 from .steps import REPORT, Step, control_of, pretrained, steps_of
 
@@ -44,6 +45,7 @@ class Run:
         # what the last step reads, too: before the first of many hours, not after them
         for step in self.steps:
             self.ledger.read_by(step)
+        _check_task(self.recipe.task)
 
     def __enter__(self) -> Run:
         _check_libraries()
@@ -158,6 +160,12 @@ def compared_work(selective: list[Path], control: list[Path]) -> dict:
 def _sums(work: list[list[tuple[int, int]]]) -> dict[str, int]:
     steps = [step for run in work for step in run]
     return {"steps": len(steps), "tokens": sum(t for t, _ in steps), "masked": sum(m for _, m in steps)}
+
+
+def _check_task(task: TaskFiles) -> None:
+    """That the labelled files can be read and have the label's field, each by itself as the steps read them."""
+    for paths in (task.train, *((path,) for path in (*task.dev, task.test))):
+        read_rows(paths, text_field=task.text_field, label_field=task.label_field, encoding=task.encoding)
 
 
 def _check_libraries() -> None:

@@ -75,9 +75,22 @@ def test_star_ratings_make_as_many_classes_as_there_are(tmp_path):
     again = ("finetune", train, "--init", model, "-o", tmp_path / "again", "--epochs", 1, "-q")
     assert fastmask(*again).exit_code == 0
     assert labels_of(train, tmp_path / "again", tmp_path / "out2") == [4, 0, 1, 3, 2, 0]
+    # names that the user gives are names of which numbers may be the index
+    texts, names = labelled(tmp_path / "texts.csv", [1, 2]), ("--classes", 1, "--classes", 2)
+    result = fastmask("finetune", texts, "--init", model, "-o", tmp_path / "other", "--epochs", 1, *names)
+    assert result.exit_code == 0 and "warning" not in result.stderr
+    numbers = labelled(tmp_path / "n.jsonl", [1])
+    line = refusal(fastmask("score", numbers, "--model", tmp_path / "other", "-o", tmp_path / "n", "-q"))
+    assert '1 is the name of class 0 and the index of class "2"' in line
     (tmp_path / "zero.csv").write_text("text,label\nx,0\n")
     line = refusal(fastmask("score", tmp_path / "zero.csv", "--model", model, "-o", tmp_path / "zero", "-q"))
     assert line.endswith('zero.csv:2: field "label": label "0" is not one of the classes: 1, 2, 3, 4, 5')
+
+
+def test_a_class_that_no_training_row_has_is_said(mr_tiny, tmp_path):
+    train = labelled(tmp_path / "train.csv", ["Positive", 1])
+    result = fastmask("finetune", train, "--init", mr_tiny, "-o", tmp_path / "model", "--epochs", 1)
+    assert result.exit_code == 0 and "warning: no training row has the class negative\n" in result.stderr
 
 
 def test_names_without_regard_to_case(mr_tiny, tmp_path):
@@ -111,6 +124,16 @@ def test_a_label_field_that_is_nowhere(mr_tiny, tmp_path):
     ):
         line = refusal(fastmask(*command, "--label-field", "stars", "-q"))
         assert line == f'fastmask: error: {corpus}: field "stars": no input has such a column or key'
+    # a recipe says so before its first step, also of the file that its last one reads
+    (tmp_path / "a.txt").write_text("a film\n")
+    (tmp_path / "stars.csv").write_text("text,stars\nx,1\n")
+    files = f'train = "{tmp_path}/stars.csv"\ntest = "{corpus}"'
+    (tmp_path / "r.toml").write_text(
+        f'out = "{tmp_path}/run"\ninit = "{mr_tiny}"\n[task]\n{files}\nlabel-field = "stars"\n'
+        f'[in-domain]\ncorpus = "{tmp_path}/a.txt"\n'
+    )
+    line = refusal(fastmask("run", tmp_path / "r.toml", "-q"))
+    assert line == f'fastmask: error: {corpus}: field "stars": no input has such a column or key'
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ ALLOWED = {
     "recipe": {"config", "config_masker", "config_pretrain", "config_tools", "errors", "formats"},
     "steps": {"config", "config_masker", "config_pretrain", "config_tools", "errors", "recipe"},
     "ledger": {"config", "durable", "errors", "journal", "models", "read", "steps"},
-    "run": {"durable", "errors", "ledger", "meter", "pipeline", "recipe", "show", "steps", "train"},
+    "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "show", "steps", "train"},
     # what people see
     "meter": set(),
     "screen": set(),

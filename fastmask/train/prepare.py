@@ -63,18 +63,22 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
         model, tokenizer, classes = _from_scratch(config, hard, soft, teacher, report)
     else:
         model, tokenizer, classes = _from_model(config, hard, report)
-    if classes.numbers_are_names:
-        setattr(model.config, NUMBERS_ARE_NAMES, True)
+    # a model that was started from may say the other thing
+    if getattr(model.config, NUMBERS_ARE_NAMES, False) != classes.numbers_are_names:
+        setattr(model.config, NUMBERS_ARE_NAMES, classes.numbers_are_names)
     # a model with fewer positions than the option asks for sets the limit
     max_length = longest_input(model, model.config, tokenizer, config.init or "the new model", config.max_length)
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     encoded = {path: encode_rows(tokenizer, rows, classes, max_length) for path, rows in files.items()}
+    train = encode_rows(tokenizer, hard + soft, classes, max_length)
+    if unseen := [name for index, name in enumerate(classes.names) if index not in train.labels]:
+        report(f"warning: no training row has the class {' or '.join(unseen)}")
     return Task(
         model=enable_packing(model).to(device),
         tokenizer=tokenizer,
         class_names=classes.names,
-        train=encode_rows(tokenizer, hard + soft, classes, max_length),
+        train=train,
         teacher_logits=_soft_labels(teacher, len(hard), soft, classes.names, report),
         dev={path: encoded[path] for path in config.dev},
         test={path: encoded[path] for path in config.test},
