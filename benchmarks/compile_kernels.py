@@ -1,6 +1,6 @@
 """Compiles every Triton op at its tuned block sizes, without a GPU, and looks at the machine code.
 
-    python benchmarks/compile_kernels.py [OP ...] [--arch 80 90 100] [--workers 2] [--package fastmask_kernels]
+    python benchmarks/compile_kernels.py [OP ...] [--arch 80 90 100] [--workers 2] [--package NAME] [--brief]
 
 Registers, shared memory, what spills to local memory, and how wide global loads are, by case and architecture; exits 1
 when a case does not compile or spills. The ops are the package's modules that have ``cases()``.
@@ -86,7 +86,7 @@ def source_of(case) -> ASTSource:
     return ASTSource(case.kernel, signature, constants, {(n,): [DIVISIBLE] for n in divisible})
 
 
-def compiled(package: str, op: str, number: int, arch: int) -> Compiled:
+def compiled(package: str, op: str, number: int, arch: int, brief: bool) -> Compiled:
     """Case ``number`` of an op for one architecture."""
     case = importlib.import_module(f"{package}.{op}").cases()[number]
     try:
@@ -95,17 +95,19 @@ def compiled(package: str, op: str, number: int, arch: int) -> Compiled:
     except Exception as error:  # the compiler raises many types; whichever it is, the case is at fault
         lines = str(error).strip().splitlines()
         return Compiled(case.name, arch, error=f"{type(error).__name__}: {lines[-1] if lines else ''}")
-    return Compiled(case.name, arch, shared=made.metadata.shared, **inspected(made.asm["cubin"]))
+    return Compiled(case.name, arch, shared=made.metadata.shared, **inspected(made.asm["cubin"], brief))
 
 
 @lru_cache
-def inspected(cubin: bytes) -> dict[str, int]:
+def inspected(cubin: bytes, brief: bool) -> dict[str, int]:
     """What the machine code says; see ``Compiled``."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        code = _tool("nvdisasm", "-ndf", "-c", file.name)  # without its analysis of the data flow, which takes time
+        code = (
+            "" if brief else _tool("nvdisasm", "-ndf", "-c", file.name)
+        )  # without its analysis of the data flow, which takes time
     found = {key: int(value) for key, value in RESOURCE.findall(usage)}
     counts = {"spills": SPILL, "wide": WIDE, "loads": LOAD}
     return {"registers": found["REG"], "local": found["STACK"] + found["LOCAL"]} | {
@@ -119,10 +121,10 @@ def _tool(name: str, *arguments: str) -> str:
     return subprocess.run([path, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def compile_all(package: str, ops: list[str], architectures: list[int], workers: int) -> list[Compiled]:
+def compile_all(package: str, ops: list[str], architectures: list[int], workers: int, brief: bool) -> list[Compiled]:
     """Every case of the ops for every architecture, in processes of their own."""
     counts = {op: len(importlib.import_module(f"{package}.{op}").cases()) for op in ops}
-    work = [(package, op, n, arch) for op in ops for n in range(counts[op]) for arch in architectures]
+    work = [(package, op, n, arch, brief) for op in ops for n in range(counts[op]) for arch in architectures]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(compiled, *zip(*work, strict=True), chunksize=len(architectures)))
 
@@ -144,6 +146,7 @@ def options_of(arguments: list[str] | None = None):
     parser.add_argument("ops", nargs="*", help="all, if none is named")
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, help="90 is sm_90")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--brief", action="store_true", help="leave out what takes a disassembler: instructions")
     parser.add_argument("--package", default="fastmask_kernels", help="where the ops are")
     return parser.parse_args(arguments)
 
@@ -156,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown or not known:
         print(f"{options.package} has no op with cases() called {' or '.join(unknown) or 'anything'}", file=sys.stderr)
         return 1
-    found = compile_all(options.package, options.ops or known, options.arch, options.workers)
+    found = compile_all(options.package, options.ops or known, options.arch, options.workers, options.brief)
     show(found)
     complaints = [one.complaint for one in found if one.complaint]
     for complaint in complaints:

@@ -82,7 +82,7 @@ class Suite:
     """A run: what it is told, what it has made, and the report so far.
 
     Attributes:
-        place: where jobs run; sizes: how large; out: where reports go; deadline: of the clock ``time.monotonic``.
+        place: where jobs run; sizes: how large; out: where reports go; deadline: of the clock.
         report: JSON-ready; models, scores, bands: by shape, and by (shape, method).
     """
 
@@ -93,10 +93,11 @@ class Suite:
     report: dict
     models: dict = field(default_factory=dict)
     scores: dict = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
 
     def left(self) -> float:
         """Seconds until the deadline."""
-        return self.deadline - time.monotonic()
+        return self.deadline - self.clock()
 
     def found(self, section: str) -> dict:
         """What a section reported, {} if it did not."""

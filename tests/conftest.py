@@ -53,3 +53,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_lines_now_and_then():
+    """Plain lines of progress come after some seconds: what a test sees would depend on how busy the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastmask.meter._INTERVAL", float("inf"))
+        patch.setattr("fastmask.train.progress.SECONDS_BETWEEN_LINES", float("inf"))
+        yield

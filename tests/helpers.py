@@ -1,6 +1,8 @@
 """What several test files share: toy classifiers, corpora, and the command in this process or in another."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -188,6 +190,42 @@ def process(*arguments, **options) -> subprocess.CompletedProcess:
     """``fastmask ARGUMENTS`` in a process of its own."""
     command = [sys.executable, "-m", "fastmask", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+HELD = """
+import fnmatch, os, signal, sys
+pattern, left = sys.argv[1], int(sys.argv[2])
+def watch(event, args):
+    global left
+    path = args[1] if event == "os.rename" else args[0] if event == "open" else None
+    if isinstance(path, (str, os.PathLike)) and fnmatch.fnmatch(os.fspath(path), pattern):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGSTOP)
+sys.addaudithook(watch)
+sys.argv[:3] = ["fastmask"]
+from fastmask.cli import main
+main()
+"""
+
+
+def held(pattern: str, nth: int, *arguments, **options) -> subprocess.Popen:
+    """``fastmask ARGUMENTS`` in a process that has stopped, as by SIGSTOP, and waits for a signal.
+
+    It stops where it opens, or renames to, the ``nth`` path of a pattern, so that no test has to be quicker than it.
+    """
+    command = [sys.executable, "-c", HELD, pattern, str(nth), *map(str, arguments)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    _, status = os.waitpid(child.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), child.communicate()
+    return child
+
+
+def kill_held(child: subprocess.Popen, number: int = signal.SIGKILL) -> tuple[str, str]:
+    """What a held process has printed when it has ended by a signal."""
+    child.send_signal(number)
+    child.send_signal(signal.SIGCONT)
+    return child.communicate()
 
 
 def refusal(result) -> str:

@@ -5,14 +5,11 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import contents, fastmask, golden, process, refusal, write_jsonl
+from helpers import contents, fastmask, golden, held, kill_held, process, refusal, write_jsonl
 from safetensors.numpy import load_file, save_file
 from shard_samples import FIELDS, IDENTITY, build
 
@@ -255,11 +252,9 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_it_is_gone_on_from(shards, 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out, whole = tmp_path / "out", tmp_path / "whole"
     arguments = pretrain_arguments(shards, out, mr_tiny)
-    child = subprocess.Popen([sys.executable, "-m", "fastmask", *arguments], env=environment)
-    while child.poll() is None and not (out / "checkpoint-00000020").exists():
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    child = held("*/checkpoint-00000040", 1, *arguments, env=environment)
+    kill_held(child)
+    assert child.returncode == -signal.SIGKILL
     kept = max(path.name for path in out.glob("checkpoint-*"))
     before = contents(out / kept)
     limit = file_size_limit(len(before["model.safetensors"]) + 1000)  # the weights fit, the optimizer does not

@@ -32,7 +32,7 @@ def compile_kernels(*arguments, **environment) -> subprocess.CompletedProcess:
 
 
 def test_every_op_compiles_for_every_architecture_without_spills():
-    done = compile_kernels()
+    done = compile_kernels("--brief")  # spills take local memory: no disassembler is needed to see them
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert all(any(f" sm_{arch} " in line for line in lines) for arch in (80, 90, 100))

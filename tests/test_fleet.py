@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import contents, encoded, fastmask, golden, refusal, write_jsonl
+from helpers import contents, encoded, fastmask, golden, held, kill_held, refusal, write_jsonl
 
 from fastmask.certify import TIE, Bands
 from fastmask.config import ScoreConfig
@@ -26,6 +25,7 @@ from fastmask.meter import Meter, NoMeter
 from fastmask.pipeline import score_corpus
 from fastmask.records import ScoredSentences
 from fastmask.scorer import Scorer
+from fastmask.shards import RunDirectory
 
 SHARD_ROWS = 8
 TWO = "cpu,cpu"
@@ -111,8 +111,8 @@ def test_bands_that_widen_on_the_way(corpus, two, mr_tiny):
 
 
 def start(corpus, out, model, **how) -> subprocess.Popen:
-    command = [sys.executable, "-m", "fastmask", "score", corpus, *map(str, options(out, model))]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+    """A run that is held where it has written two shards and its workers are at others."""
+    return held("*/shard-00002.parquet", 1, "score", corpus, *options(out, model), "-q", **how)
 
 
 def workers_of(parent: int) -> list[int]:
@@ -129,24 +129,9 @@ def workers_of(parent: int) -> list[int]:
     return sorted(found)
 
 
-def wait_for_shards(out, number=2, running=lambda: True) -> None:
-    while len(list(Path(out).glob("shard-*"))) < number and running():
-        time.sleep(0.005)
-
-
-def at_work(child, out) -> list[int]:
-    """The workers of a run that has written two shards."""
-    wait_for_shards(out, running=lambda: child.poll() is None)
-    assert child.poll() is None, child.stderr.read()
-    pids = workers_of(child.pid)
-    assert len(pids) == 2
-    return pids
-
-
-def assert_gone(pids, seconds=10.0) -> None:
-    until = time.monotonic() + seconds
+def assert_gone(pids) -> None:
+    """A worker that was left behind would keep this waiting."""
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < until, "a worker is left behind"
         time.sleep(0.01)
 
 
@@ -161,9 +146,14 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds w
 
 
 def test_a_killed_worker(corpus, whole, two, mr_tiny, tmp_path, monkeypatch):
-    out, victim = tmp_path / "out", two.engine._workers[0].process
-    killer = threading.Thread(target=lambda: (wait_for_shards(out), victim.kill()), daemon=True)
-    killer.start()
+    out, victim, write = tmp_path / "out", two.engine._workers[0].process, RunDirectory.write_shard
+
+    def write_and_kill(run, index, shard):
+        write(run, index, shard)
+        if index == 1:
+            victim.kill()
+
+    monkeypatch.setattr(RunDirectory, "write_shard", write_and_kill)
     line = refusal(fastmask("score", corpus, *options(out, mr_tiny), "-q"))
     assert "--device cpu: its worker process was killed by SIGKILL (out of memory?) at shard " in line
     assert_resumable(out, whole)
@@ -176,9 +166,9 @@ def test_a_killed_worker(corpus, whole, two, mr_tiny, tmp_path, monkeypatch):
 @linux
 def test_a_killed_parent_leaves_no_orphans(corpus, whole, mr_tiny, tmp_path):
     child = start(corpus, tmp_path / "out", mr_tiny)
-    pids = at_work(child, tmp_path / "out")
-    child.kill()
-    child.communicate(timeout=60)
+    pids = workers_of(child.pid)
+    assert len(pids) == 2
+    kill_held(child)
     assert_gone(pids)
     assert_resumable(tmp_path / "out", whole)
 
@@ -186,14 +176,11 @@ def test_a_killed_parent_leaves_no_orphans(corpus, whole, mr_tiny, tmp_path):
 @linux
 def test_ctrl_c(corpus, whole, mr_tiny, tmp_path):
     child = start(corpus, tmp_path / "out", mr_tiny, start_new_session=True)
-    pids = at_work(child, tmp_path / "out")
+    pids = workers_of(child.pid)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does
-    began = time.monotonic()
-    output, errors = child.communicate(timeout=60)
-    assert (child.returncode, output) == (130, "")
-    assert errors == "fastmask: stopped; the same command goes on from here\n"
-    assert time.monotonic() - began < 10
-    assert_gone(pids, seconds=0.1)
+    assert kill_held(child, signal.SIGCONT) == ("", "fastmask: stopped; the same command goes on from here\n")
+    assert child.returncode == 130
+    assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert_resumable(tmp_path / "out", whole)
 
 

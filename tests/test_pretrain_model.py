@@ -139,6 +139,7 @@ def test_parts_hold_every_sequence_once_corrupted_as_its_keys_say(shapes, part_t
 
 def test_progress_shows_loss_rate_and_time_left(monkeypatch):
     now, said, shown = [0.0], [], []
+    monkeypatch.setattr("fastmask.train.progress.SECONDS_BETWEEN_LINES", 15.0)
     monkeypatch.setattr("fastmask.train.progress.time.monotonic", lambda: now[0])
     plain, live = Progress(100, 0, said.append, None), Progress(100, 0, said.append, shown.append)
     for step in range(20):

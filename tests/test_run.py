@@ -3,14 +3,12 @@
 import json
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import fastmask, golden, process, refusal, write_jsonl
+from helpers import fastmask, golden, held, kill_held, process, refusal, write_jsonl
 
 from fastmask.config import FinetuneConfig
 from fastmask.run import Run, compared_work
@@ -131,13 +129,10 @@ def test_quiet_shows_the_comparison_alone(done, monkeypatch):
 
 def test_killed_anywhere_it_goes_on_to_the_same(done, tmp_path, mr_tiny, golden_dir):
     directory = write(tmp_path / "b", mr_tiny, golden_dir)
-    command = [sys.executable, "-m", "fastmask", "run", "r.toml", "-q"]
-    for sign in ("finetuned/none-1/metrics.json", "masks/masker/manifest.json", "pretrained/masker/log.jsonl"):
-        child = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while child.poll() is None and not (directory / "run" / sign).exists():
-            time.sleep(0.005)
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
+    for sign in ("*/.none-1.new-*/metrics.json", "*/masks/masker/manifest.json", "*/pretrained/masker/log.jsonl"):
+        child = held(sign, 1, "run", "r.toml", "-q", cwd=directory)
+        kill_held(child)
+        assert child.returncode == -signal.SIGKILL
     assert process("run", "r.toml", "-q", cwd=directory).returncode == 0
     assert made(directory) == made(done[0])
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -91,11 +90,18 @@ def test_a_kill_at_any_moment_of_an_overwrite(tmp_path, finished):
 
 
 CHILD = """
-import sys
+import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from shard_samples import FIELDS, open_run, sample
+left = int(sys.argv[3])
+def watch(event, args):
+    global left
+    if event in ("open", "os.rename") and "fastmask-tmp" in str(args[0]):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
 with open_run(sys.argv[2]) as run:
-    print("open", flush=True)
     for index in run.missing(60):
         run.write_shard(index, sample(index))
     run.finish(FIELDS)
@@ -103,19 +109,11 @@ with open_run(sys.argv[2]) as run:
 
 
 def test_sigkill_then_resume_gives_the_same_bytes(tmp_path):
+    """A real kill: before a file is opened, and before one takes its name."""
     write_run(tmp_path / "whole", 60)
-    kills = 0
-    for delay in (0.005, 0.02, 0.04, 0.01):
-        child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(tmp_path / "killed")],
-            stdout=subprocess.PIPE,
-        )
-        child.stdout.readline()
-        time.sleep(delay)
-        child.send_signal(signal.SIGKILL)
-        kills += child.wait() == -signal.SIGKILL
-        child.stdout.close()
-    assert kills
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(tmp_path / "killed")]
+    for moment in (1, 8, 41, 30):
+        assert subprocess.run([*command, str(moment)]).returncode == -signal.SIGKILL
     assert contents(write_run(tmp_path / "killed", 60)) == contents(tmp_path / "whole")
 
 
