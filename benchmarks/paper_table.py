@@ -117,7 +117,7 @@ def run(recipe: Path) -> dict:
 def masks_of(work: Path) -> dict:
     """Sentences, tokens and masks of each way to mask, and how well the masker learned."""
     totals = {
-        arm: json.loads((work / f"run/masks/{arm}/manifest.json").read_text("utf-8"))["totals"] for arm in METHODS
+        arm: json.loads((work / f"run/masks/{arm}/_manifest.json").read_text("utf-8"))["totals"] for arm in METHODS
     }
     masker = json.loads((work / "run/masker/metrics.json").read_text("utf-8"))
     return {"in_domain": totals, "masker_dev": masker["dev"], "masker_train_sentences": masker["train_sentences"]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from .dataset import open_shards
 from .decide import cap_of, ragged_positions, random_positions
 from .errors import OutputError
 from .records import EncodedSentences, ScoredSentences
-from .schema import MANIFEST
+from .schema import manifest_path
 from .sequences import FRAME
 
 
@@ -33,7 +32,7 @@ class RandomControl:
         """sha256 of the copied run's manifest, which holds the hashes of its shards."""
         if self.config.like is None:
             return None
-        return hashlib.sha256((Path(self.config.like) / MANIFEST).read_bytes()).hexdigest()
+        return hashlib.sha256(manifest_path(self.config.like).read_bytes()).hexdigest()
 
     def mask_shard(self, shard: EncodedSentences) -> ScoredSentences:
         """Random masks for the shard's sentences; nothing is scored."""

@@ -13,7 +13,7 @@ import numpy as np
 from .columns import flat, list_lengths, numbers
 from .dataset import ShardSet, open_shards
 from .errors import FastmaskError, OutputError
-from .schema import MANIFEST, ROW_GROUP, shard_name
+from .schema import ROW_GROUP, manifest_path, shard_name
 from .sequences import Sentences
 
 BLOCK_TOKENS = 2**18
@@ -135,7 +135,7 @@ def _one_tokenizer(sets: Sequence[ShardSet]) -> dict:
     for shards, record in zip(sets, records, strict=True):
         for key in ("vocabulary_sha256", "special_ids"):
             if key not in record:
-                raise OutputError(f"{shards.path / MANIFEST}: the tokenizer's {key} are not in it")
+                raise OutputError(f"{manifest_path(shards.path)}: the tokenizer's {key} are not in it")
             if record[key] != records[0][key]:
                 raise FastmaskError(f"{shards.path}: made with another tokenizer than {sets[0].path} ({key})")
     return records[0]

@@ -21,7 +21,7 @@ from .steps import Step
 STEPS, LOCK, OLD = "steps.json", ".fastmask-run.lock", ".fastmask-old"
 MODEL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "*.txt",
                "*.model")  # fmt: skip
-RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "score": "manifest.json",
+RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "score": "_manifest.json",
            "pretrain": "pretrain.json", "evaluate": "report.json"}  # fmt: skip
 """What each command writes last."""
 _MODELS = ("finetune", "train-masker", "pretrain")

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"
+"""Arrow's data sets, and so pandas, pass over what begins with an underscore and take all else for a shard."""
+OLD_MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")
 SKIPPED_SHOWN = 100
 """How many of the messages about skipped documents the manifest keeps."""
@@ -230,13 +232,19 @@ def parse_manifest(data: bytes, where: str) -> dict:
     return manifest
 
 
+def manifest_path(out: str | Path) -> Path:
+    """Return the path of the directory's manifest, which may have the name that older ones have."""
+    new, old = Path(out) / MANIFEST, Path(out) / OLD_MANIFEST
+    return old if old.is_file() and not new.is_file() else new
+
+
 def read_manifest(out: str | Path) -> dict:
     """The manifest of the finished directory ``out``.
 
     Raises:
         OutputError: there is none (the run is not finished), or it is damaged or of another format version.
     """
-    path = Path(out) / MANIFEST
+    path = manifest_path(out)
     try:
         return parse_manifest(path.read_bytes(), str(path))
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
 """The writer of a shard directory: journal, resume, repair, verify.
 
 A run killed at any moment leaves what the next one needs. A shard counts once its line is in the journal, and
-the run is finished once ``manifest.json`` is there. Not for use from several threads at once.
+the run is finished once ``_manifest.json`` is there. Not for use from several threads at once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from .journal import JOURNAL, differences, journal_line, read_journal
 from .records import ScoredSentences
 from .schema import (
     MANIFEST,
+    OLD_MANIFEST,
     SHARD_NAME,
     build_manifest,
     content_fault,
@@ -24,6 +25,7 @@ from .schema import (
     header_of,
     is_shard,
     make_header,
+    manifest_path,
     parse_manifest,
     read_manifest,
     read_parquet,
@@ -174,7 +176,7 @@ class RunDirectory:
     def _is_finished(self, overwrite: bool) -> bool:
         """Whether nothing is to be done. Takes no lock: the directory may be on a read-only file system."""
         in_work = any((self.path / name).exists() for name in (JOURNAL, LOCK))
-        if in_work or not (self.path / MANIFEST).exists():
+        if in_work or not manifest_path(self.path).exists():
             return False
         try:
             self._adopt_manifest(hashes=overwrite)
@@ -193,7 +195,7 @@ class RunDirectory:
             self._start_over()
 
     def _adopt(self, overwrite: bool) -> None:
-        if (self.path / MANIFEST).exists():
+        if manifest_path(self.path).exists():
             self._adopt_manifest(hashes=overwrite)
             # left when the run that wrote the manifest was killed before it removed the journal
             remove(self.path, [self.path / JOURNAL])
@@ -205,7 +207,7 @@ class RunDirectory:
             self._start()
 
     def _adopt_manifest(self, hashes: bool) -> None:
-        path = self.path / MANIFEST
+        path = manifest_path(self.path)
         manifest = parse_manifest(path.read_bytes(), str(path))
         self._recorded = {entry["file"] for entry in manifest["shards"]}
         self._check_header(header_of(manifest))
@@ -240,7 +242,7 @@ class RunDirectory:
     def _start_over(self) -> None:
         stale = self._own_shards()
         # first of all it must not look finished; then the journal, which says whose the shards are
-        remove(self.path, [self.path / MANIFEST])
+        remove(self.path, [self.path / MANIFEST, self.path / OLD_MANIFEST])
         self._start()
         remove(self.path, stale)
 
@@ -266,6 +268,7 @@ class RunDirectory:
         data = json.dumps(manifest, indent=2, allow_nan=False).encode() + b"\n"
         with os_errors_named(self.path):
             write_atomically(self.path / MANIFEST, data)
+            remove(self.path, [self.path / OLD_MANIFEST])
         self.manifest = json.loads(data)
 
 
@@ -288,9 +291,10 @@ def verify(out: str | Path) -> list[Damage]:
     try:
         manifest = read_manifest(path)
     except OutputError as error:
-        if not (path / MANIFEST).is_file():
+        file = manifest_path(path)
+        if not file.is_file():
             raise
-        return [Damage(MANIFEST, str(error).removeprefix(f"{path / MANIFEST}: "))]
+        return [Damage(file.name, str(error).removeprefix(f"{file}: "))]
     return [*_damaged_shards(path, manifest), *_extra_shards(path, manifest)]
 
 

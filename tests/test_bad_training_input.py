@@ -63,14 +63,14 @@ def assert_refused(result, out: Path, *words: str) -> str:
 
 
 def another_version(copy: Path) -> str:
-    manifest = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": 99}))
-    return "manifest.json: format version 99; this fastmask reads version 1"
+    manifest = json.loads((copy / "_manifest.json").read_text())
+    (copy / "_manifest.json").write_text(json.dumps({**manifest, "format_version": 99}))
+    return "_manifest.json: format version 99; this fastmask reads version 1"
 
 
 def unfinished(copy: Path) -> str:
-    (copy / "manifest.json").unlink()
-    return "not finished (no manifest.json)"
+    (copy / "_manifest.json").unlink()
+    return "not finished (no _manifest.json)"
 
 
 def missing(copy: Path) -> str:

@@ -60,7 +60,7 @@ def test_overwrite(corpus, mr_tiny, tmp_path):
     for threshold in ("0.05", "0.01"):
         result = fastmask("score", corpus, "-o", out, "--model", mr_tiny, "--threshold", threshold, "--overwrite")
         assert result.exit_code == 0
-    assert json.loads((out / "manifest.json").read_text())["config"]["threshold"] == 0.01
+    assert json.loads((out / "_manifest.json").read_text())["config"]["threshold"] == 0.01
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv", ".parquet", ".jsonl.gz"])
@@ -105,7 +105,7 @@ def test_standard_input(mr_tiny, tmp_path):
     assert (by_pipe.returncode, by_pipe.stdout, by_pipe.stderr) == (0, "", "")
     assert fastmask("score", tmp_path / "corpus.txt", "-o", tmp_path / "b", *options).exit_code == 0
     assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
-    (one,) = json.loads((tmp_path / "a" / "manifest.json").read_text())["inputs"]
+    (one,) = json.loads((tmp_path / "a" / "_manifest.json").read_text())["inputs"]
     assert one["name"] == "-" and one["bytes"] == len(text.encode())
 
 
@@ -158,9 +158,9 @@ def test_inspect_needs_the_same_tokenizer(finished, tmp_path):
     import shutil
 
     out = shutil.copytree(finished, tmp_path / "out")
-    manifest = (out / "manifest.json").read_text()
+    manifest = (out / "_manifest.json").read_text()
     sha = json.loads(manifest)["tokenizer"]["vocabulary_sha256"]
-    (out / "manifest.json").write_text(manifest.replace(sha, sha[::-1]))
+    (out / "_manifest.json").write_text(manifest.replace(sha, sha[::-1]))
     assert "its tokenizer is not the one" in refusal(fastmask("inspect", out, "--rows", 1))
 
 
@@ -194,7 +194,7 @@ def test_options_reach_the_manifest(mr_tiny, tmp_path):
     command = ["score", tmp_path / "c.csv", "-o", tmp_path / "out", "--model", mr_tiny, "--no-certify", *arguments]
     result = fastmask(*command)
     assert result.exit_code == 0, result.stderr
-    config = json.loads((tmp_path / "out" / "manifest.json").read_text())["config"]
+    config = json.loads((tmp_path / "out" / "_manifest.json").read_text())["config"]
     assert config == {**chosen, "model": mr_tiny, "certify": False, "like": None}
     (row,) = rows_of(tmp_path / "out")
     assert row["mask_index"] == [0]  # "film" is a stop word
@@ -208,7 +208,7 @@ def test_options_reach_the_manifest(mr_tiny, tmp_path):
 def test_values_out_of_range_are_named(option, value, corpus, mr_tiny, tmp_path):
     result = fastmask("score", corpus, "-o", tmp_path / "out", "--model", mr_tiny, f"--{option}", value)
     assert str(value) in refusal(result)
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out" / "_manifest.json").exists()
 
 
 def test_a_seed_beyond_64_bits(corpus, tmp_path):

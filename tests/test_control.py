@@ -50,9 +50,9 @@ def test_as_many_masks_as_the_other_run(corpus, scored, tmp_path, mr_tiny, shard
 def test_no_more_of_a_sentence_than_a_masker_saw(corpus, scored, tmp_path, mr_tiny):
     """A masker with room for 20 tokens and the special ones: longer sentences' masks are within the first 20."""
     like = Path(shutil.copytree(scored, tmp_path / "like"))
-    manifest = json.loads((like / "manifest.json").read_text())
+    manifest = json.loads((like / "_manifest.json").read_text())
     manifest["config"] |= {"method": "masker", "max_length": 22}
-    (like / "manifest.json").write_text(json.dumps(manifest))
+    (like / "_manifest.json").write_text(json.dumps(manifest))
     found = control(corpus, tmp_path / "out", model=mr_tiny, like=str(like))
     assert [len(m) for m in masks(found)] == [min(20, len(m)) for m in masks(rows_of(scored))]
     assert max(max(m, default=0) for m in masks(found)) == 19
@@ -86,8 +86,8 @@ def test_labels_are_kept_and_no_classifier_is_loaded(tmp_path, monkeypatch):
 def test_the_copied_run_is_part_of_the_identity(corpus, scored, tmp_path, mr_tiny):
     like = shutil.copytree(scored, tmp_path / "like")
     control(corpus, tmp_path / "out", model=mr_tiny, like=str(like))
-    manifest = json.loads((like / "manifest.json").read_text())
-    (like / "manifest.json").write_text(json.dumps(manifest | {"environment": {}}))
+    manifest = json.loads((like / "_manifest.json").read_text())
+    (like / "_manifest.json").write_text(json.dumps(manifest | {"environment": {}}))
     with pytest.raises(OutputError, match="like was "):
         control(corpus, tmp_path / "out", model=mr_tiny, like=str(like))
 
@@ -106,7 +106,7 @@ def test_another_corpus_is_refused(change, corpus, scored, tmp_path, mr_tiny):
     other.write_text("".join(CHANGES[change](Path(corpus).read_text().splitlines(keepends=True))))
     with pytest.raises(OutputError, match=r"--like .*: its sentences are not those of this corpus"):
         control(str(other), tmp_path / "out", model=mr_tiny, like=str(scored), shard_rows=10)
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out" / "_manifest.json").exists()
 
 
 def test_a_run_that_is_not_there(corpus, tmp_path):

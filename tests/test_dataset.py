@@ -69,7 +69,7 @@ def test_an_empty_corpus(tmp_path):
 
 
 def test_unfinished_or_of_another_format(copy):
-    path = copy / "manifest.json"
+    path = copy / "_manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 9}))
     with pytest.raises(OutputError, match="format version 9"):
         open_shards(copy)
@@ -109,7 +109,7 @@ def test_damaged_pages_are_found_while_reading(copy):
 
 
 def test_another_file_of_the_same_size_is_not_taken(copy):
-    path, entries = copy / "manifest.json", json.loads((copy / "manifest.json").read_text())
+    path, entries = copy / "_manifest.json", json.loads((copy / "_manifest.json").read_text())
     table = pa.table({"row": [1, 2]})
     pq.write_table(table, copy / shard_name(1))
     change = (copy / shard_name(1)).stat().st_size - entries["shards"][1]["bytes"]

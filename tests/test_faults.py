@@ -23,7 +23,7 @@ def assert_refused(result, tmp_path, *words) -> str:
     assert line.startswith("fastmask: error: ")
     for word in words:
         assert word in line, line
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out" / "_manifest.json").exists()
     return line
 
 
@@ -96,7 +96,7 @@ def test_skipping_bad_rows(tmp_path, mr_tiny):
     result = score(tmp_path / "c.jsonl", tmp_path, mr_tiny, "--on-error", "skip")
     assert result.exit_code == 0 and "; 3 rows skipped" in result.stderr
     assert [row["row"] for row in rows_of(tmp_path / "out")] == [0, 3]
-    skipped = json.loads((tmp_path / "out" / "manifest.json").read_text())["skipped"]
+    skipped = json.loads((tmp_path / "out" / "_manifest.json").read_text())["skipped"]
     assert skipped["count"] == 3 and sorted(m.split(":")[1] for m in skipped["messages"]) == ["2", "3", "5"]
     assert "3 documents" in fastmask("inspect", tmp_path / "out").stdout
 

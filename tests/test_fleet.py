@@ -70,7 +70,7 @@ def options(out, model, device=TWO) -> list:
 def without_devices(out) -> dict:
     """The files of a run, but for the names of the devices in its manifest."""
     files = contents(out)
-    manifest = json.loads(files.pop("manifest.json"))
+    manifest = json.loads(files.pop("_manifest.json"))
     del manifest["config"]["device"], manifest["environment"]["device"]
     return files | {"manifest": manifest}
 
@@ -138,7 +138,7 @@ def assert_gone(pids) -> None:
 def assert_resumable(out, whole) -> None:
     """It is not finished, and what is there are the bytes of the whole run."""
     there = {name: data for name, data in contents(out).items() if name.startswith("shard-")}
-    assert not (out / "manifest.json").exists() and len(there) >= 2
+    assert not (out / "_manifest.json").exists() and len(there) >= 2
     assert there.items() <= contents(whole).items()
 
 

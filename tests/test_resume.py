@@ -49,7 +49,7 @@ def test_killed_again_and_again(corpus, config, whole, tmp_path):
         child = start(corpus, out, config, shards)
         kill_held(child)
         assert child.returncode == -signal.SIGKILL
-        assert shards_in(out) == shards and not (out / "manifest.json").exists()
+        assert shards_in(out) == shards and not (out / "_manifest.json").exists()
     score_corpus([corpus], str(out), config)
     assert contents(out) == contents(whole)
 
@@ -62,7 +62,7 @@ def test_stopped(corpus, config, whole, tmp_path, number, code):
     assert child.returncode == code and "Traceback" not in output[1] and output[0] == ""
     if code == 130:
         assert output[1] == "fastmask: stopped; the same command goes on from here\n"
-    assert not (out / "manifest.json").exists() and shards_in(out) == 3
+    assert not (out / "_manifest.json").exists() and shards_in(out) == 3
     score_corpus([corpus], str(out), config)
     assert contents(out) == contents(whole)
 
@@ -84,7 +84,7 @@ def test_resuming_says_so_and_scores_only_what_is_missing(corpus, config, whole,
 def test_other_threads_go_on_with_the_same_bytes(corpus, config, whole, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(whole, out)
-    assert contents(whole)["manifest.json"].count(b'"sha256"') > 15
+    assert contents(whole)["_manifest.json"].count(b'"sha256"') > 15
     result = fastmask("score", corpus, "-o", out, "--model", config.model, "--shard-rows", SHARD_ROWS, "--threads", 1)
     assert result.exit_code == 0 and "nothing to do" in result.stderr
     assert contents(out) == contents(whole)

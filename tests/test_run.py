@@ -129,7 +129,7 @@ def test_quiet_shows_the_comparison_alone(done, monkeypatch):
 
 def test_killed_anywhere_it_goes_on_to_the_same(done, tmp_path, mr_tiny, golden_dir):
     directory = write(tmp_path / "b", mr_tiny, golden_dir)
-    for sign in ("*/.none-1.new-*/metrics.json", "*/masks/masker/manifest.json", "*/pretrained/masker/log.jsonl"):
+    for sign in ("*/.none-1.new-*/metrics.json", "*/masks/masker/_manifest.json", "*/pretrained/masker/log.jsonl"):
         child = held(sign, 1, "run", "r.toml", "-q", cwd=directory)
         kill_held(child)
         assert child.returncode == -signal.SIGKILL
@@ -198,7 +198,7 @@ def test_what_is_lost_is_made_again(copy, monkeypatch):
 
 
 def test_what_was_changed_behind_the_run_is_refused(copy, monkeypatch):
-    manifest = copy / "run/masks/masker/manifest.json"
+    manifest = copy / "run/masks/masker/_manifest.json"
     text = manifest.read_text()
     manifest.write_text(text + " ")
     assert states(copy, monkeypatch)["masks/masker"] == "to do again"

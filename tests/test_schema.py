@@ -200,14 +200,14 @@ def test_identity_is_checked(identity):
     ],
 )
 def test_damaged_manifests_are_named(tmp_path, change, words):
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest_of(sample(0)) | change))
+    (tmp_path / "_manifest.json").write_text(json.dumps(manifest_of(sample(0)) | change))
     with pytest.raises(OutputError, match=words):
         read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\xff"])
 def test_what_is_no_manifest_is_said_so(tmp_path, text):
-    (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
+    (tmp_path / "_manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(OutputError, match=r"manifest\.json"):
         read_manifest(tmp_path)
 

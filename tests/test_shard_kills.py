@@ -64,7 +64,7 @@ def test_a_kill_at_any_moment_leaves_a_directory_to_resume(tmp_path, finished):
                 break
             except Killed:
                 pass
-        if (out / "manifest.json").exists():
+        if (out / "_manifest.json").exists():
             assert verify(out) == []
         assert contents(write_run(out)) == contents(finished), moment
         shutil.rmtree(out)
@@ -139,7 +139,7 @@ def test_a_disk_that_refuses_leaves_nothing_finished(name, code, partial, finish
             patch.setattr(os, name, refuse)
             with pytest.raises(OutputError):
                 run.finish(FIELDS)
-        assert not run.finished and "manifest.json" not in contents(partial)
+        assert not run.finished and "_manifest.json" not in contents(partial)
     assert contents(write_run(partial)) == contents(finished)
 
 

@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from shard_samples import FIELDS, IDENTITY, config, contents, open_run, sample, write_part, write_run
+from shard_samples import FIELDS, IDENTITY, ROWS, config, contents, open_run, sample, write_part, write_run
 
+from fastmask.dataset import open_shards
 from fastmask.errors import OutputError
-from fastmask.schema import shard_name
+from fastmask.schema import MANIFEST, OLD_MANIFEST, shard_name
 from fastmask.shards import Damage, RunDirectory, verify
 
 SHARDS = 3
@@ -38,7 +39,7 @@ def flip(path: Path, place: int = 100) -> None:
 
 
 def test_a_finished_directory_holds_shards_and_manifest_only(finished):
-    assert sorted(contents(finished)) == ["manifest.json", *map(shard_name, range(SHARDS))]
+    assert sorted(contents(finished)) == ["_manifest.json", *map(shard_name, range(SHARDS))]
     assert verify(finished) == []
 
 
@@ -100,7 +101,7 @@ def test_a_foreign_file_named_like_a_shard_stops_the_run(tmp_path, overwrite):
 
 
 def test_shards_without_a_journal_need_overwrite(copy, finished):
-    (copy / "manifest.json").unlink()
+    (copy / "_manifest.json").unlink()
     with pytest.raises(OutputError, match="no journal or manifest"):
         open_run(copy)
     with open_run(copy, overwrite=True) as run:
@@ -213,7 +214,7 @@ def test_verify_names_each_damaged_file(copy):
 
 
 def test_verify_looks_inside(copy):
-    path = copy / "manifest.json"
+    path = copy / "_manifest.json"
     manifest = json.loads(path.read_text())
     for key in ("masked", "rows"):
         changed = json.loads(json.dumps(manifest))
@@ -225,9 +226,9 @@ def test_verify_looks_inside(copy):
 
 
 def test_verify_of_a_damaged_manifest_and_of_an_unfinished_run(copy, partial):
-    (copy / "manifest.json").write_text("{")
+    (copy / "_manifest.json").write_text("{")
     [damage] = verify(copy)
-    assert damage.file == "manifest.json" and "JSON" in damage.reason and isinstance(damage, Damage)
+    assert damage.file == "_manifest.json" and "JSON" in damage.reason and isinstance(damage, Damage)
     with pytest.raises(OutputError, match="not finished"):
         verify(partial)
 
@@ -275,4 +276,16 @@ def test_many_differences_are_cut_short(partial):
 
 
 def test_config_is_recorded_whole(finished):
-    assert json.loads((finished / "manifest.json").read_text())["config"] == config()
+    assert json.loads((finished / "_manifest.json").read_text())["config"] == config()
+
+
+def test_a_manifest_by_its_older_name_is_read_and_kept(tmp_path):
+    """Such a directory is finished, sound, left alone by the command that made it, and replaced whole."""
+    out = write_run(tmp_path / "out")
+    (out / MANIFEST).rename(out / OLD_MANIFEST)
+    assert verify(out) == [] and len(open_shards(out)) == 3 * ROWS
+    before = contents(out)
+    write_run(out)
+    assert contents(out) == before
+    write_run(out, overwrite=True, threshold=0.5)
+    assert (out / MANIFEST).exists() and not (out / OLD_MANIFEST).exists()

@@ -169,8 +169,8 @@ def test_masks_outside_their_sentence_are_refused(out, monkeypatch):
 def test_another_format_version_is_refused(out, tmp_path):
     for name, data in contents(out).items():
         (tmp_path / name).write_bytes(data)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+    manifest = json.loads((tmp_path / "_manifest.json").read_text())
+    (tmp_path / "_manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
     with pytest.raises(OutputError, match="format version 2; this fastmask reads version 1"):
         stream(tmp_path)
 
@@ -200,7 +200,7 @@ def test_tokenizers_must_be_one(out, tmp_path):
     with pytest.raises(FastmaskError, match="toy: the tokenizer has no sep or eos token"):
         stream(bare)
     none = write_corpus(tmp_path / "d", [3], {"name": "toy", "vocabulary_sha256": "ab"})
-    with pytest.raises(OutputError, match=r"manifest.json: the tokenizer's special_ids"):
+    with pytest.raises(OutputError, match=r"_manifest.json: the tokenizer's special_ids"):
         stream(none)
 
 
