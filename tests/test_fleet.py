@@ -97,7 +97,7 @@ def test_bands_that_widen_on_the_way(corpus, two, mr_tiny):
     found = []
     with Scorer(replace(two.config, device="cpu")) as one:
         for scorer in (one, two):
-            shards = encoded_shards([corpus], one.config, one.encoder, one.class_names, one.num_labels)
+            shards = encoded_shards([corpus], one.config, one.encoder, one.classes)
             found.append(list(scorer.score_shards(islice(shards, 6), {-1: {"certificate": narrow}})))
     assert [index for index, _ in found[0]] == [index for index, _ in found[1]] == list(range(6))
     for (_, a), (_, b) in zip(*found, strict=True):
