@@ -330,16 +330,18 @@ def _parquet_fields(line: int, place: tuple[dict, int], path: str, classes: dict
         # aspects are objects in a list, the label is a field of the row
         is_list = isinstance(fields[field], list)
         for owner, key in [(one, "polarity") for one in fields[field]] if is_list else [(fields, field)]:
-            owner[key] = _class_name(owner[key], classes[field], path, line, field)
+            if isinstance(owner, dict) and key in owner:  # what is no aspect is said where aspects are made
+                owner[key] = _class_name(owner[key], classes[field], path, line, field)
     return line, fields
 
 
 def _class_name(value, names: list[str], path: str, line: int, field: str):
-    if not isinstance(value, int) or value == NO_LABEL:
+    is_number = isinstance(value, int | float) and value == value and value != NO_LABEL
+    if not is_number:
         return value
-    if not 0 <= value < len(names):
+    if value not in range(len(names)):
         raise InputError(path, line, field, f"{value} is none of the file's own {len(names)} classes")
-    return names[value]
+    return names[int(value)]  # 1.0 is 1, in a column with gaps
 
 
 def _first_line(error: Exception) -> str:

@@ -128,9 +128,18 @@ def test_class_names_in_a_parquet_file(tmp_path):
     assert [Classes(("neg", "pos")).index(label, "f", 1, "label") for label in labels] == [1, 0, -1, -1]
     with pytest.raises(InputError, match='label "pos" is not one of the classes: LABEL_0, LABEL_1'):
         Classes(("LABEL_0", "LABEL_1")).index(labels[0], "f", 1, "label")
-    path = class_label_file(tmp_path / "b.parquet", features, {"text": ["a", "b"], "label": [0, 2]})
-    with pytest.raises(InputError, match=r'b\.parquet:2: field "label": 2 is none of the file\'s own 2 classes'):
-        list(read_documents([path]))
+    for value in (2, 1.5):
+        path = class_label_file(tmp_path / "b.parquet", features, {"text": ["a", "b"], "label": [0, value]})
+        reason = rf'b\.parquet:2: field "label": {value} is none of the file\'s own 2 classes'
+        with pytest.raises(InputError, match=reason):
+            list(read_documents([path]))
+
+
+def test_class_names_for_a_column_with_gaps(tmp_path):
+    features = {"label": {"names": ["pos", "neg"], "_type": "ClassLabel"}}
+    columns = {"text": ["a", "b", "c", "d"], "label": [0.0, 1.0, math.nan, -1.0]}
+    path = class_label_file(tmp_path / "a.parquet", features, columns)
+    assert [document.label for document in read_documents([path])] == ["pos", "neg", None, -1]
 
 
 def test_class_names_of_aspects_in_a_parquet_file(tmp_path):
@@ -141,6 +150,17 @@ def test_class_names_of_aspects_in_a_parquet_file(tmp_path):
         path = class_label_file(tmp_path / "a.parquet", {"aspects": features}, columns)
         (document,) = read_documents([path])
         assert [aspect.polarity for aspect in document.aspects] == ["good", "bad"]
+
+
+@pytest.mark.parametrize(("aspects", "fault"), [
+    ([{"term": "food", "polarity": 1}, None], r'"aspects\[1\]": expected an object, found null'),
+    ([{"term": "food"}], r'"aspects\[0\].polarity": missing'), (["food"], r"expected an object, found a string"),
+])  # fmt: skip
+def test_aspects_that_are_not_what_the_metadata_says(aspects, fault, tmp_path):
+    features = {"aspects": [{"polarity": {"names": ["bad", "good"], "_type": "ClassLabel"}}]}
+    path = class_label_file(tmp_path / "a.parquet", features, {"text": ["t"], "aspects": [aspects]})
+    with pytest.raises(InputError, match=fault):
+        list(read_documents([path]))
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": {"features": {"label": {"_type": "Value"}}}}'])
