@@ -38,10 +38,10 @@ def _live() -> Callable[[str], None] | None:
     return show_live
 
 
-def _meter(quiet: bool):
+def _meter(quiet: bool, out: str | None = None):
     from .meter import Meter, NoMeter
 
-    return NoMeter() if quiet else Meter(make_console(stderr=True), say)
+    return NoMeter() if quiet else Meter(make_console(stderr=True), say, out)
 
 
 def command(function):
@@ -105,11 +105,8 @@ def score(corpus, out, control, overwrite, quiet, **options):
     from .startup import start_numba
 
     start_numba()
-    meter = _meter(quiet)
-    if out is None:
-        out = default_out(corpus)
-        if not quiet:
-            say(f"writing to {out}")
+    meter = _meter(quiet, unsaid := default_out(corpus) if out is None else None)
+    out = out or unsaid
     began = time.monotonic()
     manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control)
     if not quiet:

@@ -16,14 +16,15 @@ from .durable import TEMPORARY, FileLock, locked_directory, os_errors_named, rem
 from .errors import InputError, OutputError
 from .journal import differences
 from .read import check_path, describe_inputs
+from .schema import manifest_path
 from .steps import Step
 
 STEPS, LOCK, OLD = "steps.json", ".fastmask-run.lock", ".fastmask-old"
 MODEL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "*.txt",
                "*.model")  # fmt: skip
-RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "score": "_manifest.json",
-           "pretrain": "pretrain.json", "evaluate": "report.json"}  # fmt: skip
-"""What each command writes last."""
+RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "pretrain": "pretrain.json",
+           "evaluate": "report.json"}  # fmt: skip
+"""What each command but ``score`` writes last."""
 _MODELS = ("finetune", "train-masker", "pretrain")
 # Options that say where a result goes or how often a run is saved, and no more.
 _UNSETTLING = ("out", "overwrite", "save_every", "json", "picture")
@@ -109,7 +110,7 @@ class Ledger:
         return {"files": [{name: self._of_file(name)} for name in step.files],
                 "words": [{name: _sha256(Path(name))} for name in _word_list(step.config)],
                 "models": [{name: self._of_model(name)} for name in step.models],
-                "shards": [{name: _sha256(Path(name, RESULTS["score"]))} for name in step.shards]}  # fmt: skip
+                "shards": [{name: _sha256(manifest_path(name))} for name in step.shards]}  # fmt: skip
 
     def forget(self, step: Step) -> None:
         """First of all a step that is made again must not look finished."""
@@ -136,8 +137,12 @@ class Ledger:
 
     def _is_whole(self, step: Step) -> bool:
         """Whether the result is there, and the weights of a model."""
-        there = (self.out / step.name / RESULTS[step.command]).is_file()
+        there = self._result(step).is_file()
         return there and (step.command not in _MODELS or bool(self._weights(step)))
+
+    def _result(self, step: Step) -> Path:
+        directory = self.out / step.name
+        return manifest_path(directory) if step.command == "score" else directory / RESULTS[step.command]
 
     def _weights(self, step: Step) -> dict[str, list[int]]:
         """File -> size and time of change of a model's weights."""
@@ -147,7 +152,7 @@ class Ledger:
     def _made(self, step: Step, entry: dict) -> str:
         """The fingerprint of what a step made; that in its entry if the weights have not been touched since."""
         if step.command not in _MODELS:
-            return _sha256(self.out / step.name / RESULTS[step.command])
+            return _sha256(self._result(step))
         if entry.get("weights") == self._weights(step):
             return entry["fingerprint"]
         return model_identity(self.out / step.name)

@@ -38,10 +38,11 @@ class Meter(NoMeter):
     Args:
         console: a ``rich.console.Console``; a bar is drawn where it is a terminal.
         say: prints one plain line.
+        out: the directory that is written to, where the user did not name it: said once something is.
     """
 
-    def __init__(self, console, say: Callable[[str], None]):
-        self.console, self.say = console, say
+    def __init__(self, console, say: Callable[[str], None], out: str | None = None):
+        self.console, self.say, self._unsaid = console, say, out
         self._lock = threading.Lock()
 
     @contextmanager
@@ -52,6 +53,9 @@ class Meter(NoMeter):
         self._tokens, self._bar = 0.0, None
         self._total, self._rows, self._first = rows(), float(done), float(done)
         self._began = self._said = time.monotonic()
+        if self._unsaid:
+            self.say(f"writing to {self._unsaid}")
+            self._unsaid = None
         if done:
             self.say(f"resuming after {done:,} rows")
         if not self.console.is_terminal:

@@ -103,7 +103,7 @@ def texts_again(manifest: dict) -> Iterator[tuple[int, str]]:
     config, recorded = manifest["config"], manifest["inputs"]
     paths = [entry["name"] for entry in recorded]
     if STDIN in paths:
-        raise InputError("<stdin>", None, None, "cannot be read again; give the texts")
+        raise InputError("<stdin>", None, None, "cannot be read again; remap_masks takes the texts from Python")
     for was, now in zip(recorded, describe_inputs(paths), strict=True):
         if was["sha256"] != now["sha256"]:
             raise InputError(was["name"], None, None, "has changed since the shards were made")

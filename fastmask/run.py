@@ -15,6 +15,7 @@ from .errors import FastmaskError, OutputError
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .read import read_rows
 from .recipe import Recipe, TaskFiles, read_recipe
+from .schema import read_manifest
 from .show import label_warnings, totals_line
 from .steps import REPORT, Step, control_of, pretrained, steps_of
 
@@ -83,6 +84,7 @@ class Run:
         for number, step in enumerate(self.steps, 1):
             planned = self.ledger.state(step)
             if planned.state == COMPLETE:
+                self._warn_again(step, say)
                 continue
             self._check_allowed(planned)
             if planned.state == AGAIN:
@@ -120,6 +122,13 @@ class Run:
             train_masker(replace(step.config, overwrite=True), say)
         else:
             self._compare(step, say)
+
+    def _warn_again(self, step: Step, say: Say) -> None:
+        """Say what a step warned of when it was done, as ``fastmask score`` does."""
+        if step.command == "score":
+            directory = str(self.out / step.name)
+            for line in label_warnings(directory, read_manifest(directory)):
+                say(line)
 
     def _compare(self, step: Step, say: Say) -> None:
         from .train.arms import evaluate

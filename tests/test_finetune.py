@@ -83,8 +83,12 @@ def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, c
     assert {file.stat().st_mode & 0o777 for file in Path(toy.out).iterdir()} == {0o644}
 
 
-def test_finetune_learns_from_a_teacher(toy, mr_tiny):
-    config = replace(toy, teacher=mr_tiny, distill=toy.train, spans=2, average=0.9)
+def test_finetune_learns_from_a_teacher(toy, mr_tiny, tmp_path):
+    """Texts for it need no labels, and what stands there for one is not looked at."""
+    (tmp_path / "texts.txt").write_text("the plot was lovely\n")
+    (tmp_path / "other.jsonl").write_text('{"text": "the film was awful", "label": "unknown"}\n')
+    texts = (*toy.train, str(tmp_path / "texts.txt"), str(tmp_path / "other.jsonl"))
+    config = replace(toy, teacher=mr_tiny, distill=texts, spans=2, average=0.9)
     metrics = finetune(config, lambda line: None)
     assert metrics["train_rows"] > 2 * 200
     assert metrics["test"][toy.test[0]]["accuracy"] > 0.95

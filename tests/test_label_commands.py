@@ -231,6 +231,15 @@ def test_shards_lie_where_the_user_is(name, rows, mr_tiny, tmp_path, monkeypatch
     assert line == f"fastmask: error: --control {out}: is the directory of --out"
 
 
+@pytest.mark.parametrize("options", [(), ("--model", "./nowhere"), ("--threshold", 3), ("--label-field", "stars")])
+def test_what_is_refused_writes_nowhere(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if options:
+        (tmp_path / "a.txt").write_text("a film\n")
+    assert "writing" not in refusal(fastmask("score", "a.txt", *options))
+    assert not (tmp_path / "a.masks").exists()
+
+
 @pytest.mark.parametrize(("paths", "what"), [(["a.txt", "b.txt"], "2 inputs"), (["-"], "standard input")])
 def test_inputs_that_name_no_directory(paths, what):
     assert refusal(fastmask("score", *paths)) == f"fastmask: error: {what}: name the directory of the shards by -o DIR"

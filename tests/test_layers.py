@@ -90,8 +90,8 @@ ALLOWED = {
     # the three stages, from a recipe
     "recipe": {"config", "config_masker", "config_pretrain", "config_tools", "errors", "formats"},
     "steps": {"config", "config_masker", "config_pretrain", "config_tools", "errors", "recipe"},
-    "ledger": {"config", "durable", "errors", "journal", "models", "read", "steps"},
-    "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "show", "steps", "train"},
+    "ledger": {"config", "durable", "errors", "journal", "models", "read", "schema", "steps"},
+    "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "schema", "show", "steps", "train"},
     # what people see
     "meter": set(),
     "screen": set(),

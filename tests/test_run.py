@@ -1,5 +1,6 @@
 """``fastmask run`` as a user runs it: the whole pipeline on real text, what is skipped, changed, killed and refused."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -119,6 +120,24 @@ def test_a_second_run_does_nothing(done, monkeypatch):
     assert again.exit_code == 0 and again.stderr == ""
     assert again.stdout.replace("complete", "").split("2 seeds", 1)[1] == result.stdout.split("2 seeds", 1)[1]
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()} == times
+
+
+def test_a_warning_is_said_again(done, monkeypatch):
+    monkeypatch.chdir(done[0])
+    monkeypatch.setattr("fastmask.run.label_warnings", lambda out, manifest: [f"{out}: {manifest['totals']['rows']}"])
+    assert fastmask("run", "r.toml").stderr.splitlines()[0].startswith("run/task-masks: ")
+    assert fastmask("run", "r.toml", "-q").stderr == ""
+
+
+def test_shards_of_before_the_manifest_was_renamed(copy, monkeypatch):
+    for path in copy.rglob("_manifest.json"):
+        path.rename(path.with_name("manifest.json"))
+    assert set(states(copy, monkeypatch).values()) == {"complete"}
+    held_out = copy / "run/masks/masker"
+    with (copy / "r.toml").open("a") as recipe:
+        recipe.write(f'eval = ["{held_out}"]\n')
+    (read,) = {str(Run("r.toml").ledger.read_by(step)["shards"]) for step in Run("r.toml").steps if step.shards}
+    assert hashlib.sha256((held_out / "manifest.json").read_bytes()).hexdigest() in read
 
 
 def test_quiet_shows_the_comparison_alone(done, monkeypatch):

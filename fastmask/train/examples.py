@@ -51,21 +51,26 @@ class Examples:
 
 
 def labelled_rows(documents: Iterable[Document], label_field: str = LABEL_FIELD) -> Iterator[Row]:
-    """One row a document, or one an aspect; the polarity "conflict" is left out (DESIGN section 2).
+    """Yield the rows of ``rows_of``.
 
     Raises:
         InputError: a document has neither a label nor aspects.
     """
     for document in documents:
-        where = document.source, document.line
-        if document.aspects is not None:
-            for aspect in document.aspects:
-                if aspect.polarity != DROPPED_POLARITY:
-                    yield Row(document.text, aspect.term, aspect.polarity, *where, "aspects")
-        elif document.label is None:
-            raise _unlabelled(*where, label_field)
-        else:
-            yield Row(document.text, None, document.label, *where, label_field)
+        if document.aspects is None and document.label is None:
+            raise _unlabelled(document.source, document.line, label_field)
+        yield from rows_of(document, label_field)
+
+
+def rows_of(document: Document, label_field: str = LABEL_FIELD) -> Iterator[Row]:
+    """Yield one row for a document, or one an aspect; the polarity "conflict" is left out (DESIGN section 2)."""
+    where = document.source, document.line
+    if document.aspects is None:
+        yield Row(document.text, None, document.label, *where, label_field)
+        return
+    for aspect in document.aspects:
+        if aspect.polarity != DROPPED_POLARITY:
+            yield Row(document.text, aspect.term, aspect.polarity, *where, "aspects")
 
 
 def _unlabelled(source: str, line: int, field: str) -> InputError:

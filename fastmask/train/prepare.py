@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,10 @@ from ..labels import NUMBERS_ARE_NAMES, Classes
 from ..lengths import longest_input
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
+from ..records import Document
 from ..weights import load_pretrained
 from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
-from .examples import Examples, Row, encode_rows, find_classes, labelled_rows
+from .examples import Examples, Row, encode_rows, find_classes, labelled_rows, rows_of
 from .packed import enable_packing
 from .vocabulary import learn_wordpieces
 
@@ -55,7 +56,7 @@ class Task:
 def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callable[[str], None]) -> Task:
     """Reads every file, makes or loads the model, and encodes the rows; raises what ``finetune`` raises."""
     hard = _read(config, config.train)
-    soft = soft_rows(_read(config, config.distill), config.spans, rng) if config.distill else []
+    soft = soft_rows(_texts(config), config.spans, rng) if config.distill else []
     files = {path: _read(config, (path,)) for path in (*config.dev, *config.test)}
     device = choose_device(config.device)
     teacher = None if config.teacher is None else load_teacher(config.teacher, device, config.max_length)
@@ -87,13 +88,24 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
 
 
 def _read(config: FinetuneConfig, paths: tuple[str, ...]) -> list[Row]:
-    documents = read_documents(
-        paths, text_field=config.text_field, label_field=config.label_field,
-        encoding=config.encoding, on_error=config.on_error,
-    )  # fmt: skip
-    rows = list(labelled_rows(documents, config.label_field))
+    documents = _documents(config, paths, label_field=config.label_field)
+    return _some(list(labelled_rows(documents, config.label_field)), paths, "labelled text")
+
+
+def _texts(config: FinetuneConfig) -> list[Row]:
+    """What the teacher labels, whether it has labels of its own or not."""
+    rows = [row for document in _documents(config, config.distill) for row in rows_of(document)]
+    return _some(rows, config.distill, "text")
+
+
+def _documents(config: FinetuneConfig, paths: tuple[str, ...], **options) -> Iterator[Document]:
+    options |= {"text_field": config.text_field, "encoding": config.encoding, "on_error": config.on_error}
+    return read_documents(paths, **options)
+
+
+def _some(rows: list[Row], paths: tuple[str, ...], what: str) -> list[Row]:
     if not rows:
-        raise FastmaskError(f"{', '.join(paths)}: holds no labelled text")
+        raise FastmaskError(f"{', '.join(paths)}: holds no {what}")
     return rows
 
 
