@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -36,13 +37,10 @@ class GenericEncoder:
         self.name = f"generic/{model.config.model_type}"
         self.batch_tokens, self.most_tokens = BATCH_TOKENS, sys.maxsize
         self.model = model.to(device=device, dtype=DTYPES[precision]).eval()
-        accepted = inspect.signature(model.forward).parameters
-        self.masked, self.typed = "attention_mask" in accepted, typed and "token_type_ids" in accepted
+        self.typed = typed
         config = model.config.get_text_config()
-        # encoder-decoders classify by the last end token, and want as many of them in each text of a batch
-        self.ends = np.atleast_1d(config.eos_token_id or []) if config.is_encoder_decoder else np.empty(0)
         if getattr(config, "pad_token_id", None) is None:
-            config.pad_token_id = NO_TOKEN  # decoders without one classify by the last token, but of one text only
+            config.pad_token_id = NO_TOKEN  # texts of one length can run together all the same
 
     def memory(self) -> None:
         """Nothing."""
@@ -50,29 +48,53 @@ class GenericEncoder:
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, memory: None = None) -> np.ndarray:
         """See ``Encoder.logits``."""
-        out = None
-        for group in self._alike(batch):
-            length = batch.cu_seqlens[group[0] + 1] - batch.cu_seqlens[group[0]]
-            index = batch.cu_seqlens[group][:, None] + np.arange(length)
-            found = self._equal_length(batch, index)
-            per_token = found.ndim == 3
-            count = len(batch.input_ids) if per_token else len(batch)
-            out = np.empty((count, found.shape[-1])) if out is None else out
-            out[index if per_token else group] = found
+        ids, types = (torch.from_numpy(a).long().to(self.device) for a in (batch.input_ids, batch.token_type_ids))
+        parts = [
+            (places, rows.double().cpu().numpy())
+            for places, rows in forward_alike(self.model, ids, types if self.typed else None, batch.cu_seqlens)
+        ]
+        out = np.empty((sum(len(places) for places, _ in parts), parts[0][1].shape[-1]))
+        for places, rows in parts:
+            out[places] = rows
         return out
 
-    def _alike(self, batch: PackedBatch) -> list[np.ndarray]:
-        """Numbers int64 of the sequences that can run together, group by group."""
-        ends = np.add.reduceat(np.isin(batch.input_ids, self.ends), batch.cu_seqlens[:-1], dtype=np.int64)
-        kinds = np.stack([np.diff(batch.cu_seqlens), ends])
-        order = np.lexsort(kinds[::-1])
-        return np.split(order, np.flatnonzero(np.diff(kinds[:, order]).any(axis=0)) + 1)
 
-    def _equal_length(self, batch: PackedBatch, index: np.ndarray) -> np.ndarray:
-        """float64 [G, C], or [G, L, C] by a token classifier, of the tokens at ``index`` int [G, L]."""
-        inputs = {"input_ids": torch.from_numpy(batch.input_ids[index].astype(np.int64)).to(self.device)}
-        if self.masked:
-            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        if self.typed:
-            inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids[index].astype(np.int64)).to(self.device)
-        return self.model(**inputs, return_dict=True).logits.double().cpu().numpy()
+def forward_alike(
+    model: nn.Module, ids: torch.Tensor, types: torch.Tensor | None, bounds: np.ndarray
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Run a classifier's own forward on texts laid end to end, those of one length together, so that nothing is padded.
+
+    Most families cannot be padded on the right without another answer: they read the last token, or beside each other.
+
+    Args:
+        model: a sequence or token classifier.
+        ids, types: int64 [T]; no types where the model is not to be given any.
+        bounds: int [B + 1], where each text starts; the last is T.
+
+    Yields:
+        int64 [N], numbers of texts, or of tokens from a token classifier, and their logits [N, C].
+    """
+    accepted = inspect.signature(model.forward).parameters
+    for group in _alike(model.config.get_text_config(), ids, bounds):
+        index = bounds[group][:, None] + np.arange(bounds[group[0] + 1] - bounds[group[0]])
+        at = torch.from_numpy(index).long().to(ids.device)
+        inputs = {"input_ids": ids[at]}
+        if "attention_mask" in accepted:
+            inputs["attention_mask"] = torch.ones_like(at)
+        if types is not None and "token_type_ids" in accepted:
+            inputs["token_type_ids"] = types[at]
+        logits = model(**inputs, return_dict=True).logits
+        yield (index.ravel(), logits.flatten(0, 1)) if logits.ndim == 3 else (group, logits)
+
+
+def _alike(config, ids: torch.Tensor, bounds: np.ndarray) -> list[np.ndarray]:
+    """Numbers int64 of the texts that can run together, group by group."""
+    if getattr(config, "pad_token_id", None) is None:  # decoders then take one text only
+        return list(np.arange(len(bounds) - 1)[:, None])
+    kinds = [np.diff(bounds)]
+    if config.is_encoder_decoder:
+        # they classify by the last end token, and want as many of them in each text of a batch
+        ends = np.isin(ids.cpu().numpy(), np.atleast_1d(config.eos_token_id or []))
+        kinds.append(np.add.reduceat(ends, bounds[:-1], dtype=np.int64))
+    order = np.lexsort(kinds[::-1])
+    return np.split(order, np.flatnonzero(np.diff(np.stack(kinds)[:, order]).any(axis=0)) + 1)

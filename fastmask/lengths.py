@@ -46,8 +46,7 @@ def longest_input(
     words = template.words[template.words != config.get_text_config().pad_token_id]
 
     def fault(length: int) -> str | None:
-        content = np.resize(words, length - around)
-        return _fault(model, np.concatenate([template.prefix, content, template.suffix]))
+        return _fault(model, template.around(np.resize(words, length - around))[0])
 
     if not fault(most):
         return most

@@ -47,11 +47,7 @@ def unsteady(encoder, template: Template, longest: int) -> str | None:
 
 def _variant(template: Template, count: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids and token types, int32 each, of the template around ``count`` words; another text for each ``number``."""
-    words = np.resize(np.roll(template.words, number), count)
-    before, after = len(template.prefix), len(template.suffix)
-    types = template.types
-    kinds = types[:before], np.full(count, template.content_type, np.int32), types[len(types) - after :]
-    return np.concatenate([template.prefix, words, template.suffix]), np.concatenate(kinds)
+    return template.around(np.resize(np.roll(template.words, number), count))
 
 
 def _packed(inputs: list[tuple[np.ndarray, np.ndarray]]) -> PackedBatch:

@@ -57,6 +57,15 @@ class Template:
         """The same tokens for a model that is not given token types."""
         return replace(self, content_type=0, special_types=np.zeros_like(self.types), typed=False)
 
+    def around(self, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and token types, int32 each, of a text alone, ids int32, between its special tokens."""
+        before, after = len(self.prefix), len(self.types) - len(self.suffix)
+        types = np.full(len(content), self.content_type, np.int32)
+        return (
+            np.concatenate([self.prefix, content, self.suffix]),
+            np.concatenate([self.types[:before], types, self.types[after:]]),
+        )
+
     def room(self, context_length: np.ndarray, max_length: int) -> np.ndarray:
         """int32 [U]: content tokens that fit beside contexts of the given lengths int [U]."""
         return (self.longest_context(max_length) - context_length).astype(np.int32)

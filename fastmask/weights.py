@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from .families import FamilyWeights
 
+USUAL_RANGE = 0.02
+"""Standard deviation of new weights where a configuration has none under the usual name."""
+
 
 def load_weights(
     files: ModelFiles, classifies_tokens: bool
@@ -168,8 +171,24 @@ def load_pretrained(
         raise ModelError(f"{files.name}: cannot be loaded: {first_line(error)}") from error
     if bad := not_finite(model):
         raise ModelError(f"{files.name}: its weight {bad} is not finite")
+    _whole_feed_forward(model)
     mismatched = {entry[0] for entry in report["mismatched_keys"]}
     return model, sorted(set(report["missing_keys"]) | mismatched)
+
+
+def _whole_feed_forward(model: torch.nn.Module) -> None:
+    """Turn off feed-forward layers in chunks: they save memory, change no answer, and refuse lengths that do not fit.
+
+    The configuration stays as it is, for the model that is saved.
+    """
+    for module in model.modules():
+        if getattr(module, "chunk_size_feed_forward", 0):
+            module.chunk_size_feed_forward = 0
+
+
+def is_head(model: torch.nn.Module, name: str) -> bool:
+    """Return whether a parameter is of the layers on top of the encoder, which a pre-trained encoder may lack."""
+    return not name.startswith(f"{model.base_model_prefix}.") or "pooler." in name
 
 
 def not_finite(model: torch.nn.Module) -> str | None:

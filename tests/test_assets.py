@@ -28,7 +28,7 @@ def classify(files):
     tokenizer = load_tokenizer(files)
 
     def answer(documents) -> tuple[np.ndarray, np.ndarray]:
-        examples = encode_rows(tokenizer, list(labelled_rows(documents)), files.classes, 128)
+        examples = encode_rows(tokenizer, list(labelled_rows(documents)), files.classes, 128, is_typed=True)
         return predict(model, examples), examples.labels
 
     return answer

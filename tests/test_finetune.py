@@ -78,7 +78,7 @@ def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, c
     assert files.class_names == ("negative", "positive") and files.config["dtype"] == "float16"
     model = enable_packing(load_classifier(files, torch.float32))
     rows = list(labelled_rows(read_documents(toy.test)))
-    examples = encode_rows(load_tokenizer(files), rows, files.classes, 32)
+    examples = encode_rows(load_tokenizer(files), rows, files.classes, 32, is_typed=True)
     assert accuracy(predict(model, examples), examples.labels) == metrics["test"][toy.test[0]]["accuracy"]
     assert {file.stat().st_mode & 0o777 for file in Path(toy.out).iterdir()} == {0o644}
 

@@ -3,28 +3,34 @@
 import numpy as np
 import pytest
 import torch
-from any_family import AROUND, FAMILIES, NO_PAD, NOTHING, UNSET, XLNET, Family, alone
+from any_family import AROUND, EOS, FAMILIES, NO_PAD, NOTHING, UNSET, XLNET, Family, alone
 from helpers import fastmask, refusal, rows_of, write_jsonl
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from fastmask.errors import ModelError
-from fastmask.family_rules import most_tokens
+from fastmask.family_rules import most_tokens, takes_types
+from fastmask.labels import Classes
 from fastmask.lengths import longest_input
+from fastmask.train.examples import Row, encode_rows
 from fastmask.train.packed import class_logits, pack
+from fastmask.train.predict import pack_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SPECIAL = ["<pad>", "<s>", "</s>", "<cls>", "<unk>"]
 WORDS = ["a", "the", "film", "plot", "is", "was", "good", "bad", "dull", "fine", "one", "of", "it", "and", "so"]
 
 
-def tokenizer_of(single: str, **options) -> PreTrainedTokenizerFast:
+SPECIAL_AND_WORDS = [*SPECIAL, *WORDS]
+
+
+def tokenizer_of(single: str, pair: str | None = None, **options) -> PreTrainedTokenizerFast:
     """Words and special tokens by the template ``single``; ids are those of any_family."""
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *WORDS])}
+    vocabulary = {token: number for number, token in enumerate(SPECIAL_AND_WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = [(token, vocabulary[token]) for token in SPECIAL]
-    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", **options)
 
 
@@ -118,12 +124,73 @@ def test_every_command_has_the_same_longest_input(tmp_path):
     assert fastmask("score", train, "-o", tmp_path / "out", "--model", model, "--max-length", 63).exit_code == 0
 
 
-@pytest.mark.parametrize("family", [Family("gpt2", NOTHING, NO_PAD), Family("fnet", AROUND)], ids=lambda one: one.name)
+OTHERS = [
+    Family("flaubert", AROUND), Family("yoso", AROUND), Family("bert", AROUND, {"is_decoder": True}),
+    Family("openai-gpt", NOTHING, NO_PAD), Family("ctrl", NOTHING, NO_PAD | {"dff": 24}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES + OTHERS, ids=lambda one: one.name)
 def test_training_sees_what_scoring_sees(family):
-    """Texts of several lengths together, of families that cannot be told what is padding."""
-    model, texts = family.model(), [[7, 8, 9], [6], [9, 8, 7, 6, 5]]
-    exact = [alone(model, family.template, text) for text in texts]
-    whole = [np.concatenate([family.template.prefix, text, family.template.suffix]).astype(np.int32) for text in texts]
-    with torch.inference_mode():
-        found = class_logits(model, pack(whole, [np.zeros(len(one), np.int32) for one in whole]))
-    np.testing.assert_allclose(torch.softmax(found, -1).numpy(), exact, atol=1e-5)
+    """Texts of several lengths together, with ends among the words: most families cannot be padded on the right."""
+    model, special = family.model(), family.template
+    texts = [[7, 8, 9], [6], [9, 8, EOS, 6, 5], [9, 8, 7, 6, EOS], [9, EOS, EOS]]
+    exact = [alone(model, special, text) for text in texts]
+    whole = [np.concatenate([special.prefix, text, special.suffix]).astype(np.int32) for text in texts]
+    types = [np.insert(special.types, len(special.prefix), np.zeros(len(text), np.int32)) for text in texts]
+    found = torch.softmax(class_logits(model, pack(whole, types, is_typed=special.typed)), -1)
+    np.testing.assert_allclose(found.detach().numpy(), exact, atol=1e-5)
+    found[:, 0].sum().backward()
+
+
+def test_feed_forward_in_chunks_takes_any_length(tmp_path):
+    """Chunks give no other answer, and the saved model still names them."""
+    family = Family("roformer", AROUND, {"chunk_size_feed_forward": 4, "num_labels": 2})
+    plain = Family("roformer", AROUND, {"num_labels": 2}).model()
+    tokenizer = tokenizer_of("<s> $A </s>", pad_token="<pad>", eos_token="</s>")
+    model = saved(tmp_path / "model", family.model(), tokenizer)
+    texts = ["the plot is dull", "a fine film and so good it is", "bad"]
+    train = write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": n % 2} for n, text in enumerate(texts)])
+    done = fastmask("finetune", train, "--init", model, "-o", tmp_path / "tuned", "--epochs", 1, "--max-length", 40)
+    assert done.exit_code == 0, done.stderr
+    assert AutoConfig.from_pretrained(tmp_path / "tuned").chunk_size_feed_forward == 4
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", [{"text": text} for text in texts])
+    scored = fastmask("score", corpus, "-o", tmp_path / "out", "--model", model, "--max-length", 40)
+    assert scored.exit_code == 0, scored.stderr
+    for text, row in zip(texts, rows_of(tmp_path / "out"), strict=True):
+        ids = [SPECIAL_AND_WORDS.index(word) for word in text.split()]
+        assert row["prob"] == pytest.approx(alone(plain, AROUND, ids)[row["predicted"]], abs=1e-5)
+
+
+def aspects(tokenizer, is_typed: bool, max_length: int = 40, *rows: tuple[str, str]):
+    rows = [Row(text, aspect, 0, "f", 1) for aspect, text in rows or [("plot", "the film is good")]]
+    return encode_rows(tokenizer, rows, Classes(("a", "b")), max_length, is_typed)
+
+
+def test_types_are_given_to_those_that_take_them():
+    """As scoring does: GPT-2's are words' embeddings, and pairs have a 1 among them."""
+    tokenizer = tokenizer_of("$A", pair="$A $B:1")
+    assert aspects(tokenizer, True).token_types[0].tolist() == [0, 1, 1, 1, 1]
+    assert aspects(tokenizer, False).token_types[0].tolist() == [0] * 5
+    model = Family("gpt2", NOTHING, NO_PAD).model()
+    assert not takes_types(model.config, tokenizer)
+    found = class_logits(model, pack_rows(aspects(tokenizer, False), np.array([0]), "cpu"))
+    ids = [SPECIAL_AND_WORDS.index(word) for word in ["plot", "the", "film", "is", "good"]]
+    np.testing.assert_allclose(torch.softmax(found, -1)[0].detach(), alone(model, NOTHING, ids), atol=1e-6)
+    named = tokenizer_of("$A", model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+    assert takes_types(model.config, named)
+    row = encode_rows(named, [Row("the film", None, 0, "f", 1)], Classes(("a", "b")), 40, True)
+    theirs = model(**named("the film", return_tensors="pt")).logits
+    torch.testing.assert_close(class_logits(model, pack_rows(row, np.array([0]), "cpu")), theirs)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_training_cuts_where_scoring_cuts(side):
+    """The end of the text, then of the aspect, whatever side a tokenizer's configuration names."""
+    tokenizer = tokenizer_of("<s> $A </s>", pair="<s> $A </s> $B </s>", truncation_side=side)
+    rows = [("plot of the film", "it is"), ("plot", "it is good and fine"), ("a b c d e f g", "it")]
+    words = [" ".join(tokenizer.convert_ids_to_tokens(ids)) for ids in aspects(tokenizer, True, 8, *rows).input_ids]
+    assert words[:2] == ["<s> plot of the film </s> it </s>", "<s> plot </s> it is good and </s>"]
+    assert words[2] == "<s> a <unk> <unk> <unk> <unk> </s> </s>"
+    alone_ = encode_rows(tokenizer, [Row("the plot is dull", None, 0, "f", 1)], Classes(("a", "b")), 4, True)
+    assert tokenizer.convert_ids_to_tokens(alone_.input_ids[0].tolist()) == ["<s>", "the", "plot", "</s>"]

@@ -234,7 +234,7 @@ def test_aspect_rows_lose_conflict_and_become_pairs(restaurant_tiny):
     rows = list(labelled_rows([document(aspects=aspects)]))
     assert [(row.aspect, row.label) for row in rows] == [("food", "positive"), ("decor", "negative")]
     tokenizer = load_tokenizer(resolve_model(restaurant_tiny))
-    examples = encode_rows(tokenizer, rows, Classes(("negative", "neutral", "positive")), 64)
+    examples = encode_rows(tokenizer, rows, Classes(("negative", "neutral", "positive")), 64, is_typed=True)
     pieces = tokenizer.convert_ids_to_tokens(examples.input_ids[0].tolist())
     assert pieces == ["[CLS]", "food", "[SEP]", "some", "text", "[SEP]"]
     assert examples.token_types[0].tolist() == [0, 0, 0, 1, 1, 1]
@@ -244,7 +244,7 @@ def test_aspect_rows_lose_conflict_and_become_pairs(restaurant_tiny):
 def test_long_rows_are_cut_on_the_right_and_the_tokenizer_stays_as_it_was(mr_tiny):
     tokenizer = load_tokenizer(resolve_model(mr_tiny))
     rows = [Row("good " * 50, None, 1, "f", 1)]
-    assert encode_rows(tokenizer, rows, Classes(("negative", "positive")), 16).lengths.tolist() == [16]
+    assert encode_rows(tokenizer, rows, Classes(("negative", "positive")), 16, is_typed=True).lengths.tolist() == [16]
     assert len(tokenizer("good " * 300)["input_ids"]) == 302
 
 

@@ -47,7 +47,7 @@ def silent(line: str) -> None:
 
 def tagged(shards, model, max_length=128) -> TaggedSentences:
     files = resolve_model(model)
-    return read_tagged([shards], files, load_tokenizer(files), max_length)
+    return read_tagged([shards], files, load_tokenizer(files), max_length, is_typed=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -78,7 +78,7 @@ def test_scored_sentences_and_their_masks(shards, mr_tiny, max_length):
 
 def test_documents_of_several_directories_are_apart(shards, mr_tiny):
     files = resolve_model(mr_tiny)
-    found = read_tagged([shards, shards], files, load_tokenizer(files), 128)
+    found = read_tagged([shards, shards], files, load_tokenizer(files), 128, is_typed=True)
     once = tagged(shards, mr_tiny).document
     assert found.document.tolist() == [*once, *(once + 52)]
 
@@ -87,7 +87,7 @@ def test_documents_are_held_out_whole():
     document = np.repeat(np.arange(40), np.random.default_rng(0).integers(1, 5, 40))
     n = len(document)
     ids = [np.array([i]) for i in range(n)]
-    sentences = TaggedSentences(ids, ids, ids, np.ones(n, np.int64), document)
+    sentences = TaggedSentences(ids, ids, ids, np.ones(n, np.int64), document, is_typed=True)
     for share, count in ((0.1, 4), (0.001, 1), (0.999, 39)):
         train, dev = split_documents(sentences, share, np.random.default_rng(7))
         assert len(set(dev.document)) == count and not set(dev.document) & set(train.document)

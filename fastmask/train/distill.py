@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ModelError
+from ..family_rules import FAST_FAMILIES, takes_types
 from ..lengths import longest_input
 from ..models import ModelFiles, load_tokenizer, resolve_model
 from ..weights import load_classifier
@@ -53,12 +54,15 @@ class Teacher:
 
 
 def load_teacher(name: str, device: str, max_length: int) -> Teacher:
-    """Raises ModelError when it cannot be loaded. bfloat16 where that is fast: soft labels need no more."""
+    """Raises ModelError when it cannot be loaded. bfloat16 where that is fast: soft labels need no more.
+
+    Other families than the fast ones may not run in it.
+    """
     import torch
     from fastmask_kernels import processor
 
     files = resolve_model(name)
-    fast = device == "cuda" or processor.has_fast_bfloat16()
+    fast = files.config["model_type"] in FAST_FAMILIES and (device == "cuda" or processor.has_fast_bfloat16())
     model, tokenizer = load_classifier(files, torch.bfloat16 if fast else torch.float32), load_tokenizer(files)
     longest = longest_input(model, model.config, tokenizer, files.name, max_length)
     return Teacher(files, enable_packing(model).to(device), tokenizer, longest, device)
@@ -74,7 +78,8 @@ def teacher_logits(teacher: Teacher, rows: Sequence[Row], class_names: Sequence[
     if sorted(given) != sorted(class_names):
         theirs, ours = ", ".join(given), ", ".join(class_names)
         raise ModelError(f"--teacher {teacher.files.name}: its classes are {theirs}, here they are {ours}")
-    examples = encode_rows(teacher.tokenizer, rows, teacher.files.classes, teacher.max_length)
+    is_typed = takes_types(teacher.model.config, teacher.tokenizer)
+    examples = encode_rows(teacher.tokenizer, rows, teacher.files.classes, teacher.max_length, is_typed)
     return logits_of(teacher.model, examples, teacher.device)[:, [given.index(name) for name in class_names]]
 
 

@@ -14,6 +14,7 @@ from ..labels import LABEL_FIELD, NO_LABEL, Classes, Label, is_fraction, whole_n
 from ..records import Document
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 DROPPED_POLARITY = "conflict"
@@ -39,12 +40,14 @@ class Examples:
         input_ids, token_types: N arrays, int32 [n_i] each, special tokens included.
         lengths: int64 [N], the n_i.
         labels: int64 [N], -1 where there is none.
+        is_typed: whether the model is given the token types.
     """
 
     input_ids: list[np.ndarray]
     token_types: list[np.ndarray]
     lengths: np.ndarray
     labels: np.ndarray
+    is_typed: bool
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -126,8 +129,13 @@ def class_index(row: Row, classes: Classes) -> int:
     return index
 
 
-def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], classes: Classes, max_length: int) -> Examples:
-    """``[CLS] text [SEP]`` or ``[CLS] aspect [SEP] text [SEP]``, cut on the right at ``max_length`` tokens.
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], classes: Classes, max_length: int, is_typed: bool
+) -> Examples:
+    """``[CLS] text [SEP]`` or ``[CLS] aspect [SEP] text [SEP]`` in at most ``max_length`` tokens, cut as scoring cuts.
+
+    Args:
+        is_typed: whether the model is given token types.
 
     Raises:
         InputError: a label that is not a class.
@@ -137,16 +145,20 @@ def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], classes
     pairs = any(row.aspect is not None for row in rows)
     if pairs and any(row.aspect is None for row in rows):
         raise FastmaskError("rows with aspects and rows with labels cannot be mixed in one file")
-    texts = [row.text for row in rows]
-    encoded = tokenizer(
-        *([[row.aspect for row in rows], texts] if pairs else [texts]),
-        truncation=True,
-        max_length=max_length,
-        return_token_type_ids=True,
-        return_attention_mask=False,
-    )
-    # the cut is this call's: it must not be saved with the tokenizer
-    tokenizer.backend_tokenizer.no_truncation()
-    ids = [np.array(row, np.int32) for row in encoded["input_ids"]]
-    types = [np.array(row, np.int32) for row in encoded["token_type_ids"]]
-    return Examples(ids, types, np.array([len(row) for row in ids], np.int64), labels)
+    inputs = [(row.aspect, row.text) if pairs else row.text for row in rows]
+    ids, types = [], []
+    for encoding in tokenizer.backend_tokenizer.encode_batch(inputs):
+        kept = _kept(encoding, max_length)
+        ids.append(np.array(encoding.ids, np.int32)[kept])
+        types.append(np.array(encoding.type_ids, np.int32)[kept] * is_typed)
+    return Examples(ids, types, np.array([len(row) for row in ids], np.int64), labels, is_typed)
+
+
+def _kept(encoding: Encoding, max_length: int) -> slice | np.ndarray:
+    """The tokens of an input that stay: all, or all but the last of the text, then of the aspect, if it is too long."""
+    excess = len(encoding) - max_length
+    if excess <= 0:
+        return slice(None)
+    parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
+    last_first = np.lexsort((np.arange(len(parts)), parts))[::-1]
+    return np.sort(last_first[excess:])

@@ -12,13 +12,14 @@ import numpy as np
 from ..config_masker import MaskerConfig
 from ..durable import check_free
 from ..errors import FastmaskError, ModelError
+from ..family_rules import takes_types
 from ..lengths import longest_input
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
-from ..weights import is_token_classifier, load_pretrained
+from ..weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything
-from .packed import class_logits, enable_packing, hidden_states, runs_packed
+from .packed import enable_packing, hidden_states, own_logits, runs_packed
 from .predict import evaluation_batches, pack_rows
 from .prepare import choose_device
 from .tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .packed import PackedTensors
 
 LABELS = ("keep", "mask")
+LAST_LAYERS = ("classifier", "score")
+"""What families call the last layer of a token classifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,10 @@ def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable
     max_length = longest_input(model, model.config, tokenizer, files.name, config.max_length)
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
-    sentences = read_tagged(config.shards, files, tokenizer, max_length)
+    is_typed = takes_types(model.config, tokenizer)
+    sentences = read_tagged(config.shards, files, tokenizer, max_length, is_typed)
     if config.dev:
-        parts = sentences, read_tagged(config.dev, files, tokenizer, max_length)
+        parts = sentences, read_tagged(config.dev, files, tokenizer, max_length, is_typed)
     else:
         parts = split_documents(sentences, config.dev_share, rng)
     _require_masks(config, *parts)
@@ -124,23 +128,25 @@ def _token_classifier(files: ModelFiles) -> torch.nn.Module:
         files, torch.float32, task="TokenClassification", id2label=dict(enumerate(LABELS)), label2id=label2id
     )
     for name in missing:
-        if not name.startswith("classifier."):
+        if not is_head(model, name):
             raise ModelError(f"--init {files.name}: its weights lack {name}")
     if not is_token_classifier(files):
         # a sequence classifier's last layer has the same name, and may have the same shape
-        torch.nn.init.normal_(model.classifier.weight, std=getattr(model.config, "initializer_range", 0.02))
-        torch.nn.init.zeros_(model.classifier.bias)
+        last = next(getattr(model, name) for name in LAST_LAYERS if hasattr(model, name))
+        torch.nn.init.normal_(last.weight, std=getattr(model.config, "initializer_range", USUAL_RANGE))
+        if last.bias is not None:
+            torch.nn.init.zeros_(last.bias)
     return model
 
 
 def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     """Logits [T, 2] of every token, with a graph when gradients are on, after ``enable_packing``.
 
-    Families outside PACKED_FAMILIES go through their own padded forward pass.
+    Families outside PACKED_FAMILIES go through their own forward pass.
     """
     if runs_packed(model):
         return model.classifier(model.dropout(hidden_states(model.base_model, batch)))
-    return class_logits(model, batch)[batch.real]
+    return own_logits(model, batch)
 
 
 def _measured(task: MaskerTask) -> Measured:

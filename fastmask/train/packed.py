@@ -32,6 +32,7 @@ class PackedTensors:
         padded_index: [B, L], token of each padded place; past a sequence's end, its first token.
         real: bool [B, L], the places that hold a token.
         is_padded: whether some place holds none.
+        is_typed: whether other families are given the token types.
         runs: (sequences, tokens of each) of neighbours of one length, in order, where attention is to take each run
             by itself; empty where padding is cheaper.
     """
@@ -43,10 +44,13 @@ class PackedTensors:
     padded_index: torch.Tensor
     real: torch.Tensor
     is_padded: bool
+    is_typed: bool
     runs: tuple[tuple[int, int], ...]
 
 
-def pack(sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], device: str = "cpu") -> PackedTensors:
+def pack(
+    sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], device: str = "cpu", is_typed: bool = True
+) -> PackedTensors:
     """Packs B sequences of ids (int [n_i], special tokens included, n_i >= 1) and their token types.
 
     On the CPU attention is faster when sequences of one length are neighbours.
@@ -70,6 +74,7 @@ def pack(sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], dev
         padded_index=tensor(index),
         real=tensor(real),
         is_padded=not real.all(),
+        is_typed=is_typed,
         runs=_runs(lengths) if device == "cpu" else (),
     )
 
@@ -124,8 +129,7 @@ def _attention_by_runs(query, key, value, scaling, dropout, runs) -> torch.Tenso
 
 def runs_packed(model: torch.nn.Module) -> bool:
     """Whether the model is of a family whose forward pass is known to be exact on packed input."""
-    chunked = getattr(model.config, "chunk_size_feed_forward", 0)
-    return model.config.model_type in PACKED_FAMILIES and not packing_fault(model.config) and not chunked
+    return model.config.model_type in PACKED_FAMILIES and not packing_fault(model.config)
 
 
 def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
@@ -164,10 +168,10 @@ def _position_ids(batch: PackedTensors, first: int) -> torch.Tensor:
 def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     """Logits [B, classes] of a sequence classifier, with a graph when gradients are on.
 
-    Families outside PACKED_FAMILIES go through their own padded forward pass.
+    Families outside PACKED_FAMILIES go through their own forward pass.
     """
     if not runs_packed(model):
-        return _padded_logits(model, batch)
+        return own_logits(model, batch)
     first = hidden_states(model.base_model, batch)[batch.cu_seqlens[:-1]]
     family = model.config.model_type
     if family == "bert":
@@ -177,22 +181,13 @@ def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     return model.classifier(first[:, None])
 
 
-def _padded_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
-    """The model's own forward pass on [B, L], or on one text after the other where it cannot tell padding."""
-    import inspect
-
+def own_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
+    """Logits [B, C], or [T, C] of a token classifier, by the model's own forward pass."""
     import torch
 
-    accepted = inspect.signature(model.forward).parameters
-    padding = model.config.get_text_config().pad_token_id
-    inputs = {"input_ids": batch.input_ids[batch.padded_index].masked_fill(~batch.real, padding or 0)}
-    if "attention_mask" in accepted:
-        inputs["attention_mask"] = batch.real.long()
-    types = batch.token_type_ids
-    if "token_type_ids" in accepted and (getattr(model.config, "type_vocab_size", 0) > 1 or types.any()):
-        inputs["token_type_ids"] = types[batch.padded_index].masked_fill(~batch.real, 0)
-    if padding is not None and "attention_mask" in accepted:
-        return model(**inputs).logits
-    lengths = batch.real.sum(1).tolist()
-    rows = [{name: value[n : n + 1, :length] for name, value in inputs.items()} for n, length in enumerate(lengths)]
-    return torch.cat([model(**row).logits for row in rows])
+    from ..generic import forward_alike
+
+    types, bounds = batch.token_type_ids if batch.is_typed else None, batch.cu_seqlens.cpu().numpy()
+    places, logits = zip(*forward_alike(model, batch.input_ids, types, bounds), strict=True)
+    order = torch.from_numpy(np.argsort(np.concatenate(places))).to(batch.input_ids.device)
+    return torch.cat(logits)[order]

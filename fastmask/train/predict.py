@@ -21,7 +21,8 @@ EVALUATION_TOKENS = 2048
 
 def pack_rows(examples: Examples, rows: np.ndarray, device: str) -> PackedTensors:
     """Packs the examples that ``rows`` (int [B]) names."""
-    return pack([examples.input_ids[i] for i in rows], [examples.token_types[i] for i in rows], device)
+    ids, types = ([values[i] for i in rows] for values in (examples.input_ids, examples.token_types))
+    return pack(ids, types, device, examples.is_typed)
 
 
 def logits_of(model: torch.nn.Module, examples: Examples, device: str = "cpu") -> np.ndarray:

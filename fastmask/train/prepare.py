@@ -10,12 +10,13 @@ import numpy as np
 
 from ..config import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
+from ..family_rules import takes_types
 from ..labels import NUMBERS_ARE_NAMES, Classes
 from ..lengths import longest_input
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
 from ..records import Document
-from ..weights import load_pretrained
+from ..weights import USUAL_RANGE, is_head, load_pretrained
 from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
 from .examples import Examples, Row, encode_rows, find_classes, labelled_rows, rows_of
 from .packed import enable_packing
@@ -24,9 +25,6 @@ from .vocabulary import learn_wordpieces
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-
-
-HEADS = ("classifier.", "pooler.", "score.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +69,9 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     max_length = longest_input(model, model.config, tokenizer, config.init or "the new model", config.max_length)
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
-    encoded = {path: encode_rows(tokenizer, rows, classes, max_length) for path, rows in files.items()}
-    train = encode_rows(tokenizer, hard + soft, classes, max_length)
+    is_typed = takes_types(model.config, tokenizer)
+    encoded = {path: encode_rows(tokenizer, rows, classes, max_length, is_typed) for path, rows in files.items()}
+    train = encode_rows(tokenizer, hard + soft, classes, max_length, is_typed)
     if unseen := [name for index, name in enumerate(classes.names) if index not in train.labels]:
         report(f"warning: no training row has the class {' or '.join(unseen)}")
     return Task(
@@ -148,7 +147,7 @@ def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str],
     kind = "single_label_classification"  # whatever the model was trained for
     model, missing = load_pretrained(files, torch.float32, problem_type=kind, **_labels(classes.names))
     for name in missing:
-        if not any(head in name for head in HEADS):
+        if not is_head(model, name):
             raise ModelError(f"{files.name}: its weights lack {name}")
     if config.new_head:
         missing = _draw_head(model, config.seed)
@@ -162,12 +161,12 @@ def _draw_head(model: torch.nn.Module, seed: int) -> list[str]:
     import torch
 
     torch.manual_seed(seed)
-    head = {name: parameter for name, parameter in model.named_parameters() if any(part in name for part in HEADS)}
-    for parameter in head.values():
+    head = {name: parameter for name, parameter in model.named_parameters() if is_head(model, name)}
+    for name, parameter in head.items():
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=model.config.initializer_range)
+            torch.nn.init.normal_(parameter, std=getattr(model.config, "initializer_range", USUAL_RANGE))
         else:
-            torch.nn.init.zeros_(parameter)
+            torch.nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)  # a norm's scale is 1
     return sorted(head)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..dataset import open_shards
 from ..errors import FastmaskError
 from ..models import ModelFiles
+from ..template import template_of
 from ..tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class TaggedSentences:
         input_ids, token_types: N arrays, int32 [n_i] each, special tokens included.
         labels: N arrays, int64 [n_i] each: 0, 1, or UNLABELLED.
         lengths: int64 [N], the n_i.
+        is_typed: whether the model is given the token types.
         document: int64 [N], ascending numbers of the documents they are from.
     """
 
@@ -36,6 +38,7 @@ class TaggedSentences:
     labels: list[np.ndarray]
     lengths: np.ndarray
     document: np.ndarray
+    is_typed: bool
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -48,40 +51,43 @@ class TaggedSentences:
     def take(self, chosen: np.ndarray) -> TaggedSentences:
         """Those that ``chosen`` int [R] names."""
         lists = ([values[i] for i in chosen] for values in (self.input_ids, self.token_types, self.labels))
-        return TaggedSentences(*lists, self.lengths[chosen], self.document[chosen])
+        return TaggedSentences(*lists, self.lengths[chosen], self.document[chosen], self.is_typed)
 
 
 def read_tagged(
-    paths: Sequence[str], files: ModelFiles, tokenizer: PreTrainedTokenizerBase, max_length: int
+    paths: Sequence[str], files: ModelFiles, tokenizer: PreTrainedTokenizerBase, max_length: int, is_typed: bool
 ) -> TaggedSentences:
     """The scored sentences of some shard directories, all in memory, cut on the right at ``max_length`` tokens.
 
     Args:
         paths: the directories, documents of one before those of the next.
         files, tokenizer: of the model that reads them.
+        is_typed: whether it is given token types.
 
     Raises:
         OutputError: one is not finished, or damaged.
         ModelError: the shards are of another tokenizer.
         FastmaskError: there is no scored sentence in them.
     """
-    before, after = _special_ids(tokenizer)
-    room = max_length - len(before) - len(after)
-    ids, labels, document, first = [], [], [], 0
+    template = template_of(tokenizer.backend_tokenizer, files.name, False)
+    around = len(template.prefix), len(template.suffix)
+    room = max_length - sum(around)
+    ids, types, labels, document, first = [], [], [], [], 0
     for path in paths:
         shards = open_shards(path)
         check_tokenizer(path, shards.manifest["tokenizer"], tokenizer, files.name)
         for row, tokens, masked in _scored(shards.batches(_COLUMNS)):
             tags = np.zeros(len(tokens), np.int64)
             tags[masked] = 1
-            ids.append(np.concatenate([before, tokens[:room], after]))
-            labels.append(np.pad(tags[:room], (len(before), len(after)), constant_values=UNLABELLED))
+            inputs, kinds = template.around(tokens[:room])
+            ids.append(inputs)
+            types.append(kinds * is_typed)
+            labels.append(np.pad(tags[:room], around, constant_values=UNLABELLED))
             document.append(first + row)
         first += shards.manifest["totals"]["documents"]
     if not ids:
         raise FastmaskError(f"{', '.join(paths)}: no sentence was scored, so there are no masks to learn")
-    types = [np.zeros(len(one), np.int32) for one in ids]
-    return TaggedSentences(ids, types, labels, np.array([len(one) for one in ids]), np.array(document))
+    return TaggedSentences(ids, types, labels, np.array([len(one) for one in ids]), np.array(document), is_typed)
 
 
 def _scored(batches: Iterable) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
@@ -91,14 +97,6 @@ def _scored(batches: Iterable) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
         for row, ids, importance, masked in zip(*columns, strict=True):
             if importance.is_valid and len(ids):
                 yield row.as_py(), ids.values.to_numpy(), masked.values.to_numpy()
-
-
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
-    """int32: the special tokens that the model expects before and after a sentence."""
-    encoded = tokenizer("a", return_special_tokens_mask=True)
-    ids, special = np.array(encoded["input_ids"], np.int32), np.array(encoded["special_tokens_mask"], bool)
-    content = np.flatnonzero(~special)
-    return ids[: content[0]], ids[content[-1] + 1 :]
 
 
 def split_documents(
