@@ -106,7 +106,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
 
     start_numba()
     meter = _meter(quiet, unsaid := default_out(corpus) if out is None else None)
-    out = out or unsaid
+    out = unsaid if out is None else out
     began = time.monotonic()
     manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control)
     if not quiet:

@@ -93,6 +93,20 @@ def test_a_class_that_no_training_row_has_is_said(mr_tiny, tmp_path):
     assert result.exit_code == 0 and "warning: no training row has the class negative\n" in result.stderr
 
 
+def test_classes_that_take_the_head_of_others_are_said(mr_tiny, tmp_path):
+    command = ("finetune", labelled(tmp_path / "a.csv", ["up", "down"]), "--init", mr_tiny, "--epochs", 1)
+    said = "warning: the head is that of other classes: negative, positive become down, up; --new-head draws another\n"
+    assert said in fastmask(*command, "-o", tmp_path / "a").stderr
+    assert "other classes" not in fastmask(*command, "-o", tmp_path / "b", "--new-head").stderr
+
+
+def test_rows_that_training_skips_are_counted(mr_tiny, tmp_path):
+    (tmp_path / "a.csv").write_text('text,label\ngood,1\n"open,0\nbad,0\nx,y,z\n')
+    command = ("finetune", tmp_path / "a.csv", "--init", mr_tiny, "-o", tmp_path / "a", "--epochs", 1)
+    said = f'2 rows skipped, the first: {tmp_path}/a.csv:3: field "text": a quotation mark opens here and is not closed'
+    assert f"warning: {said}\n" in fastmask(*command, "--on-error", "skip").stderr
+
+
 def test_names_without_regard_to_case(mr_tiny, tmp_path):
     corpus = labelled(tmp_path / "a.csv", ["Positive", "NEGATIVE", "1.0", "0"])
     assert labels_of(corpus, mr_tiny, tmp_path / "out") == [1, 0, 1, 0]

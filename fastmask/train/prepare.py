@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +17,6 @@ from ..labels import NUMBERS_ARE_NAMES, Classes
 from ..lengths import longest_input
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
-from ..records import Document
 from ..weights import USUAL_RANGE, is_head, load_pretrained
 from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
 from .examples import Examples, Row, encode_rows, find_classes, labelled_rows, rows_of
@@ -53,9 +54,9 @@ class Task:
 
 def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callable[[str], None]) -> Task:
     """Reads every file, makes or loads the model, and encodes the rows; raises what ``finetune`` raises."""
-    hard = _read(config, config.train)
-    soft = soft_rows(_texts(config), config.spans, rng) if config.distill else []
-    files = {path: _read(config, (path,)) for path in (*config.dev, *config.test)}
+    hard = _read(config, config.train, report)
+    soft = soft_rows(_texts(config, report), config.spans, rng) if config.distill else []
+    files = {path: _read(config, (path,), report) for path in (*config.dev, *config.test)}
     device = choose_device(config.device)
     teacher = None if config.teacher is None else load_teacher(config.teacher, device, config.max_length)
     if config.init is None:
@@ -86,23 +87,22 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     )
 
 
-def _read(config: FinetuneConfig, paths: tuple[str, ...]) -> list[Row]:
-    documents = _documents(config, paths, label_field=config.label_field)
-    return _some(list(labelled_rows(documents, config.label_field)), paths, "labelled text")
+def _read(config: FinetuneConfig, paths: tuple[str, ...], report: Callable[[str], None]) -> list[Row]:
+    rows_in = partial(labelled_rows, label_field=config.label_field)
+    return _rows(config, paths, report, "labelled text", rows_in, label_field=config.label_field)
 
 
-def _texts(config: FinetuneConfig) -> list[Row]:
+def _texts(config: FinetuneConfig, report: Callable[[str], None]) -> list[Row]:
     """What the teacher labels, whether it has labels of its own or not."""
-    rows = [row for document in _documents(config, config.distill) for row in rows_of(document)]
-    return _some(rows, config.distill, "text")
+    return _rows(config, config.distill, report, "text", lambda documents: chain.from_iterable(map(rows_of, documents)))
 
 
-def _documents(config: FinetuneConfig, paths: tuple[str, ...], **options) -> Iterator[Document]:
+def _rows(config: FinetuneConfig, paths: tuple[str, ...], report, what: str, rows_in, **options) -> list[Row]:
+    skipped: list[str] = []
     options |= {"text_field": config.text_field, "encoding": config.encoding, "on_error": config.on_error}
-    return read_documents(paths, **options)
-
-
-def _some(rows: list[Row], paths: tuple[str, ...], what: str) -> list[Row]:
+    rows = list(rows_in(read_documents(paths, skipped=skipped, **options)))
+    if skipped:
+        report(f"warning: {len(skipped)} rows skipped, the first: {skipped[0]}")
     if not rows:
         raise FastmaskError(f"{', '.join(paths)}: holds no {what}")
     return rows
@@ -153,6 +153,9 @@ def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str],
         missing = _draw_head(model, config.seed)
     if missing:
         report(f"the classification head is new: {', '.join(missing)}")
+    elif classes.names != files.class_names:
+        theirs, ours = ", ".join(files.class_names), ", ".join(classes.names)
+        report(f"warning: the head is that of other classes: {theirs} become {ours}; --new-head draws another")
     return model, load_tokenizer(files), classes
 
 
