@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -26,7 +27,7 @@ from .config_masker import MaskerConfig
 from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig, ExportConfig
 from .errors import FastmaskError
-from .screen import make_console, say, show_live
+from .screen import clean, make_console, say, show_live
 
 RESUMABLE = ("score", "remap", "pretrain", "run")
 
@@ -80,7 +81,30 @@ def _leave(code: int) -> None:
     raise click.exceptions.Exit(code)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The group of commands; what click says of an argument is cleaned, too."""
+
+    def make_context(self, *args, **extra):
+        """See click."""
+        with _clean_errors():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx):
+        """See click."""
+        with _clean_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = clean(error.message)
+        raise
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="fastmask")
 def cli():
     """Score how much each token matters to a task, and write mask-index shards for masked-language-model training."""

@@ -65,6 +65,11 @@ class Engine:
         """End running ``score_shard`` calls soon, with Stopped."""
         self.backend.stop()
 
+    @property
+    def remark(self) -> str | None:
+        """See ``Backend.remark``."""
+        return self.backend.remark
+
     def describe(self) -> dict:
         """What runs, for the manifest."""
         return self.backend.describe(self.levels[0])

@@ -55,24 +55,25 @@ class Fleet:
             for worker in self._workers:
                 own = replace(config, device=worker.device)
                 worker.send((own, files, is_aspect, len(self._workers)))
-            self._description, self.levels = self._engines()
+            self._description, self.levels, self.remark = self._engines()
         except BaseException:
             self.stop()
             raise
 
-    def _engines(self) -> tuple[dict, tuple[str, ...]]:
-        """What every engine says of itself, and the levels of its cascade, once all of them are there."""
+    def _engines(self) -> tuple[dict, tuple[str, ...], str | None]:
+        """What every engine says of itself, the levels of its cascade, and its remark, once all of them are there."""
         first, *others = self._workers
-        _, description, levels = first.receive()
+        _, *found = first.receive()
+        description = found[0]
         for worker in others:
-            _, other, _ = worker.receive()
+            _, other, *_ = worker.receive()
             for key in {**description, **other}:
                 if other.get(key) != description.get(key):
                     raise FastmaskError(
                         f"--device {first.device},{worker.device}: these are not alike, so results could differ: "
                         f"{key} is {description.get(key)} and {other.get(key)}"
                     )
-        return description, levels
+        return tuple(found)
 
     def describe(self) -> dict:
         """As each engine describes itself."""
@@ -224,8 +225,8 @@ def work(descriptor: int) -> None:
     """What a worker process does, over the socket that it has inherited.
 
     It is sent what ``load_engine`` needs and the number of workers, then (shard, bands) one after the other. It sends
-    ("ready", description, levels), then for each shard some ("progress", share, tokens) and ("scored", scores, bands);
-    or ("failed", exception), its last.
+    ("ready", description, levels, remark), then for each shard some ("progress", share, tokens) and
+    ("scored", scores, bands); or ("failed", exception), its last.
     """
     connection = Connection(descriptor)
     received: queue.SimpleQueue = queue.SimpleQueue()
@@ -241,7 +242,7 @@ def work(descriptor: int) -> None:
 
     try:
         engine = _load(*received.get(), lambda share, tokens: tell("progress", share, tokens))
-        tell("ready", engine.describe(), engine.levels)
+        tell("ready", engine.describe(), engine.levels, engine.remark)
         while True:
             tell("scored", *engine.score_shard(*received.get()))
     except Exception as error:

@@ -42,10 +42,11 @@ class Scorer:
 
     def _engine(self, is_aspect: bool):
         if len(self.config.devices) > 1:
-            return Fleet(self.config, self.files, is_aspect, self.meter)
-        engine = load_engine(self.config, self.files, self.tokenizer, is_aspect, self._advance)
-        if engine.backend.remark:
-            self.meter.note(engine.backend.remark)
+            engine = Fleet(self.config, self.files, is_aspect, self.meter)
+        else:
+            engine = load_engine(self.config, self.files, self.tokenizer, is_aspect, self._advance)
+        if engine.remark:
+            self.meter.note(engine.remark)
         return engine
 
     def _advance(self, share: float, tokens: int) -> None:

@@ -142,6 +142,14 @@ def test_labels_do_not_steer_the_terminal(mr_tiny, tmp_path):
     assert "\ufffd[31mx" in refusal(result) and "\x1b" not in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [
+    ["\x1b[31m"], ["explain", "a", "b\x1b[31m"], ["score", "-\x9b"], ["run", "--\x1b"], ["inspect", "x", "--rows", "\x1b[31m"]
+])  # fmt: skip
+def test_what_is_wrong_with_a_command_does_not_steer_the_terminal(arguments):
+    result = fastmask(*arguments, color=True)
+    assert result.exit_code == 2 and result.stderr.startswith("Usage") and not set("\x1b\x9b") & set(result.stderr)
+
+
 def test_explain_nothing():
     assert refusal(fastmask("explain", " ")) == "fastmask: error: TEXT: there is no token in it"
 

@@ -215,7 +215,7 @@ class ThreadWorker(_Worker):
 
     def serve(self):
         self.theirs.recv()
-        self.theirs.send(("ready", self.description(), ("float32", "float64")))
+        self.theirs.send(("ready", self.description(), ("float32", "float64"), "mind this"))
         while True:
             shard, bands = self.theirs.recv()
             time.sleep((self.number + 3 * shard.first_row) % 5 / 200)
@@ -257,6 +257,14 @@ def test_devices_that_are_not_alike(monkeypatch):
 
     with pytest.raises(FastmaskError, match=r"--device cuda:0,cuda:1: these are not alike.*gpu is cuda:0 and cuda:1"):
         fleet(monkeypatch, Mixed)
+
+
+def test_what_an_engine_remarks_is_said(mr_tiny, monkeypatch):
+    monkeypatch.setattr("fastmask.fleet._Worker", ThreadWorker)
+    meter, said = NoMeter(), []
+    meter.note = said.append
+    Scorer(ScoreConfig(model=mr_tiny, device=TWO), meter=meter)
+    assert said == ["mind this"]
 
 
 def test_shards_before_a_bad_row_come_out(monkeypatch):

@@ -6,7 +6,13 @@ import torch
 from any_family import AROUND, EOS, FAMILIES, NO_PAD, NOTHING, UNSET, XLNET, Family, alone
 from helpers import fastmask, refusal, rows_of, write_jsonl
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from fastmask.errors import ModelError
 from fastmask.family_rules import most_tokens, takes_types
@@ -160,6 +166,25 @@ def test_feed_forward_in_chunks_takes_any_length(tmp_path):
     for text, row in zip(texts, rows_of(tmp_path / "out"), strict=True):
         ids = [SPECIAL_AND_WORDS.index(word) for word in text.split()]
         assert row["prob"] == pytest.approx(alone(plain, AROUND, ids)[row["predicted"]], abs=1e-5)
+
+
+@pytest.mark.parametrize(("name", "single"), [("xlnet", "$A </s> <cls>:2"), ("gpt2", "$A")])
+def test_new_heads_on_an_encoder_of_any_family(name, single, tmp_path):
+    """XLNet's head begins with a summary, and GPT-2's last layer has no bias as a classifier of texts."""
+    family = next(family for family in FAMILIES if family.name == name)
+    bare = saved(tmp_path / "bare", AutoModel.from_config(family.config()), tokenizer_of(single))
+    train = write_jsonl(tmp_path / "train.jsonl", [{"text": "good film" if n % 2 else "bad", "label": n % 2}
+                                                   for n in range(8)])  # fmt: skip
+    common = ("--epochs", 1, "--max-length", 20)
+    for out, head in (("tuned", ()), ("drawn", ("--new-head",))):
+        done = fastmask("finetune", train, "--init", bare, "-o", tmp_path / out, *common, *head)
+        assert done.exit_code == 0 and "the classification head is new" in done.stderr, done.stderr
+    masks = tmp_path / "masks"
+    scored = fastmask("score", train, "-o", masks, "--model", tmp_path / "tuned", "--method", "prefix", "--threshold",
+                      0.9, "--stop-words", "none", "--max-length", 20)  # fmt: skip
+    assert scored.exit_code == 0, scored.stderr
+    learned = fastmask("train-masker", masks, "--init", bare, "-o", tmp_path / "masker", *common)
+    assert learned.exit_code == 0, learned.stderr
 
 
 def aspects(tokenizer, is_typed: bool, max_length: int = 40, *rows: tuple[str, str]):
