@@ -143,7 +143,8 @@ def test_labels_do_not_steer_the_terminal(mr_tiny, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [
-    ["\x1b[31m"], ["explain", "a", "b\x1b[31m"], ["score", "-\x9b"], ["run", "--\x1b"], ["inspect", "x", "--rows", "\x1b[31m"]
+    ["\x1b[31m"], ["explain", "a", "b\x1b[31m"], ["score", "-\x9b"], ["run", "--\x1b"],
+    ["inspect", "x", "--rows", "\x1b"],
 ])  # fmt: skip
 def test_what_is_wrong_with_a_command_does_not_steer_the_terminal(arguments):
     result = fastmask(*arguments, color=True)

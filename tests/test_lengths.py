@@ -179,8 +179,8 @@ def test_new_heads_on_an_encoder_of_any_family(name, single, tmp_path):
     for out, head in (("tuned", ()), ("drawn", ("--new-head",))):
         done = fastmask("finetune", train, "--init", bare, "-o", tmp_path / out, *common, *head)
         assert done.exit_code == 0 and "the classification head is new" in done.stderr, done.stderr
-    masks = tmp_path / "masks"
-    scored = fastmask("score", train, "-o", masks, "--model", tmp_path / "tuned", "--method", "prefix", "--threshold",
+    texts, masks = write_jsonl(tmp_path / "texts.jsonl", [{"text": "good film"}, {"text": "bad"}]), tmp_path / "masks"
+    scored = fastmask("score", texts, "-o", masks, "--model", tmp_path / "tuned", "--method", "prefix", "--threshold",
                       0.9, "--stop-words", "none", "--max-length", 20)  # fmt: skip
     assert scored.exit_code == 0, scored.stderr
     learned = fastmask("train-masker", masks, "--init", bare, "-o", tmp_path / "masker", *common)
