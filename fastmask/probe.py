@@ -29,7 +29,8 @@ def unsteady(encoder, template: Template, longest: int) -> str | None:
     The same inputs, short, long and alike, are asked alone, together, and alone again in the other order.
     """
     most = longest - len(template.prefix) - len(template.suffix)
-    inputs = [_variant(template, count, n) for n, count in enumerate((most, 1, MIDDLE, MIDDLE, MIDDLE))]
+    middle = min(MIDDLE, most)
+    inputs = [_variant(template, count, n) for n, count in enumerate((most, 1, middle, middle, middle))]
     try:
         first = [encoder.logits(_packed([one])) for one in inputs]
         together = encoder.logits(_packed(inputs))

@@ -149,6 +149,18 @@ def test_training_sees_what_scoring_sees(family):
     found[:, 0].sum().backward()
 
 
+def test_a_model_that_remembers_is_not_trained_or_measured(tmp_path):
+    """BigBird's sparse attention is given up for good at the first short text."""
+    family = Family("big_bird", AROUND, {"block_size": 2, "num_random_blocks": 1, "num_labels": 2})
+    model = saved(tmp_path / "model", family.model(), tokenizer_of("<s> $A </s>", pad_token="<pad>"))
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": LONG, "label": 0}, {"text": "bad", "label": 1}])
+    for command in (("evaluate", "--arm", f"a={model}", "--test", rows), ("finetune", rows, "--init", model, "-o",
+                                                                          tmp_path / "out")):  # fmt: skip
+        line = refusal(fastmask(*command, "--max-length", 40))
+        assert line.endswith("cannot be trained or measured: asked the same again it gives another answer")
+    assert fastmask("evaluate", "--arm", f"a={model}", "--test", rows, "--max-length", 12).exit_code == 0
+
+
 def test_feed_forward_in_chunks_takes_any_length(tmp_path):
     """Chunks give no other answer, and the saved model still names them."""
     family = Family("roformer", AROUND, {"chunk_size_feed_forward": 4, "num_labels": 2})

@@ -13,9 +13,7 @@ import numpy as np
 from ..config_tools import EvaluateConfig
 from ..durable import os_errors_named, write_atomically
 from ..errors import FastmaskError, InputError, ModelError
-from ..family_rules import takes_types
 from ..labels import Classes
-from ..lengths import longest_input
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import load_classifier
@@ -24,6 +22,7 @@ from .evaluate import compare
 from .examples import Row, class_index, encode_rows, find_classes, labelled_rows
 from .packed import enable_packing
 from .predict import predict
+from .reading import reading_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +120,7 @@ def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> 
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer = load_classifier(files, torch.float32), load_tokenizer(files)
-    longest = longest_input(model, model.config, tokenizer, files.name, max_length)
-    examples = encode_rows(tokenizer, rows, classes, longest, takes_types(model.config, tokenizer))
+    examples = encode_rows(tokenizer, rows, classes, *reading_of(model, tokenizer, files.name, max_length))
     return predict(enable_packing(model).to(device), examples, device)
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ModelError
-from ..family_rules import FAST_FAMILIES, takes_types
-from ..lengths import longest_input
+from ..family_rules import FAST_FAMILIES
 from ..models import ModelFiles, load_tokenizer, resolve_model
 from ..weights import load_classifier
 from .examples import Row, encode_rows
 from .packed import enable_packing
 from .predict import logits_of
+from .reading import reading_of
 from .vocabulary import PREFIX
 
 if TYPE_CHECKING:
@@ -44,12 +44,13 @@ def soft_rows(rows: Sequence[Row], spans: int, rng: np.random.Generator) -> list
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A trained classifier on ``device``, packing enabled, what belongs to it, and its longest input in tokens."""
+    """A trained classifier on ``device``, packing enabled, what belongs to it, and how it reads."""
 
     files: ModelFiles
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    is_typed: bool
     device: str
 
 
@@ -64,8 +65,8 @@ def load_teacher(name: str, device: str, max_length: int) -> Teacher:
     files = resolve_model(name)
     fast = files.config["model_type"] in FAST_FAMILIES and (device == "cuda" or processor.has_fast_bfloat16())
     model, tokenizer = load_classifier(files, torch.bfloat16 if fast else torch.float32), load_tokenizer(files)
-    longest = longest_input(model, model.config, tokenizer, files.name, max_length)
-    return Teacher(files, enable_packing(model).to(device), tokenizer, longest, device)
+    longest, is_typed = reading_of(model, tokenizer, files.name, max_length)
+    return Teacher(files, enable_packing(model).to(device), tokenizer, longest, is_typed, device)
 
 
 def teacher_logits(teacher: Teacher, rows: Sequence[Row], class_names: Sequence[str]) -> np.ndarray:
@@ -78,8 +79,7 @@ def teacher_logits(teacher: Teacher, rows: Sequence[Row], class_names: Sequence[
     if sorted(given) != sorted(class_names):
         theirs, ours = ", ".join(given), ", ".join(class_names)
         raise ModelError(f"--teacher {teacher.files.name}: its classes are {theirs}, here they are {ours}")
-    is_typed = takes_types(teacher.model.config, teacher.tokenizer)
-    examples = encode_rows(teacher.tokenizer, rows, teacher.files.classes, teacher.max_length, is_typed)
+    examples = encode_rows(teacher.tokenizer, rows, teacher.files.classes, teacher.max_length, teacher.is_typed)
     return logits_of(teacher.model, examples, teacher.device)[:, [given.index(name) for name in class_names]]
 
 

@@ -12,8 +12,6 @@ import numpy as np
 from ..config_masker import MaskerConfig
 from ..durable import check_free
 from ..errors import FastmaskError, ModelError
-from ..family_rules import takes_types
-from ..lengths import longest_input
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained
 from .checkpoint import save_model
@@ -22,6 +20,7 @@ from .loop import seed_everything
 from .packed import enable_packing, hidden_states, own_logits, runs_packed
 from .predict import evaluation_batches, pack_rows
 from .prepare import choose_device
+from .reading import reading_of
 from .tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
 
 if TYPE_CHECKING:
@@ -92,10 +91,9 @@ def _figures(measured: dict) -> str:
 def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable[[str], None]) -> MaskerTask:
     files = resolve_model(config.init)
     tokenizer, model = load_tokenizer(files), _token_classifier(files)
-    max_length = longest_input(model, model.config, tokenizer, files.name, config.max_length)
+    max_length, is_typed = reading_of(model, tokenizer, files.name, config.max_length)
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
-    is_typed = takes_types(model.config, tokenizer)
     sentences = read_tagged(config.shards, files, tokenizer, max_length, is_typed)
     if config.dev:
         parts = sentences, read_tagged(config.dev, files, tokenizer, max_length, is_typed)

@@ -12,15 +12,14 @@ import numpy as np
 
 from ..config import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
-from ..family_rules import takes_types
 from ..labels import NUMBERS_ARE_NAMES, Classes
-from ..lengths import longest_input
 from ..models import load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import USUAL_RANGE, is_head, load_pretrained
 from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
 from .examples import Examples, Row, encode_rows, find_classes, labelled_rows, rows_of
 from .packed import enable_packing
+from .reading import reading_of
 from .vocabulary import learn_wordpieces
 
 if TYPE_CHECKING:
@@ -67,10 +66,9 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     if getattr(model.config, NUMBERS_ARE_NAMES, False) != classes.numbers_are_names:
         setattr(model.config, NUMBERS_ARE_NAMES, classes.numbers_are_names)
     # a model with fewer positions than the option asks for sets the limit
-    max_length = longest_input(model, model.config, tokenizer, config.init or "the new model", config.max_length)
+    max_length, is_typed = reading_of(model, tokenizer, config.init or "the new model", config.max_length)
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
-    is_typed = takes_types(model.config, tokenizer)
     encoded = {path: encode_rows(tokenizer, rows, classes, max_length, is_typed) for path, rows in files.items()}
     train = encode_rows(tokenizer, hard + soft, classes, max_length, is_typed)
     if unseen := [name for index, name in enumerate(classes.names) if index not in train.labels]:
