@@ -79,8 +79,11 @@ class Run:
             OutputError: a step was made from other settings or inputs, and ``overwrite`` is off.
             FastmaskError: whatever a step raises; the same recipe goes on from there.
         """
-        for planned in self.plan():  # before anything is done
+        plan = self.plan()
+        for planned in plan:  # before anything is done
             self._check_allowed(planned)
+        if any(planned.state != COMPLETE for planned in plan):
+            self._check_labels()
         for number, step in enumerate(self.steps, 1):
             planned = self.ledger.state(step)
             if planned.state == COMPLETE:
@@ -99,6 +102,13 @@ class Run:
         if planned.reasons and not self.overwrite:
             raise OutputError(f"{self.out / planned.step.name}: was made otherwise: {'; '.join(planned.reasons)} "
                               "(--overwrite makes it, and what follows from it, again)")  # fmt: skip
+
+    def _check_labels(self) -> None:
+        """The last step looks the test file's labels up: what is wrong there is said before the first."""
+        from .train.prepare import check_labels
+
+        first = next(step for step in self.steps if step.command == "finetune")
+        check_labels(first.config, self.recipe.task.test)
 
     def _do(self, step: Step, say: Say, show: Say | None, meter: NoMeter) -> None:
         directory = self.out / step.name

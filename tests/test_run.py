@@ -286,6 +286,18 @@ def test_refused_before_anything_is_done(tmp_path, mr_tiny, golden_dir, monkeypa
     assert [path.name for path in (directory / "run").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize(("label", "reason"), [
+    ("mixed", 'label "mixed" is not one of the classes: negative, positive'), (-1, "no label (none, empty or -1)"),
+    (None, "no label (none, empty or -1)"),
+])  # fmt: skip
+def test_labels_of_the_test_file_are_looked_at_first(label, reason, tmp_path, mr_tiny, golden_dir, monkeypatch):
+    monkeypatch.chdir(write(tmp_path / "g", mr_tiny, golden_dir))
+    write_jsonl(Path("test.jsonl"), [{"text": "a film", "label": 1}, {"text": "a film", "label": label}])
+    line = refusal(fastmask("run", "r.toml", "-q"))
+    assert line.startswith(f'fastmask: error: test.jsonl:2: field "label": {reason}')
+    assert not list(Path("run").glob("*/*"))
+
+
 def test_two_at_a_time_are_refused(done, monkeypatch):
     monkeypatch.chdir(done[0])
     with Run("r.toml"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ import numpy as np
 from ..config import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
 from ..labels import NUMBERS_ARE_NAMES, Classes
-from ..models import load_tokenizer, resolve_model
+from ..models import ModelFiles, load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import USUAL_RANGE, is_head, load_pretrained
 from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
-from .examples import Examples, Row, encode_rows, find_classes, labelled_rows, rows_of
+from .examples import Examples, Row, class_index, encode_rows, find_classes, labelled_rows, rows_of
 from .packed import enable_packing
 from .reading import reading_of
 from .vocabulary import learn_wordpieces
@@ -106,6 +106,18 @@ def _rows(config: FinetuneConfig, paths: tuple[str, ...], report, what: str, row
     return rows
 
 
+def check_labels(config: FinetuneConfig, test: str) -> None:
+    """Raise InputError for a row of a test file whose label is none of the classes that training will have."""
+    hard = _read(config, config.train, _silent)
+    classes = _classes_for(config, resolve_model(config.init), hard, _silent)
+    for row in _read(replace(config, on_error="fail"), (test,), _silent):
+        class_index(row, classes)
+
+
+def _silent(line: str) -> None:
+    """What is reported when the training itself begins."""
+
+
 def _soft_labels(teacher: Teacher | None, hard: int, soft: list[Row], class_names, report):
     """Teacher's logits for the training rows, float32 [hard + soft, classes], 0 for the first ``hard``."""
     none = np.zeros((hard, len(class_names)), np.float32)
@@ -141,7 +153,7 @@ def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str],
     import torch
 
     files = resolve_model(config.init)
-    classes = Classes(config.classes) if config.classes else _classes_of(files.classes, hard, report)
+    classes = _classes_for(config, files, hard, report)
     kind = "single_label_classification"  # whatever the model was trained for
     model, missing = load_pretrained(files, torch.float32, problem_type=kind, **_labels(classes.names))
     for name in missing:
@@ -171,9 +183,11 @@ def _draw_head(model: torch.nn.Module, seed: int) -> list[str]:
     return sorted(head)
 
 
-def _classes_of(classes: Classes, rows: list[Row], report: Callable[[str], None]) -> Classes:
-    """The model's classes if every label in the data is one of them, else the data's own."""
-    return classes if all(classes.has(row.label) for row in rows) else _classes_in(rows, report)
+def _classes_for(config: FinetuneConfig, files: ModelFiles, rows: list[Row], report) -> Classes:
+    """The classes that are named; else the model's if every label in the data is one of them, else the data's own."""
+    if config.classes:
+        return Classes(config.classes)
+    return files.classes if all(files.classes.has(row.label) for row in rows) else _classes_in(rows, report)
 
 
 def _classes_in(rows: list[Row], report: Callable[[str], None]) -> Classes:
