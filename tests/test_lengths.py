@@ -149,6 +149,14 @@ def test_training_sees_what_scoring_sees(family):
     found[:, 0].sum().backward()
 
 
+def test_a_text_without_a_token_where_none_stands_around_it(tmp_path):
+    model = saved(tmp_path / "model", Family("gpt2", NOTHING, NO_PAD | {"num_labels": 2}).model(), tokenizer_of("$A"))
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "the film", "label": 0}, {"text": " ", "label": 1}])
+    for command in (("evaluate", "--arm", f"a={model}", "--test", rows), ("finetune", rows, "--init", model, "-o",
+                                                                          tmp_path / "out")):  # fmt: skip
+        assert f"{rows}:2: no token is in the text" in refusal(fastmask(*command, "--max-length", 40))
+
+
 def test_a_model_that_remembers_is_not_trained_or_measured(tmp_path):
     """BigBird's sparse attention is given up for good at the first short text."""
     family = Family("big_bird", AROUND, {"block_size": 2, "num_random_blocks": 1, "num_labels": 2})

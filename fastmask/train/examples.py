@@ -138,7 +138,7 @@ def encode_rows(
         is_typed: whether the model is given token types.
 
     Raises:
-        InputError: a label that is not a class.
+        InputError: a label that is not a class, or a text without a token for a model without special tokens.
         FastmaskError: rows with and without aspects together.
     """
     labels = np.array([class_index(row, classes) for row in rows], np.int64)
@@ -147,7 +147,10 @@ def encode_rows(
         raise FastmaskError("rows with aspects and rows with labels cannot be mixed in one file")
     inputs = [(row.aspect, row.text) if pairs else row.text for row in rows]
     ids, types = [], []
-    for encoding in tokenizer.backend_tokenizer.encode_batch(inputs):
+    for row, encoding in zip(rows, tokenizer.backend_tokenizer.encode_batch(inputs), strict=True):
+        if not len(encoding):
+            reason = "no token is in the text, and the model wants none around it: nothing that it could be given"
+            raise InputError(row.source, row.line, None, reason)
         kept = _kept(encoding, max_length)
         ids.append(np.array(encoding.ids, np.int32)[kept])
         types.append(np.array(encoding.type_ids, np.int32)[kept] * is_typed)
