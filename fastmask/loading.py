@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from .config import ScoreConfig
 from .decide import stop_words
 from .errors import ModelError
-from .family_rules import takes_types
 from .lengths import longest_input
 from .models import ModelFiles
 from .pieces import never_masked
@@ -38,14 +37,12 @@ def load_engine(
     """
     from .engine import Engine
     from .masker import MaskerEngine
-    from .template import template_of
+    from .template import model_template
     from .weights import load_weights
 
     is_masker = config.method == "masker"
-    template = template_of(tokenizer.backend_tokenizer, files.name, is_aspect and not is_masker)
     model, model_config = load_weights(files, is_masker)
-    if not takes_types(model_config, tokenizer):
-        template = template.without_types()
+    template = model_template(model_config, tokenizer, files.name, is_aspect and not is_masker)
     longest = longest_input(model, model_config, tokenizer, files.name, config.max_length)
     if longest < config.max_length:
         raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {longest} tokens")

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from .errors import ModelError
+from .family_rules import takes_types
 from .variants import Template
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 # Words of the vocabulary that are tried where the tokenizer makes nothing of a letter.
 TRIED = 100
 WORDS = 8
+
+
+def model_template(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str, is_pair: bool) -> Template:
+    """The template of what a model is given: ``template_of``, without token types where it is given none.
+
+    Raises:
+        ModelError: as there, or the tokenizer gives a token type that the model does not have.
+    """
+    template = template_of(tokenizer.backend_tokenizer, name, is_pair)
+    if not takes_types(config, tokenizer):
+        return template.without_types()
+    known, largest = getattr(config, "type_vocab_size", None), max([template.content_type, *template.types.tolist()])
+    if known and largest >= known:
+        raise ModelError(f"{name}: the tokenizer gives the token type {largest}, and the model has {known}, from 0 on")
+    return template
 
 
 def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:

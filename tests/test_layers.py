@@ -34,7 +34,7 @@ ALLOWED = {
     "inputs": {"config", "errors", "formats", "read"},
     # ids to decisions
     "variants": {"records"},
-    "template": {"errors", "variants"},
+    "template": {"errors", "family_rules", "variants"},
     "blocks": {"records", "variants"},
     "family_rules": set(),
     "families": {"family_rules"},
@@ -78,7 +78,7 @@ ALLOWED = {
     # what puts stages together
     "control": {"config", "dataset", "decide", "errors", "records", "schema", "sequences"},
     "weights": {"errors", "families", "models"},
-    "loading": {"config", "decide", "engine", "errors", "family_rules", "lengths", "masker", "models", "pieces",
+    "loading": {"config", "decide", "engine", "errors", "lengths", "masker", "models", "pieces",
                 "template", "weights"},
     "lookahead": {"certify", "records"},
     "fleet": {"backend", "certify", "config", "errors", "loading", "lookahead", "models", "records"},

@@ -229,6 +229,22 @@ def test_types_are_given_to_those_that_take_them():
     torch.testing.assert_close(class_logits(model, pack_rows(row, np.array([0]), "cpu")), theirs)
 
 
+def test_token_types_that_a_model_does_not_have(tmp_path):
+    """The second part of a pair has type 1; transformers' own forward ends in an IndexError."""
+    family = Family("electra", AROUND, {"type_vocab_size": 1, "num_labels": 2})
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer = tokenizer_of("<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", model_input_names=names)
+    model = saved(tmp_path / "model", family.model(), tokenizer)
+    pair = {"text": "the film is good", "aspects": [{"term": "film", "polarity": "LABEL_0"}]}
+    pairs, texts = write_jsonl(tmp_path / "pairs.jsonl", [pair] * 2), write_jsonl(tmp_path / "t.jsonl", [{"text": "a"}])
+    common = ("--max-length", 20)
+    for command in (("score", pairs, "--model", model, "-o", tmp_path / "out"), ("evaluate", "--arm", f"a={model}",
+                    "--test", pairs), ("finetune", pairs, "--init", model, "-o", tmp_path / "tuned")):  # fmt: skip
+        line = refusal(fastmask(*command, *common))
+        assert line.endswith("the tokenizer gives the token type 1, and the model has 1, from 0 on")
+    assert fastmask("score", texts, "--model", model, "-o", tmp_path / "texts", *common).exit_code == 0
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_training_cuts_where_scoring_cuts(side):
     """The end of the text, then of the aspect, whatever side a tokenizer's configuration names."""

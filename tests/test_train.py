@@ -177,7 +177,7 @@ def test_mixed_loss_by_hand():
 
 def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
     rows = [Row("a wonderful film", None, None, "f", 1)]
-    teacher = load_teacher(mr_tiny, "cpu", 64)
+    teacher = load_teacher(mr_tiny, "cpu", 64, is_pair=False)
     logits = teacher_logits(teacher, rows, ("positive", "negative"))
     assert logits.shape == (1, 2) and logits.dtype == np.float32 and logits[0, 0] > logits[0, 1]
     with pytest.raises(ModelError, match="its classes are negative, positive, here they are no, yes"):
@@ -185,7 +185,7 @@ def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
 
 
 def test_embeddings_of_a_teacher_keep_their_geometry(mr_tiny):
-    teacher = load_teacher(mr_tiny, "cpu", 64)
+    teacher = load_teacher(mr_tiny, "cpu", 64, is_pair=False)
     tokenizer = learn_wordpieces(["film films filming zzyzx"] * 3, 60, 64)
     vocabulary = tokenizer.get_vocab()
     wide = teacher_embeddings(teacher, tokenizer, 160)

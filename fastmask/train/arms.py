@@ -19,7 +19,7 @@ from ..read import read_documents
 from ..weights import load_classifier
 from .comparison import draw
 from .evaluate import compare
-from .examples import Row, class_index, encode_rows, find_classes, labelled_rows
+from .examples import Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
 from .packed import enable_packing
 from .predict import predict
 from .reading import reading_of
@@ -120,7 +120,8 @@ def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> 
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer = load_classifier(files, torch.float32), load_tokenizer(files)
-    examples = encode_rows(tokenizer, rows, classes, *reading_of(model, tokenizer, files.name, max_length))
+    how = reading_of(model, tokenizer, files.name, max_length, has_pairs(rows))
+    examples = encode_rows(tokenizer, rows, classes, *how)
     return predict(enable_packing(model).to(device), examples, device)
 
 

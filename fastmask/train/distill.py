@@ -54,7 +54,7 @@ class Teacher:
     device: str
 
 
-def load_teacher(name: str, device: str, max_length: int) -> Teacher:
+def load_teacher(name: str, device: str, max_length: int, is_pair: bool) -> Teacher:
     """Raises ModelError when it cannot be loaded. bfloat16 where that is fast: soft labels need no more.
 
     Other families than the fast ones may not run in it.
@@ -65,7 +65,7 @@ def load_teacher(name: str, device: str, max_length: int) -> Teacher:
     files = resolve_model(name)
     fast = files.config["model_type"] in FAST_FAMILIES and (device == "cuda" or processor.has_fast_bfloat16())
     model, tokenizer = load_classifier(files, torch.bfloat16 if fast else torch.float32), load_tokenizer(files)
-    longest, is_typed = reading_of(model, tokenizer, files.name, max_length)
+    longest, is_typed = reading_of(model, tokenizer, files.name, max_length, is_pair)
     return Teacher(files, enable_packing(model).to(device), tokenizer, longest, is_typed, device)
 
 

@@ -129,6 +129,11 @@ def class_index(row: Row, classes: Classes) -> int:
     return index
 
 
+def has_pairs(rows: Iterable[Row]) -> bool:
+    """Whether there are (aspect, text) pairs among the rows."""
+    return any(row.aspect is not None for row in rows)
+
+
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], classes: Classes, max_length: int, is_typed: bool
 ) -> Examples:
@@ -142,7 +147,7 @@ def encode_rows(
         FastmaskError: rows with and without aspects together.
     """
     labels = np.array([class_index(row, classes) for row in rows], np.int64)
-    pairs = any(row.aspect is not None for row in rows)
+    pairs = has_pairs(rows)
     if pairs and any(row.aspect is None for row in rows):
         raise FastmaskError("rows with aspects and rows with labels cannot be mixed in one file")
     inputs = [(row.aspect, row.text) if pairs else row.text for row in rows]

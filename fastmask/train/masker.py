@@ -91,7 +91,7 @@ def _figures(measured: dict) -> str:
 def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable[[str], None]) -> MaskerTask:
     files = resolve_model(config.init)
     tokenizer, model = load_tokenizer(files), _token_classifier(files)
-    max_length, is_typed = reading_of(model, tokenizer, files.name, config.max_length)
+    max_length, is_typed = reading_of(model, tokenizer, files.name, config.max_length, is_pair=False)
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     sentences = read_tagged(config.shards, files, tokenizer, max_length, is_typed)

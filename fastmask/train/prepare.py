@@ -17,7 +17,7 @@ from ..models import ModelFiles, load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import USUAL_RANGE, is_head, load_pretrained
 from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
-from .examples import Examples, Row, class_index, encode_rows, find_classes, labelled_rows, rows_of
+from .examples import Examples, Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows, rows_of
 from .packed import enable_packing
 from .reading import reading_of
 from .vocabulary import learn_wordpieces
@@ -57,7 +57,9 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     soft = soft_rows(_texts(config, report), config.spans, rng) if config.distill else []
     files = {path: _read(config, (path,), report) for path in (*config.dev, *config.test)}
     device = choose_device(config.device)
-    teacher = None if config.teacher is None else load_teacher(config.teacher, device, config.max_length)
+    teacher = None
+    if config.teacher is not None:
+        teacher = load_teacher(config.teacher, device, config.max_length, has_pairs(soft))
     if config.init is None:
         model, tokenizer, classes = _from_scratch(config, hard, soft, teacher, report)
     else:
@@ -66,7 +68,8 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     if getattr(model.config, NUMBERS_ARE_NAMES, False) != classes.numbers_are_names:
         setattr(model.config, NUMBERS_ARE_NAMES, classes.numbers_are_names)
     # a model with fewer positions than the option asks for sets the limit
-    max_length, is_typed = reading_of(model, tokenizer, config.init or "the new model", config.max_length)
+    name = config.init or "the new model"
+    max_length, is_typed = reading_of(model, tokenizer, name, config.max_length, has_pairs(hard))
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     encoded = {path: encode_rows(tokenizer, rows, classes, max_length, is_typed) for path, rows in files.items()}
