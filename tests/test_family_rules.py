@@ -13,7 +13,7 @@ from fastmask.encoder import build_encoder
 from fastmask.family_rules import FAST_FAMILIES, position_ids
 from fastmask.generic import GenericEncoder
 from fastmask.records import PackedBatch
-from fastmask.train.packed import class_logits, enable_packing, pack
+from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
 from fastmask.variants import FULL, Block, Template, describe
 
 VOCABULARY = 40
@@ -148,9 +148,10 @@ def as_block(batch: PackedBatch):
     return block, describe(block, np.arange(count, dtype=np.int32), np.full(count, FULL, np.int32))
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("family", FAST_FAMILIES)
 def test_padding_ids_in_a_text_that_is_trained_on(family):
     model = built(family, {}).float()
+    assert runs_packed(model)
     batch = texts(model)
     exact = one_by_one(model, batch)
     rows = [batch.input_ids[a:b] for a, b in pairwise(batch.cu_seqlens)]

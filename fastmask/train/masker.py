@@ -140,7 +140,7 @@ def _token_classifier(files: ModelFiles) -> torch.nn.Module:
 def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     """Logits [T, 2] of every token, with a graph when gradients are on, after ``enable_packing``.
 
-    Families outside PACKED_FAMILIES go through their own forward pass.
+    Models that do not run packed go through their own forward pass.
     """
     if runs_packed(model):
         return model.classifier(model.dropout(hidden_states(model.base_model, batch)))

@@ -1,4 +1,4 @@
-"""Masked-language models of the packed families: loading, and the loss with decoder rows at masked positions only."""
+"""Masked-language models of TRAINED_FAMILIES: loading, and the loss with decoder rows at masked positions only."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from fastmask_kernels import processor
 from ..errors import ModelError
 from ..models import ModelFiles
 from ..weights import load_pretrained
-from .packed import PACKED_FAMILIES, enable_packing, hidden_states, runs_packed
+from .packed import enable_packing, hidden_states, runs_packed
 
 if TYPE_CHECKING:
     from .mlm_batches import Part
 
+TRAINED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
 HEADS = ("cls.", "lm_head.", "vocab_", "generator_")
 """How the names of the heads' parameters begin."""
 
@@ -34,9 +35,9 @@ def load_masked_lm(files: ModelFiles) -> tuple[torch.nn.Module, list[str]]:
     for name in missing:
         if not name.startswith(HEADS):
             raise ModelError(f"{files.name}: its weights lack {name}")
-    if not runs_packed(model):
+    if model.config.model_type not in TRAINED_FAMILIES or not runs_packed(model):
         kind = model.config.model_type
-        raise ModelError(f"{files.name}: a model of type {kind}; {', '.join(PACKED_FAMILIES)} can be pre-trained")
+        raise ModelError(f"{files.name}: a model of type {kind}; {', '.join(TRAINED_FAMILIES)} can be pre-trained")
     if missing and not model.config.tie_word_embeddings:
         # a decoder of its own, drawn at random, would have to learn every word again
         model.config.tie_word_embeddings = True

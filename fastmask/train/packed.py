@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import torch
 
 ATTENTION = "fastmask_packed"
-PACKED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,7 @@ def _attention_by_runs(query, key, value, scaling, dropout, runs) -> torch.Tenso
 
 def runs_packed(model: torch.nn.Module) -> bool:
     """Whether the model is of a family whose forward pass is known to be exact on packed input."""
-    return model.config.model_type in PACKED_FAMILIES and not packing_fault(model.config)
+    return not packing_fault(model.config)
 
 
 def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
@@ -168,7 +167,7 @@ def _position_ids(batch: PackedTensors, first: int) -> torch.Tensor:
 def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     """Logits [B, classes] of a sequence classifier, with a graph when gradients are on.
 
-    Families outside PACKED_FAMILIES go through their own forward pass.
+    Models that do not run packed go through their own forward pass.
     """
     if not runs_packed(model):
         return own_logits(model, batch)
