@@ -30,8 +30,8 @@ def never_masked(tokenizer: PreTrainedTokenizerBase, words: frozenset[str]) -> n
     read = _reader(tokenizer.backend_tokenizer)
     for piece, index in tokenizer.get_vocab().items():
         text, begins = read(piece)
-        table[:, index] = text.lower() in words
-        table[0, index] &= begins
+        if text.lower() in words:
+            table[:, index] = begins, True
     table[:, special_ids_in_text(tokenizer)] = True
     return table
 
@@ -54,12 +54,12 @@ def not_masked(table: np.ndarray, input_ids: np.ndarray, offsets: np.ndarray) ->
 
 def _reader(backend: Tokenizer) -> Callable[[str], tuple[str, bool]]:
     """Return the function from a piece to its text without marks, and whether it may begin a word."""
+    if type(backend.model).__name__ == "WordPiece":
+        return lambda piece: (piece, True)
     content = json.loads(backend.to_str())
     model = content["model"]
     parts = [part for key in ("normalizer", "pre_tokenizer", "decoder") for part in _parts(content[key])]
     types = {part["type"] for part in parts}
-    if model["type"] == "WordPiece":
-        return lambda piece: (piece, True)
     if suffix := model.get("end_of_word_suffix"):
         # only the end of a word is marked
         return lambda piece: (piece.removesuffix(suffix), piece.endswith(suffix))
