@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +23,10 @@ CLOSING = frozenset(
 """The characters that end a sentence: the default of spaCy's sentencizer, in 3.8."""
 # spaCy remembers every distinct word it meets: past this many it is made anew, to keep memory bounded.
 _MAX_STRINGS = 300_000
+# spaCy's time for a run without whitespace grows with its square, and it lets no other thread in: no run is longer.
+_BLOCK = 4096
+# No pattern of a suffix is wider, but for that of a run of dots.
+_WIDEST_SUFFIX = 32
 
 
 class Segmenter:
@@ -69,6 +73,7 @@ class _SentenceRules:
         nlp = English()
         # The tokenizer is called by itself: Language.max_length guards the memory of parsers, not of rules.
         self._tokenizer, self._strings = nlp.tokenizer, nlp.vocab.strings
+        _look_at_the_ends(self._tokenizer)
         self._attributes = [nlp.vocab.add_flag(CLOSING.__contains__), IS_PUNCT, IDX]
         self._first_strings = len(self._strings)
 
@@ -76,7 +81,8 @@ class _SentenceRules:
         return len(self._strings) - self._first_strings > _MAX_STRINGS
 
     def split(self, text: str) -> list[tuple[int, int]]:
-        closing, punctuation, position = self._tokenizer(text).to_array(self._attributes).T
+        tokens = [self._tokens(text[start:end], start) for start, end in _blocks(text)]
+        closing, punctuation, position = (tokens[0] if len(tokens) == 1 else np.concatenate(tokens)).T
         # A sentence starts at the first other token after one that is exactly a closing character.
         others = np.flatnonzero((closing | punctuation) == 0)
         closed_before = np.cumsum(closing)[others]
@@ -85,6 +91,48 @@ class _SentenceRules:
         bounds = [0, *position[starts].tolist(), len(text)]
         spans = (_stripped(text, start, end) for start, end in pairwise(bounds))
         return [(start, end) for start, end in spans if start < end]
+
+    def _tokens(self, block: str, start: int) -> np.ndarray:
+        """Return uint64 [tokens, 3]: closing, punctuation, and place in the text, of which a block begins at start."""
+        tokens = self._tokenizer(block).to_array(self._attributes)
+        tokens[:, 2] += np.uint64(start)
+        return tokens
+
+
+def _look_at_the_ends(tokenizer) -> None:
+    """Let a spaCy tokenizer find the affixes it always does without reading a whole run for each one."""
+    # every alternative of the prefixes begins with ^, every one of the suffixes ends with $
+    prefixes, suffixes = tokenizer.prefix_search.__self__, tokenizer.suffix_search.__self__
+    tokenizer.prefix_search = prefixes.match
+
+    def suffix_search(run: str):
+        start = 0 if len(run) < _WIDEST_SUFFIX else max(0, len(run.rstrip(".")) - _WIDEST_SUFFIX)
+        return suffixes.search(run, start)
+
+    tokenizer.suffix_search = suffix_search
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans of at most _BLOCK characters to tokenize by themselves, which end after whitespace.
+
+    spaCy's tokens lie between whitespace, so that they stay the same. A run that is longer than a block is cut.
+    """
+    start = 0
+    while len(text) - start > _BLOCK:
+        end = start + _BLOCK
+        block = text[start:end]
+        if not block[-1].isspace():
+            last_run = block.rsplit(None, 1)[-1]
+            end = end - len(last_run) if len(last_run) < _BLOCK else _cut(text, start)
+        yield start, end
+        start = end
+    yield start, len(text)
+
+
+def _cut(text: str, start: int) -> int:
+    """Return where to cut the run that begins at start: between letters or digits, so that no mark comes to an end."""
+    last, middle = start + _BLOCK, start + _BLOCK // 2
+    return next((at for at in range(last, middle, -1) if text[at - 1].isalnum() and text[at].isalnum()), middle)
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:

@@ -68,6 +68,66 @@ def test_sentences_are_spacys(segmenter, spacy_split, text):
     assert segmenter.split(text) == spacy_split(text)
 
 
+AFFIXES = [
+    *"()[]{}<>$£=\"'`!?.,;:*&%°§+-_/\\@#^|~«»“”—…。・xX5",
+    "..",
+    "5km",
+    "'s",
+    "’S",
+    "°C.",
+    "US.",
+    "e.",
+    "a,b",
+    "://",
+]
+RUNS = st.lists(st.sampled_from(AFFIXES), min_size=1, max_size=120).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(run=RUNS)
+def test_what_hangs_on_a_long_run_is_what_spacy_finds(segmenter, spacy_split, run):
+    text = f"Good. {run} bad. {run}x {run}"
+    assert segmenter.split(text) == spacy_split(text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(pieces=st.lists(st.sampled_from([*PIECES, *AFFIXES, " ", "Good. ", "bad.\n"]), min_size=4, max_size=40))
+def test_long_texts_are_split_as_spacy_splits_them(segmenter, spacy_split, pieces):
+    # over many lengths and borders between the blocks that are tokenized by themselves
+    text = " ".join("".join(pieces[n % len(pieces) :]) for n in range(9000 // (len("".join(pieces)) + 1)))
+    assert segmenter.split(text) == spacy_split(text)
+
+
+@pytest.mark.parametrize("run", ["(", "=", "$", "[", '"', "'s", "http://a.b/c?d=e&f=g", "a.", ".", "((a", "“”", "5km"])
+def test_a_long_run_costs_no_more_than_its_length(run):
+    # spaCy's own time grows with the square of what it is given: of 200,000 characters, hours
+    text = "Good. " + run * (200_000 // len(run)) + " bad. x"
+    segmenter = Segmenter("sentence")
+    segmenter.split("a. b")
+    segmenter._rules._tokenizer = counting = _Counting(segmenter._rules._tokenizer)
+    sentences = [text[start:end] for start, end in segmenter.split(text)]
+    assert sentences[-1] == "x"
+    assert "".join(sentences).replace(" ", "") == text.replace(" ", "")
+    assert max(counting.lengths) <= 4096
+    assert sum(counting.lengths) == len(text)
+
+
+class _Counting:
+    """A tokenizer that notes how long the texts were that it was given."""
+
+    def __init__(self, tokenizer):
+        self._tokenizer, self.lengths = tokenizer, []
+
+    def __call__(self, text: str):
+        self.lengths.append(len(text))
+        return self._tokenizer(text)
+
+
+def test_a_run_of_letters_is_cut_where_no_sentence_ends(segmenter):
+    text = f"Good. {'word.word/' * 900} bad. x"
+    assert [text[a:b] for a, b in segmenter.split(text)] == ["Good.", text[6:-2], "x"]
+
+
 @pytest.mark.parametrize("name", ["mr_tiny_0.05", "mr_minilm_0.05"])
 def test_sentences_are_those_of_the_released_scripts(segmenter, golden_dir, name):
     for line in (golden_dir / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
