@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -35,7 +36,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
+
+
+def json_bytes(document: dict) -> bytes:
+    """Return a document as a readable JSON file: as it is in UTF-8, what has no UTF-8 (some file names) escaped."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def append(path: Path, data: bytes) -> None:
@@ -64,7 +71,7 @@ def remove(directory: Path, files: Iterable[Path]) -> None:
     """Remove files of a directory, missing ones too, and make that durable."""
     for file in files:
         file.unlink(missing_ok=True)
-    sync_directory(directory)
+    sync(directory)
 
 
 def remove_temporaries(directory: Path) -> None:
@@ -72,9 +79,9 @@ def remove_temporaries(directory: Path) -> None:
     remove(directory, [path for path in directory.iterdir() if path.name.endswith(TEMPORARY)])
 
 
-def sync_directory(directory: Path) -> None:
-    """Make renames and removals in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content durable, or renames and removals in a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -96,10 +103,37 @@ def check_free(out: str | Path, overwrite: bool) -> Path:
 
 
 @contextmanager
+def claim(out: str | Path, overwrite: bool) -> Iterator[Path]:
+    """Keep ``out`` for this process until it has made it with ``new_directory``, and yield where that is.
+
+    What a killed process left there is put back or swept first; where a symbolic link leads is made, and it stays.
+
+    Raises:
+        OutputError: it is taken, as ``check_free`` says, or in use, or nothing can be written beside it.
+    """
+    path = Path(os.path.realpath(out))
+    if os.path.ismount(path):
+        raise OutputError(f"{out}: a mounted directory cannot be replaced; give one inside it")
+    with os_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(path.with_name(f".{path.name}.fastmask-lock"))
+        except BlockingIOError:
+            raise OutputError(f"{out}: another fastmask run is writing it") from None
+    try:
+        with os_errors_named(path):
+            _recover(path)
+        check_free(out, overwrite)
+        yield path
+    finally:
+        lock.release()
+
+
+@contextmanager
 def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
     """A directory to fill, beside ``path``, that takes its name once it is whole; on an error nothing is left of it.
 
-    What is written into it has to be on disk when the block ends.
+    ``path`` is this process's own, by ``claim`` or by the lock of a directory that it is in.
 
     Raises:
         OutputError: ``path`` is taken, as ``check_free`` says, or cannot be written.
@@ -108,31 +142,30 @@ def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
     fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
     try:
         with os_errors_named(path):
-            _sweep(path)
             fresh.mkdir(parents=True)
             yield fresh
-            sync_directory(fresh)
+            _sync_tree(fresh)
             _replace(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _sweep(path: Path) -> None:
-    """Removes what ``new_directory`` left that was killed: in a container its number may be this process's own."""
+def _recover(path: Path) -> None:
+    """Undo what ``new_directory`` was killed in: put ``path`` back if it is gone, and remove what else was left."""
+    olds = path.parent.glob(f".{escape(path.name)}.old-*")
+    for old in sorted(olds, key=lambda left: left.stat().st_mtime, reverse=True):
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            old.rename(path)
+        else:
+            _discard(old)
     for left in path.parent.glob(f".{escape(path.name)}.new-*"):
-        number = left.name.rpartition("-")[2]
-        if number.isdigit() and (int(number) == os.getpid() or not _is_running(int(number))):
-            shutil.rmtree(left)
+        shutil.rmtree(left)
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _sync_tree(directory: Path) -> None:
+    for folder, _, names in os.walk(directory):
+        for name in (*names, "."):
+            sync(Path(folder, name))
 
 
 def _replace(fresh: Path, path: Path) -> None:
@@ -146,8 +179,17 @@ def _replace(fresh: Path, path: Path) -> None:
         if old.exists():
             old.rename(path)
         raise
-    sync_directory(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    sync(path.parent)
+    if old.exists():
+        _discard(old)
+
+
+def _discard(old: Path) -> None:
+    """Remove what was replaced, first under a name that is never put back: half of it may be gone."""
+    doomed = old.with_name(old.name.replace(".old-", ".new-"))
+    with suppress(OSError):
+        old.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def locked_directory(path: Path, name: str) -> FileLock:

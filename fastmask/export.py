@@ -15,7 +15,7 @@ import numpy as np
 
 from .config_tools import ExportConfig
 from .corruption import corrupt
-from .durable import new_directory, write_atomically
+from .durable import claim, new_directory, write_atomically
 from .errors import FastmaskError, ModelError
 from .sequences import Example
 from .stream import TrainingStream
@@ -39,11 +39,16 @@ def export_shards(config: ExportConfig) -> dict:
     """
     if config.to == "nvidia-hdf5":
         _h5py()
+    with claim(config.out, config.overwrite) as out:
+        return _export(config, out)
+
+
+def _export(config: ExportConfig, out: Path) -> dict:
     stream = TrainingStream(config.shards, max_length=config.max_length, seed=0, shuffle=False, masked_only=True)
     corruption = _Corruption(config, stream.tokenizer, stream.ordinary)
     counts = {"sequences": 0, "masked": 0, "dropped": 0, "files": 0}
     files = []
-    with new_directory(Path(config.out), config.overwrite) as folder:
+    with new_directory(out, config.overwrite) as folder:
         examples_left = stream.epoch()
         for index in count():
             examples = list(islice(examples_left, SEQUENCES))

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from .config import ScoreConfig
-from .durable import TEMPORARY, FileLock, locked_directory, os_errors_named, remove_temporaries, write_atomically
+from .durable import (
+    TEMPORARY,
+    FileLock,
+    json_bytes,
+    locked_directory,
+    os_errors_named,
+    remove_temporaries,
+    write_atomically,
+)
 from .errors import InputError, OutputError
 from .journal import differences
 from .read import check_path, describe_inputs
@@ -168,7 +176,7 @@ class Ledger:
     def _keep(self) -> None:
         with os_errors_named(self.out / STEPS):
             document = {"steps": self._steps, "files": self._files}
-            write_atomically(self.out / STEPS, json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+            write_atomically(self.out / STEPS, json_bytes(document))
 
 
 def _is_ours(path: Path) -> bool:

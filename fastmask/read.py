@@ -103,6 +103,8 @@ def check_text(text: str, source: str, line: int, field: str) -> None:
 
 def check_label(value, source: str, line: int, field: str) -> Label:
     """A label of a file as ``labels.read_label`` gives it; InputError for a value that is none."""
+    if isinstance(value, str):
+        check_text(value, source, line, field)
     try:
         return read_label(value)
     except TypeError:

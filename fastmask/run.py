@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .durable import os_errors_named, write_atomically
+from .durable import json_bytes, os_errors_named, write_atomically
 from .errors import FastmaskError, OutputError
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .read import read_rows
@@ -152,7 +152,7 @@ class Run:
         }
         path = self.out / step.name / RESULTS[step.command]
         with os_errors_named(path):
-            write_atomically(path, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
+            write_atomically(path, json_bytes(report))
 
     def _pretrainings(self, arm: str) -> list[Path]:
         """Directories of an arm's pre-training: one, or one a seed."""

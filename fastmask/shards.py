@@ -54,6 +54,7 @@ class RunDirectory:
         self.manifest: dict | None = None
         self._lock: FileLock | None = None
         self._recorded: set[str] = set()
+        self._replaces = False
 
     @classmethod
     def open(cls, out: str, config: dict, identity: dict, overwrite: bool = False) -> RunDirectory:
@@ -62,7 +63,8 @@ class RunDirectory:
         Args:
             config: ``ScoreConfig.as_dict()``.
             identity: what else decides the result, JSON-ready, with schema.IDENTITY_KEYS.
-            overwrite: replace a run of other settings, or a damaged one; one of the same still resumes.
+            overwrite: replace a run of other settings, or a damaged one, when the first new shard is written; one of
+                the same still resumes.
 
         Raises:
             OutputError: it cannot be written, is in use, belongs to a run of other settings, or is damaged.
@@ -111,6 +113,8 @@ class RunDirectory:
         """
         data, entry = _encode(index, scored)
         with os_errors_named(self.path):
+            if self._replaces:
+                self._start_over()
             write_atomically(self.path / entry["file"], data)
             append(self.path / JOURNAL, journal_line(entry))
         self.entries[index] = entry
@@ -127,6 +131,9 @@ class RunDirectory:
             ValueError: a shard is missing.
         """
         entries = [self.entries[index] for index in sorted(self.entries)]
+        if self._replaces:  # by a run without a shard
+            with os_errors_named(self.path):
+                self._start_over()
         self._write_manifest(build_manifest(self.header, entries, **manifest_fields))
         with os_errors_named(self.path):
             remove(self.path, [self.path / JOURNAL])
@@ -192,7 +199,8 @@ class RunDirectory:
         except OutputError:
             if not overwrite:
                 raise
-            self._start_over()
+            self._own_shards()
+            self._replaces = True
 
     def _adopt(self, overwrite: bool) -> None:
         if manifest_path(self.path).exists():
@@ -245,6 +253,7 @@ class RunDirectory:
         remove(self.path, [self.path / MANIFEST, self.path / OLD_MANIFEST])
         self._start()
         remove(self.path, stale)
+        self._replaces = False
 
     def _shards(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if SHARD_NAME.fullmatch(path.name))

@@ -1,6 +1,8 @@
 """``finetune`` from end to end: options, what is learned and written, and what a failure leaves."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastmask.errors import FastmaskError, OutputError
+from fastmask.errors import FastmaskError, InputError, OutputError
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.read import read_documents
 from fastmask.train import checkpoint
@@ -144,3 +146,23 @@ def test_a_save_that_fails_leaves_what_was_there(toy, mr_tiny, monkeypatch):
         checkpoint.save_model(model, tokenizer, toy.out, torch.float32, overwrite=True)
     assert weights_of(toy.out) == before == weights_of(mr_tiny)
     assert not [path for path in Path(toy.out).parent.iterdir() if path.name.startswith(".")]
+
+
+def test_what_cannot_be_written_is_said_before_training(toy, tmp_path):
+    rows = tmp_path / "surrogate.jsonl"
+    rows.write_text('{"text": "good", "label": "a"}\n{"text": "bad", "label": "\\ud800"}\n')
+    line = r'surrogate.jsonl:2: field "label": half of a surrogate pair at character 0'
+    with pytest.raises(InputError, match=line):
+        finetune(replace(toy, train=(str(rows),), classes=()), lambda line: None)
+    (tmp_path / "file").write_text("")
+    said = []
+    with pytest.raises(OutputError, match=r"cannot write .*file"):
+        finetune(replace(toy, out=str(tmp_path / "file" / "out")), said.append)
+    assert not said
+
+
+def test_a_training_file_may_have_any_name(toy, tmp_path):
+    name = os.fsdecode(bytes(tmp_path) + b"/\xff.jsonl")
+    shutil.copy(toy.train[0], name)
+    finetune(replace(toy, train=(name,), epochs=1), lambda line: None)
+    assert json.loads((Path(toy.out) / "metrics.json").read_text())["config"]["train"] == [name]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kills import Killed, kill_at
 from shard_samples import FIELDS, contents, open_run, sample, write_part, write_run
 
 from fastmask.errors import OutputError
@@ -26,32 +27,6 @@ def finished(tmp_path_factory) -> Path:
 def partial(tmp_path) -> Path:
     """A run with two of three shards written."""
     return write_part(tmp_path / "partial")
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing that changes the disk works after it."""
-
-
-def kill_at(monkeypatch, moment: int) -> None:
-    """Let the process die at its ``moment``-th call that changes the disk, half of a write done."""
-    calls = itertools.count()
-    dead = []
-
-    def wrap(name):
-        real = getattr(os, name)
-
-        def call(*args, **kwargs):
-            if dead or next(calls) == moment:
-                if name == "write" and not dead:
-                    real(args[0], bytes(args[1])[: len(args[1]) // 2])
-                dead.append(name)
-                raise Killed
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(os, name, call)
-
-    for name in ("write", "fsync", "replace", "unlink", "truncate"):
-        wrap(name)
 
 
 def test_a_kill_at_any_moment_leaves_a_directory_to_resume(tmp_path, finished):
@@ -73,25 +48,39 @@ def test_a_kill_at_any_moment_leaves_a_directory_to_resume(tmp_path, finished):
 
 def test_a_kill_at_any_moment_of_an_overwrite(tmp_path, finished):
     old = write_run(tmp_path / "old", 2, threshold=0.01)
+    before, kept = contents(old), 0
     for moment in itertools.count():
         out = Path(shutil.copytree(old, tmp_path / str(moment)))
         with pytest.MonkeyPatch.context() as patch:
             kill_at(patch, moment)
             try:
-                open_run(out, overwrite=True).close()
+                write_run(out, overwrite=True)
                 break
             except Killed:
                 pass
+        kept += contents(out).items() >= before.items()
         with open_run(out, overwrite=True):
             pass
-        assert contents(write_run(out)) == contents(finished), moment
+        assert contents(write_run(out, overwrite=True)) == contents(finished), moment
         shutil.rmtree(out)
-    assert moment > 5
+    assert moment > 25 and kept > 1
+
+
+def test_what_is_overwritten_stays_until_there_is_a_shard(tmp_path, finished):
+    out = write_run(tmp_path / "out", 2, threshold=0.01)
+    before = contents(out)
+    with open_run(out, overwrite=True):  # its first line is at fault
+        pass
+    assert contents(out) == before and verify(out) == []
+    with pytest.raises(OutputError, match="--overwrite replaces it"):
+        open_run(out)
+    assert contents(write_run(out, overwrite=True)) == contents(finished)
 
 
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
+from kills import Killed, kill_at
 from shard_samples import FIELDS, open_run, sample
 left = int(sys.argv[3])
 def watch(event, args):
@@ -164,6 +153,7 @@ def test_a_journal_line_that_does_not_fit_is_cut_off(partial, finished, monkeypa
 LIMITED = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
+from kills import Killed, kill_at
 from shard_samples import open_run, sample
 from fastmask.errors import OutputError
 with open_run(sys.argv[2]) as run:

@@ -86,8 +86,7 @@ def test_overwrite_starts_over_and_keeps_foreign_files(state, request, tmp_path)
         (out / name).write_text("mine")
     with open_run(out, overwrite=True, threshold=0.01) as run:
         assert not run.finished and run.next_index == 0
-        assert not list(out.glob("shard-0*.parquet"))
-    write_run(out, 2, threshold=0.01)
+    write_run(out, 2, threshold=0.01, overwrite=True)
     mine = dict.fromkeys(foreign, b"mine")
     assert contents(out) == contents(write_run(tmp_path / "fresh", 2, threshold=0.01)) | mine
 
@@ -106,7 +105,7 @@ def test_shards_without_a_journal_need_overwrite(copy, finished):
         open_run(copy)
     with open_run(copy, overwrite=True) as run:
         assert run.missing(SHARDS) == [0, 1, 2]
-    assert contents(write_run(copy)) == contents(finished)
+    assert contents(write_run(copy, overwrite=True)) == contents(finished)
 
 
 def test_a_directory_with_other_files_is_used(tmp_path, finished):
@@ -158,7 +157,7 @@ def test_a_journal_without_a_header_needs_overwrite(partial, finished):
     with pytest.raises(OutputError, match="journal"):
         open_run(partial)
     open_run(partial, overwrite=True).close()
-    assert contents(write_run(partial)) == contents(finished)
+    assert contents(write_run(partial, overwrite=True)) == contents(finished)
 
 
 def test_one_run_at_a_time(tmp_path, finished):
@@ -240,7 +239,7 @@ def test_a_finished_run_with_a_damaged_shard_is_not_taken_for_whole(copy, finish
         open_run(copy)
     with open_run(copy, overwrite=True) as run:
         assert not run.finished
-    assert contents(write_run(copy)) == contents(finished)
+    assert contents(write_run(copy, overwrite=True)) == contents(finished)
 
 
 def test_repair(copy, finished):

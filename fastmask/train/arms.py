@@ -143,6 +143,7 @@ def _write(config: EvaluateConfig, result: dict) -> None:
     if config.json is not None:
         path = Path(config.json)
         with os_errors_named(path):
-            write_atomically(path, (json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+            text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            write_atomically(path, text.encode("utf-8", "backslashreplace"))
     if config.picture is not None:
         draw(result, config.picture)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..durable import new_directory
+from ..durable import json_bytes, new_directory
 from ..errors import FastmaskError, OutputError
 from ..models import quiet_transformers
 from ..weights import not_finite
@@ -32,7 +31,7 @@ def save_model(
     Args:
         model: a transformers model; it is not changed.
         tokenizer: its tokenizer.
-        out: directory to make; parents are made too.
+        out: directory to make, this process's own as ``new_directory`` says; parents are made too.
         dtype: dtype of the stored weights, which the config then names.
         documents: file name -> JSON-ready content.
         overwrite: replace what is there.
@@ -57,7 +56,7 @@ def save_model(
             if (getattr(model.config, "type_vocab_size", None) or 0) > 1:
                 _name_token_types(fresh)
             for name, document in (documents or {}).items():
-                (fresh / name).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+                (fresh / name).write_bytes(json_bytes(document))
             for name, named in (tensors or {}).items():
                 save_file(named, fresh / name)
             _settle(fresh)
@@ -81,5 +80,3 @@ def _settle(directory: Path) -> None:
     mode = directory.stat().st_mode & 0o666
     for file in directory.iterdir():
         file.chmod(mode)
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())

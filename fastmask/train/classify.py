@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config import FinetuneConfig
-from ..durable import check_free
+from ..durable import claim
 from ..errors import FastmaskError
 from ..models import quiet_transformers
 from .checkpoint import save_model
@@ -43,9 +43,9 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
         OutputError: ``out`` is taken or cannot be written.
         FastmaskError: anything else in the options, or a loss that is not finite.
     """
-    check_free(config.out, config.overwrite)
     started = time.perf_counter()
-    with quiet_transformers():
+    # the training may not be lost in the end: what would keep the model from its place is said now
+    with claim(config.out, config.overwrite) as out, quiet_transformers():
         rng = seed_everything(config.seed)
         task = build_task(config, rng, report)
         training = Training(task.model, task.train.lengths, _model_step(config, task), lambda: _measured(task))
@@ -61,7 +61,7 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
             "dev": _measure(task, task.dev),
             "test": _measure(task, task.test),
         }
-        save_model(task.model, task.tokenizer, config.out, torch_dtype(config.dtype), {"metrics.json": metrics},
+        save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {"metrics.json": metrics},
                    config.overwrite)  # fmt: skip
     for path, figures in {**metrics["dev"], **metrics["test"]}.items():
         report(f"{path}: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config_masker import MaskerConfig
-from ..durable import check_free
+from ..durable import claim
 from ..errors import FastmaskError, ModelError
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained
@@ -59,9 +59,9 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
         OutputError: shards are not finished or damaged, or ``out`` is taken or cannot be written.
         FastmaskError: there is too little to learn from, or a loss that is not finite.
     """
-    check_free(config.out, config.overwrite)
     started = time.perf_counter()
-    with quiet_transformers():
+    # the training may not be lost in the end: what would keep the model from its place is said now
+    with claim(config.out, config.overwrite) as out, quiet_transformers():
         rng = seed_everything(config.seed)
         task = _build_task(config, rng, report)
         training = Training(task.model, task.train.lengths, _model_step(config, task), lambda: _measured(task))
@@ -77,7 +77,7 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
             "best_epoch": best,
             "dev": epochs[best - 1]["dev"],
         }
-        save_model(task.model, task.tokenizer, config.out, torch_dtype(config.dtype), {"metrics.json": metrics},
+        save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {"metrics.json": metrics},
                    config.overwrite)  # fmt: skip
     report(f"{config.out}: epoch {best} of {config.epochs}, {_figures(metrics['dev'])}, "
            f"{time.perf_counter() - started:.0f} s in all")  # fmt: skip

@@ -20,7 +20,7 @@ from ..durable import (
     os_errors_named,
     remove,
     remove_temporaries,
-    sync_directory,
+    sync,
     write_atomically,
 )
 from ..errors import FastmaskError, ModelError, OutputError
@@ -76,11 +76,13 @@ class TrainingRun:
 
     def _prepare(self, overwrite: bool) -> None:
         remove_temporaries(self.path)
-        for half_written in self.path.glob(".checkpoint-*"):
+        for half_written in self.path.glob(".*checkpoint-*"):
             shutil.rmtree(half_written)
         if (self.path / RUN).is_file():
             if not (changed := differences(_document(self.path / RUN), self.header)):
                 self.result = _document(self.path / RESULT) if (self.path / RESULT).is_file() else None
+                if self.result:  # killed while it removed them
+                    self._remove_checkpoints()
                 self._confirmed = len(self._checkpoints()) < 2
                 return
             if not overwrite:
@@ -147,7 +149,7 @@ class TrainingRun:
         with os_errors_named(self.path):
             for file in made.iterdir():
                 os.replace(file, self.path / file.name)
-            sync_directory(self.path)
+            sync(self.path)
             made.rmdir()
             write_atomically(self.path / RESULT, json.dumps(result, indent=2).encode() + b"\n")
             self._remove_checkpoints()
