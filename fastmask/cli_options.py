@@ -30,6 +30,7 @@ SCORE_HELP = {
     "shard_rows": "Documents a shard.",
     "encoding": "Encoding of text inputs.",
     "on_error": "What to do about a bad row.",
+    "max_text_mb": "A line, cell or row of more megabytes is a bad one; 0 is no limit.",
     "seed": "Of the random method and the audit sample.",
     "threads": "Scoring threads; 0 is one per core.",
 }

@@ -10,6 +10,7 @@ from .errors import FastmaskError
 METHODS = ("greedy", "prefix", "leave-one-out", "masker", "random")
 # The masker's rate (paper section 2.4), where a method always has a cap and none is given.
 DEFAULT_RATE = 0.15
+MAX_TEXT_MB = 64
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 KERNELS = ("auto", "torch", "triton")
 _DEVICE = re.compile(r"[a-z]+(:(0|[1-9]\d*))?")
@@ -69,6 +70,7 @@ class ScoreConfig:
         shard_rows: documents a shard.
         encoding: of text inputs.
         on_error: "fail" or "skip" a bad row.
+        max_text_mb: a line, cell or row of more megabytes is a bad one; 0 is no limit.
         seed: of the random method and of the audit sample.
         threads: scoring threads; 0 is one per core.
     """
@@ -91,6 +93,7 @@ class ScoreConfig:
     shard_rows: int = 8192
     encoding: str = "utf-8"
     on_error: str = "fail"
+    max_text_mb: int = MAX_TEXT_MB
     seed: int = 0
     threads: int = 0
 
@@ -110,7 +113,7 @@ class ScoreConfig:
         require(self.like is None or self.mask_rate is None, "like", self.like, "not together with --mask-rate")
         require(self.max_length >= 8, "max_length", self.max_length, "at least 8")
         require(self.shard_rows >= 1, "shard_rows", self.shard_rows, "at least 1")
-        for option in ("batch_tokens", "seed", "threads"):
+        for option in ("batch_tokens", "max_text_mb", "seed", "threads"):
             require(0 <= getattr(self, option) < 2**63, option, getattr(self, option), "0 to 2**63 - 1")
 
     @property
@@ -122,9 +125,20 @@ class ScoreConfig:
         """The configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
         return replace(self, method="random", like=out, mask_rate=None)
 
+    @property
+    def limit_again(self) -> int:
+        """The ``max_text_mb`` that reads a finished run's texts again: where none was skipped, all were let through."""
+        return self.max_text_mb if self.on_error == "skip" else 0
+
     def as_dict(self) -> dict:
-        """The configuration as a JSON-ready dictionary, for the manifest."""
-        return asdict(self)
+        """The configuration as a JSON-ready dictionary, for the manifest.
+
+        ``max_text_mb`` is in it only where it may change the result of a run: older ones, without it, go on.
+        """
+        settings = asdict(self)
+        if self.on_error == "fail" or self.max_text_mb == MAX_TEXT_MB:
+            del settings["max_text_mb"]
+        return settings
 
 
 TRAINED_DTYPES = ("float32", "float16")

@@ -6,28 +6,23 @@ Only ``\\n`` ends a line. Every fault is an InputError that names file and line.
 from __future__ import annotations
 
 import codecs
-import gzip
-import io
 import json
-import os
 import shutil
-import stat
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from .delimited import CsvRecords, strip_newline, tsv_records
 from .errors import InputError, Unreadable
 from .labels import NO_LABEL
+from .streams import BUFFER, MB, Stamp, Stream, format_of, open_stream, raw_lines, source_name, stream_fault
 
-STDIN = "-"
-_SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
-_BUFFER = 1 << 20
 _PARQUET_BATCH = 1024
 
 # A mark is taken off once per file, and settles the byte order, so that each line can be decoded by itself.
@@ -41,27 +36,34 @@ _MARKS = {
 _WITHOUT_MARK = {"utf-16": f"utf-16-{sys.byteorder[0]}e", "utf-32": f"utf-32-{sys.byteorder[0]}e"}
 _TYPE_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
 
-Stream = io.BufferedReader | gzip.GzipFile
 Record = tuple[int, object]
 Fields = tuple[int, dict | None]  # (line, the row's fields; None for a blank line)
 Records = tuple[Iterator[Record], Callable[[Record], Fields]]
 
 
-def source_name(path: str) -> str:
-    """The name of an input in messages."""
-    return "<stdin>" if path == STDIN else path
+class Reading(NamedTuple):
+    """How inputs are read.
+
+    Attributes:
+        encoding: of text, JSON and CSV inputs.
+        columns: names that are used: the text's, which a table must have, the label's, and others.
+        longest: bytes of the longest line or cell; 0 is no limit.
+        stamps: those of the inputs that were hashed, by path.
+    """
+
+    encoding: str
+    columns: Sequence[str]
+    longest: int = 0
+    stamps: Mapping[str, Stamp] = {}
 
 
-def open_records(path: str, encoding: str, columns: Sequence[str]) -> AbstractContextManager[Records]:
+def open_records(path: str, reading: Reading) -> AbstractContextManager[Records]:
     """Open an input: the iterator of its raw records, and the function that turns one into its fields.
 
     Both go on after an InputError, which is the fault of a single row, and end with an Unreadable.
-
-    Args:
-        columns: names that are used: the text's, which a table must have, the label's, and others.
     """
-    opener = _open_parquet if _format(path)[0] == ".parquet" else _open_lines
-    return opener(path, encoding, columns)
+    opener = _open_parquet if format_of(path)[0] == ".parquet" else _open_lines
+    return opener(path, reading)
 
 
 def type_name(value) -> str:
@@ -72,89 +74,36 @@ def type_name(value) -> str:
 
 def has_fields(path: str) -> bool:
     """Whether the rows of an input are more than a text each."""
-    return _format(path)[0] != ".txt"
-
-
-def _format(path: str) -> tuple[str, bool]:
-    """Suffix that names the format, and whether the file is gzipped."""
-    if path == STDIN:
-        return ".txt", False
-    name = Path(path.lower())
-    gzipped = name.suffix == ".gz"
-    return Path(name.stem if gzipped else name).suffix, gzipped
+    return format_of(path)[0] != ".txt"
 
 
 def base_name(path: str) -> str:
     """The name of a file without folder, .gz and format."""
-    suffix, gzipped = _format(path)
+    suffix, gzipped = format_of(path)
     name = Path(path).name
     return name[: len(name) - len(suffix) - len(".gz") * gzipped] or name
 
 
-def check_path(path: str) -> None:
-    """Raise Unreadable for a path that is missing, a folder, closed to us, or of an unknown format."""
-    if path == STDIN:
-        return
-    suffix, gzipped = _format(path)
-    if os.path.isdir(path):
-        raise Unreadable(path, None, None, "is a folder, expected a file")
-    if not os.path.exists(path):
-        raise Unreadable(path, None, None, "no such file")
-    if suffix not in _SUFFIXES:
-        raise Unreadable(path, None, None, f"unknown format, expected {', '.join(_SUFFIXES)} or their .gz")
-    try:
-        with open(path, "rb") as stream:
-            if gzipped and not stream.read(1):
-                raise Unreadable(path, None, None, "gzip stream is cut short")
-    except OSError as error:
-        raise Unreadable(path, None, None, f"cannot be read: {error.strerror}") from error
-
-
-def standard_input_is_file() -> bool:
-    """Whether standard input can be read more than once."""
-    try:
-        return stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
-    except (AttributeError, OSError, ValueError):
-        return False
-
-
-def open_input(path: str) -> io.BufferedReader:
-    """The bytes of an input as they are."""
-    if path == STDIN:
-        try:
-            # A reader of our own: a thread that waits in sys.stdin's would hold its lock when Python exits.
-            return open(sys.stdin.fileno(), "rb", closefd=False)
-        except (OSError, ValueError):
-            return io.BufferedReader(sys.stdin.buffer)
-    return open(path, "rb", _BUFFER)
-
-
-def _open_stream(path: str) -> Stream:
-    if _format(path)[1]:
-        return gzip.open(path, "rb")  # no larger buffer around it: that would lose the data before a cut
-    return open_input(path)
-
-
 @contextmanager
-def _open_lines(path: str, encoding: str, columns: Sequence[str]) -> Iterator[Records]:
-    source = source_name(path)
-    with _open_stream(path) as stream:
+def _open_lines(path: str, reading: Reading) -> Iterator[Records]:
+    source, columns = source_name(path), reading.columns
+    with open_stream(path, reading.stamps) as stream:
         try:
-            codec = _line_codec(stream, encoding)
+            codec = _line_codec(stream, reading.encoding)
         except (EOFError, zlib.error, OSError) as error:
-            raise Unreadable(source, 1, None, _stream_fault(error)) from error
-        lines = zip(count(1), _raw_lines(stream, source, "\n".encode(codec)))
-        decode = partial(_decode, source=source, codec=codec)
-        suffix = _format(path)[0]
+            raise Unreadable(source, 1, None, stream_fault(error)) from error
+        lines = zip(count(1), raw_lines(stream, source, "\n".encode(codec), reading.longest))
+        decode = partial(_decode, source=source, codec=codec, longest=reading.longest)
+        suffix = format_of(path)[0]
         if suffix == ".csv":
             table = CsvRecords(lines, decode, source, ",", columns[:2])
             yield table, table.fields
         elif suffix == ".tsv":
             yield tsv_records(lines, decode, source, columns[:2])
         elif suffix == ".jsonl":
-            yield lines, lambda record: _json_fields(*record, source, codec)
+            yield lines, lambda record: _json_fields(*record, source, decode)
         else:
-            yield lines, lambda record: _text_fields(*record, source, codec, columns[0])
+            yield lines, lambda record: _text_fields(*record, decode, columns[0])
 
 
 def _line_codec(stream: Stream, encoding: str) -> str:
@@ -168,42 +117,9 @@ def _line_codec(stream: Stream, encoding: str) -> str:
     return _WITHOUT_MARK.get(name, name)
 
 
-def _raw_lines(stream: Stream, source: str, newline: bytes) -> Iterator[bytes]:
-    line = 0
-    try:
-        for line, raw in enumerate(stream if newline == b"\n" else _split_wide(stream, newline), 1):  # noqa: B007
-            yield raw
-    except (EOFError, zlib.error, OSError) as error:
-        raise Unreadable(source, line + 1, None, _stream_fault(error)) from error
-
-
-def _stream_fault(error: Exception) -> str:
-    if isinstance(error, EOFError):
-        return "gzip stream is cut short"
-    if isinstance(error, zlib.error | gzip.BadGzipFile):
-        return f"corrupt gzip stream: {error}"
-    return f"cannot be read: {error}"
-
-
-def _split_wide(stream: Stream, newline: bytes) -> Iterator[bytes]:
-    """Lines in an encoding whose newline is not the byte 10, such as UTF-16; only aligned newlines count."""
-    width, rest = len(newline), b""
-    while block := stream.read1(_BUFFER):
-        block = rest + block
-        start = found = 0
-        while (found := block.find(newline, found)) >= 0:
-            if found % width:
-                found += 1
-                continue
-            found += width
-            yield block[start:found]
-            start = found
-        rest = block[start:]
-    if rest:
-        yield rest
-
-
-def _decode(line: int, raw: bytes, source: str, codec: str) -> str:
+def _decode(line: int, raw: bytes, source: str, codec: str, longest: int) -> str:
+    if longest and len(raw) > longest and len(raw.removesuffix("\n".encode(codec))) > longest:
+        raise _too_long(source, line, None, "a line", longest)
     try:
         return raw.decode(codec)
     except UnicodeDecodeError as error:
@@ -211,8 +127,12 @@ def _decode(line: int, raw: bytes, source: str, codec: str) -> str:
         raise InputError(source, line, None, f"not {codec}: {bad} ({error.reason})") from None
 
 
-def _text_fields(line: int, raw: bytes, source: str, codec: str, name: str) -> Fields:
-    text = strip_newline(_decode(line, raw, source, codec))
+def _too_long(source: str, line: int, field: str | None, what: str, longest: int) -> InputError:
+    return InputError(source, line, field, f"{what} of more than {longest / MB:g} MB (--max-text-mb)")
+
+
+def _text_fields(line: int, raw: bytes, decode: Callable[[int, bytes], str], name: str) -> Fields:
+    text = strip_newline(decode(line, raw))
     return line, None if not text or text.isspace() else {name: text}
 
 
@@ -223,16 +143,16 @@ class _NamedTwice(Exception):
 def _unrepeated(pairs: list[tuple[str, object]]) -> dict:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _NamedTwice(next(name for name in names if names.count(name) > 1))
+        seen: set[str] = set()
+        raise _NamedTwice(next(name for name, _ in pairs if name in seen or seen.add(name)))
     return fields
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_unrepeated)
 
 
-def _json_fields(line: int, raw: bytes, source: str, codec: str) -> Fields:
-    text = _decode(line, raw, source, codec)
+def _json_fields(line: int, raw: bytes, source: str, decode: Callable[[int, bytes], str]) -> Fields:
+    text = decode(line, raw)
     if text.isspace():
         return line, None
     try:
@@ -249,13 +169,14 @@ def _json_fields(line: int, raw: bytes, source: str, codec: str) -> Fields:
 
 
 @contextmanager
-def _open_parquet(path: str, encoding: str, columns: Sequence[str]) -> Iterator[Records]:
+def _open_parquet(path: str, reading: Reading) -> Iterator[Records]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = reading.columns
     with ExitStack() as stack:
-        stream = stack.enter_context(_open_stream(path))
-        if _format(path)[1]:  # Parquet is read from its end, which gzip cannot reach
+        stream = stack.enter_context(open_stream(path, reading.stamps))
+        if format_of(path)[1]:  # Parquet is read from its end, which gzip cannot reach
             stream = stack.enter_context(_gunzip(stream, path))
         try:
             table = pq.ParquetFile(stream)
@@ -264,16 +185,17 @@ def _open_parquet(path: str, encoding: str, columns: Sequence[str]) -> Iterator[
         _check_columns(table.schema_arrow, path, columns)
         names = [name for name in table.schema_arrow.names if name in columns]
         classes = _recorded_classes(table.schema_arrow, columns)
-        yield _parquet_records(table, names, path), lambda record: _parquet_fields(*record, path, classes)
+        records = _parquet_records(table, names, path, reading.longest)
+        yield records, lambda record: _parquet_fields(*record, path, classes, reading.longest)
 
 
 def _gunzip(stream: Stream, path: str):
     copy = tempfile.TemporaryFile()  # noqa: SIM115 (handed to the caller's stack)
     try:
-        shutil.copyfileobj(stream, copy, _BUFFER)
+        shutil.copyfileobj(stream, copy, BUFFER)
     except (EOFError, zlib.error, OSError) as error:
         copy.close()
-        raise Unreadable(path, None, None, _stream_fault(error)) from error
+        raise Unreadable(path, None, None, stream_fault(error)) from error
     copy.seek(0)
     return copy
 
@@ -293,16 +215,17 @@ def _check_columns(schema, path: str, columns: Sequence[str]) -> None:
         raise Unreadable(path, None, text_field, f"expected a column of strings, found {kind}")
 
 
-def _parquet_records(table, names: list[str], path: str) -> Iterator[Record]:
+def _parquet_records(table, names: list[str], path: str, longest: int) -> Iterator[Record]:
     from pyarrow import ArrowException
 
     line = 0
     try:
         for batch in table.iter_batches(_PARQUET_BATCH, columns=names):
             columns = dict(zip(names, (batch.column(name) for name in names), strict=True))
+            large = [name for name in names if longest and columns[name].nbytes > longest]
             for index in range(batch.num_rows):
                 line += 1
-                yield line, (columns, index)
+                yield line, (columns, index, large)
     except (ArrowException, OSError) as error:
         raise Unreadable(path, line + 1, None, f"damaged Parquet file: {_first_line(error)}") from None
 
@@ -320,8 +243,13 @@ def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
         return {}  # some other program's metadata
 
 
-def _parquet_fields(line: int, place: tuple[dict, int], path: str, classes: dict[str, list[str]]) -> Fields:
-    columns, index = place
+def _parquet_fields(
+    line: int, place: tuple[dict, int, list[str]], path: str, classes: dict[str, list[str]], longest: int
+) -> Fields:
+    columns, index, large = place
+    for name in large:
+        if _cell_bytes(columns[name], index) > longest:
+            raise _too_long(path, line, name, "a cell", longest)
     try:
         fields = {name: column[index].as_py() for name, column in columns.items()}
     except UnicodeDecodeError as error:
@@ -333,6 +261,15 @@ def _parquet_fields(line: int, place: tuple[dict, int], path: str, classes: dict
             if isinstance(owner, dict) and key in owner:  # what is no aspect is said where aspects are made
                 owner[key] = _class_name(owner[key], classes[field], path, line, field)
     return line, fields
+
+
+def _cell_bytes(column, index: int) -> int:
+    """Return about how many bytes a cell has, and of a text exactly, without copying them."""
+    cell = column[index]
+    if not cell.is_valid:
+        return 0
+    text = cell.value if hasattr(column, "dictionary") else cell
+    return text.as_buffer().size if hasattr(text, "as_buffer") else column.slice(index, 1).nbytes
 
 
 def _class_name(value, names: list[str], path: str, line: int, field: str):

@@ -6,7 +6,7 @@ One thread is enough: spaCy and the tokenizer run only where their answer is not
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 
 from .ahead import run_ahead
@@ -16,6 +16,7 @@ from .labels import ANY_CLASSES, LABEL_FIELD, Classes
 from .read import check_label, check_text, read_rows
 from .records import Document, EncodedSentences
 from .segment import Segmenter
+from .streams import Stamp
 
 _SHARDS_AHEAD = 2
 STOP_SECONDS = 2.0
@@ -30,6 +31,7 @@ def encoded_shards(
     *,
     first_shard: int = 0,
     wanted: Container[int] | None = None,
+    stamps: Mapping[str, Stamp] | None = None,
 ) -> Generator[tuple[int, EncodedSentences]]:
     """(k, sentences of the rows [k * shard_rows, (k + 1) * shard_rows)) for each shard k, in order.
 
@@ -40,11 +42,12 @@ def encoded_shards(
         classes: where the labels are looked up.
         first_shard: where to begin; earlier rows are passed over unparsed.
         wanted: shards outside it are read but not prepared.
+        stamps: as ``read_rows`` takes them.
 
     Raises:
         InputError: as ``read_rows`` and ``TextEncoder.encode``, after the shards before the fault.
     """
-    shards = _shards(paths, config, encoder, classes, first_shard, wanted)
+    shards = _shards(paths, config, encoder, classes, first_shard, wanted, stamps)
     return run_ahead(shards, _SHARDS_AHEAD, patience=STOP_SECONDS)
 
 
@@ -79,7 +82,7 @@ def encode_texts(
     )
 
 
-def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted) -> Iterator:
+def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted, stamps) -> Iterator:
     skipped: list[str] = []
     first_row = first_shard * config.shard_rows
     rows = read_rows(
@@ -88,8 +91,10 @@ def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted) -
         label_field=config.label_field,
         encoding=config.encoding,
         on_error=config.on_error,
+        max_text_mb=config.max_text_mb,
         start_row=first_row,
         skipped=skipped,
+        stamps=stamps,
     )
     segmenter = Segmenter(config.segment)
     for shard in count(first_shard):

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 
 from .config import ScoreConfig
 from .errors import FastmaskError, InputError
-from .formats import STDIN, base_name, standard_input_is_file
+from .formats import base_name
 from .read import read_documents
+from .streams import STDIN, standard_input_is_file
 
 _CHUNK = 1 << 22
 
@@ -67,7 +68,12 @@ def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:
     """Whether the first document has aspects; all others must agree with it."""
     files = [path for path in paths if path != STDIN]
     documents = read_documents(
-        files, text_field=config.text_field, label_field=config.label_field, encoding=config.encoding, on_error="skip"
+        files,
+        text_field=config.text_field,
+        label_field=config.label_field,
+        encoding=config.encoding,
+        on_error="skip",
+        max_text_mb=config.max_text_mb,
     )
     first = next(documents, None) if files else None
     return first is not None and first.aspects is not None

@@ -129,15 +129,19 @@ class Ledger:
             self._keep()
             shutil.rmtree(self.out / OLD, ignore_errors=True)
 
-    def finish(self, step: Step) -> None:
-        """Notes that a step is complete."""
+    def finish(self, step: Step, read: dict) -> None:
+        """Notes that a step is complete; InputError if a file is not what it was before, when ``read_by`` was asked."""
+        for before, now in zip(read["files"], self.read_by(step)["files"], strict=True):
+            if before != now:
+                raise InputError(*before, None, None, f"has changed while {step.name} was made from it")
         self._steps[step.name] = {"made_from": self._header(step), "weights": self._weights(step)}
         self._steps[step.name]["fingerprint"] = self._made(step, {})
         self._keep()
 
     def _header(self, step: Step) -> dict:
         """What decides a step's result; the steps that it needs are complete."""
-        config = {name: _within(value, f"{self.out}/") for name, value in asdict(step.config).items()
+        settings = step.config.as_dict() if isinstance(step.config, ScoreConfig) else asdict(step.config)
+        config = {name: _within(value, f"{self.out}/") for name, value in settings.items()
                   if name not in _UNSETTLING}  # fmt: skip
         needs = {name: self._steps[name]["fingerprint"] for name in step.needs}
         # as it will be read again: tuples are lists in JSON

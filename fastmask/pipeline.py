@@ -16,15 +16,15 @@ from .ahead import run_ahead
 from .certify import merged_certificate
 from .config import ScoreConfig
 from .errors import FastmaskError, InputError, OutputError
-from .formats import STDIN
 from .frontend import STOP_SECONDS, encoded_shards
 from .inputs import count_rows, is_aspect_corpus, seekable_standard_input
 from .meter import NoMeter
-from .read import describe_inputs
+from .read import HashedInputs
 from .records import EncodedSentences, ScoredSentences
 from .schema import read_manifest
 from .scorer import Scorer
 from .shards import RunDirectory, verify
+from .streams import STDIN
 
 # Shards scored ahead of the writer, for each device.
 _SCORED_AHEAD = 1
@@ -83,16 +83,17 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
     """Score a corpus into one directory; returns its manifest."""
     # the model first: a mistake in its name should not wait for the hash of a large corpus
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
-        inputs = describe_inputs(paths)
-        with RunDirectory.open(out, config.as_dict(), _identity(scorer, inputs), overwrite) as run:
+        inputs = HashedInputs(paths)
+        with RunDirectory.open(out, config.as_dict(), _identity(scorer, inputs.entries), overwrite) as run:
             if run.finished:
                 meter.nothing_to_do(out)
                 return run.manifest
             with meter.running(lambda: count_rows(paths), _rows(run.entries)):
-                _write_shards(run, scorer, paths)
+                _write_shards(run, scorer, inputs)
             certificates = [run.entries[index]["certificate"] for index in sorted(run.entries)]
             if not certificates:
                 raise InputError(", ".join(paths), None, None, "no rows to score")
+            inputs.check()
             return run.finish({"certificate": merged_certificate(certificates), "environment": _environment(scorer)})
 
 
@@ -100,30 +101,32 @@ def _rows(entries: dict[int, dict]) -> int:
     return sum(entry["end_row"] - entry["first_row"] for entry in entries.values())
 
 
-def _write_shards(run: RunDirectory, scorer: Scorer, paths: Sequence[str]) -> None:
+def _write_shards(run: RunDirectory, scorer: Scorer, inputs: HashedInputs) -> None:
     """Score and write what is missing; scoring runs in a thread ahead of the writer."""
     ahead = _SCORED_AHEAD * len(scorer.config.devices)
-    with closing(run_ahead(_scored_shards(run, scorer, paths), ahead, scorer.stop, STOP_SECONDS)) as scored:
+    with closing(run_ahead(_scored_shards(run, scorer, inputs), ahead, scorer.stop, STOP_SECONDS)) as scored:
         for index, shard in scored:
+            inputs.check()  # a shard that is written counts as made of what was hashed
             run.write_shard(index, shard)
 
 
-def _scored_shards(run: RunDirectory, scorer: Scorer, paths) -> Iterator[tuple[int, ScoredSentences]]:
+def _scored_shards(run: RunDirectory, scorer: Scorer, inputs: HashedInputs) -> Iterator[tuple[int, ScoredSentences]]:
     done = dict(run.entries)
-    with closing(_encoded_shards(scorer, paths, run.next_index, _Absent(done))) as shards:
+    with closing(_encoded_shards(scorer, inputs, run.next_index, _Absent(done))) as shards:
         yield from scorer.score_shards(shards, done)
 
 
 def _encoded_shards(
-    scorer: Scorer, paths: Sequence[str], first: int, wanted: Container[int]
+    scorer: Scorer, inputs: HashedInputs, first: int, wanted: Container[int]
 ) -> Generator[tuple[int, EncodedSentences]]:
     return encoded_shards(
-        paths,
+        [entry["name"] for entry in inputs.entries],
         scorer.config,
         scorer.encoder,
         scorer.classes,
         first_shard=first,
         wanted=wanted,
+        stamps=inputs.stamps,
     )
 
 
@@ -160,19 +163,19 @@ def repair(out: str, meter=None) -> list[str]:
     if STDIN in paths:
         raise OutputError(f"{out}: was made from standard input, which is gone; score it again with --overwrite")
     # one device is enough for some shards, and there may be fewer than there were
-    config = replace(config, device=config.devices[0])
-    with (
-        Scorer(config, is_aspect_corpus(paths, config), meter) as scorer,
-        RunDirectory.open_for_repair(out, _identity(scorer, describe_inputs(paths))) as run,
-    ):
-        return _replace_shards(run, scorer, paths, manifest["shards"], sorted({d.index for d in damaged}))
+    config = replace(config, device=config.devices[0], max_text_mb=config.limit_again)
+    with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
+        inputs = HashedInputs(paths)
+        with RunDirectory.open_for_repair(out, _identity(scorer, inputs.entries)) as run:
+            return _replace_shards(run, scorer, inputs, manifest["shards"], sorted({d.index for d in damaged}))
 
 
-def _replace_shards(run, scorer: Scorer, paths, entries: list[dict], wanted: list[int]) -> list[str]:
+def _replace_shards(run, scorer: Scorer, inputs: HashedInputs, entries: list[dict], wanted: list[int]) -> list[str]:
     mended = []
-    with closing(_encoded_shards(scorer, paths, wanted[0], wanted)) as shards:
+    with closing(_encoded_shards(scorer, inputs, wanted[0], wanted)) as shards:
         scored = scorer.score_shards(islice(shards, len(wanted)), dict(enumerate(entries)))
         for index, shard in scored:
+            inputs.check()
             if not run.replace_shard(index, shard):
                 raise OutputError(
                     f"{run.path / entries[index]['file']}: made again, but not to the same bytes as before: "

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 
+from .config import MAX_TEXT_MB
 from .errors import FastmaskError, InputError, Unreadable
-from .formats import (
-    STDIN,
-    Fields,
-    check_path,
-    has_fields,
-    open_input,
-    open_records,
-    source_name,
-    standard_input_is_file,
-    type_name,
-)
+from .formats import Fields, Reading, has_fields, open_records, type_name
 from .labels import LABEL_FIELD, Label, read_label
 from .records import Aspect, Document
+from .streams import (
+    MB,
+    STDIN,
+    Stamp,
+    changed,
+    check_path,
+    open_input,
+    source_name,
+    standard_input_is_file,
+)
 
 ASPECTS_FIELD = "aspects"
 
@@ -36,8 +38,10 @@ def read_rows(
     label_field: str = LABEL_FIELD,
     encoding: str = "utf-8",
     on_error: str = "fail",
+    max_text_mb: int = MAX_TEXT_MB,
     start_row: int = 0,
     skipped: list[str] | None = None,
+    stamps: Mapping[str, Stamp] | None = None,
 ) -> Iterator[Document | None]:
     """One item for each input row, from row ``start_row`` on: its Document, or None where the row has none.
 
@@ -48,6 +52,8 @@ def read_rows(
         text_field, label_field: column names of structured input.
         encoding: of text, JSON and CSV inputs.
         on_error: "fail" raises at the first bad row; "skip" appends its message to ``skipped`` and goes on.
+        max_text_mb: a line or cell of more megabytes is a bad row; 0 is no limit.
+        stamps: of the inputs when they were hashed: another file in the place of one is an error.
 
     Raises:
         InputError: at once for a path that cannot be read, or a label field that was named and that no input has;
@@ -60,7 +66,7 @@ def read_rows(
         raise FastmaskError(f"--encoding {encoding}: unknown encoding") from None
     for path in paths:
         check_path(path)
-    corpus = _Corpus(text_field, label_field, encoding)
+    corpus = _Corpus(text_field, label_field, encoding, max_text_mb * MB, stamps or {})
     if label_field != LABEL_FIELD and paths and not any(_has_label(path, corpus) for path in paths):
         raise InputError(", ".join(map(source_name, paths)), None, label_field, "no input has such a column or key")
     if start_row and paths and paths[0] != STDIN:
@@ -70,23 +76,61 @@ def read_rows(
     return _rows(paths, corpus, on_error == "skip", start_row, [] if skipped is None else skipped)
 
 
-def describe_inputs(paths: Sequence[str]) -> list[dict]:
-    """``{"name", "bytes", "sha256"}`` of each input; null size and hash for standard input that is a pipe.
+class HashedInputs:
+    """Inputs as they were when they were hashed.
+
+    Attributes:
+        entries: ``{"name", "bytes", "sha256"}`` of each; null size and hash for standard input that is a pipe.
+        stamps: by path, what tells whether one is still the same.
 
     Raises:
-        InputError: for a path that cannot be read.
+        Unreadable: a path cannot be read, or something writes to it.
     """
-    inputs = []
-    for path in paths:
-        check_path(path)
-        size = digest = None
-        if path != STDIN or standard_input_is_file():
-            with open_input(path) as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                size = stream.tell()
-                stream.seek(0)
-        inputs.append({"name": path, "bytes": size, "sha256": digest})
-    return inputs
+
+    def __init__(self, paths: Sequence[str]):
+        self.entries: list[dict] = []
+        self.stamps: dict[str, Stamp] = {}
+        for path in paths:
+            check_path(path)
+            size = digest = None
+            if path != STDIN or standard_input_is_file():
+                size, digest, self.stamps[path] = _hashed(path)
+            self.entries.append({"name": path, "bytes": size, "sha256": digest})
+
+    def check(self) -> None:
+        """Raise Unreadable, naming it, for an input that is not what was hashed; costs a look at each, no reading."""
+        for entry in self.entries:
+            path, was = entry["name"], self.stamps.get(entry["name"])
+            if was is None or (now := _stamp(path)) == was:
+                continue
+            # a new name, another link or other rights are no change; but time and size can be forged
+            if not was.same_content(now) or _hashed(path)[1] != entry["sha256"]:
+                raise changed(path)
+            self.stamps[path] = now
+
+
+def describe_inputs(paths: Sequence[str]) -> list[dict]:
+    """Return the ``entries`` of HashedInputs."""
+    return HashedInputs(paths).entries
+
+
+def _stamp(path: str) -> Stamp:
+    try:
+        return Stamp.of(sys.stdin.fileno() if path == STDIN else path)
+    except OSError:
+        raise changed(path) from None
+
+
+def _hashed(path: str) -> tuple[int, str, Stamp]:
+    """Return size, sha256 and stamp of a file that stays the same meanwhile."""
+    with open_input(path) as stream:
+        stamp = Stamp.of(stream.fileno())
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = stream.tell()
+        stream.seek(0)
+        if not stamp.same_content(Stamp.of(stream.fileno())):
+            raise Unreadable(source_name(path), None, None, "is being written to; run it when that is done")
+    return size, digest, stamp
 
 
 def check_text(text: str, source: str, line: int, field: str) -> None:
@@ -114,7 +158,7 @@ def check_label(value, source: str, line: int, field: str) -> Label:
 def _rows(paths, corpus: _Corpus, skip_faults: bool, start_row: int, skipped: list[str]):
     row = 0
     for path in paths:
-        with open_records(path, corpus.encoding, corpus.columns) as (records, fields_of):
+        with open_records(path, corpus.reading) as (records, fields_of):
             row += _pass_over(records, start_row - row)
             corpus.source = source_name(path)
             for item in _each(map(corpus.document, count(row), map(fields_of, records))):
@@ -144,7 +188,7 @@ def _has_label(path: str, corpus: _Corpus) -> bool:
     """Whether some row has the label's field; it is the first row where all have it."""
     if not has_fields(path):
         return False
-    with open_records(path, corpus.encoding, corpus.columns) as (records, fields_of):
+    with open_records(path, corpus.reading) as (records, fields_of):
         rows = (item[1] for item in _each(map(fields_of, records)) if not isinstance(item, InputError))
         return any(corpus.label_field in fields for fields in rows if fields is not None)
 
@@ -157,9 +201,9 @@ def _pass_over(records: Iterator, rows: int) -> int:
 class _Corpus:
     """How fields become documents, and whether rows have aspects (None until the first document tells)."""
 
-    def __init__(self, text_field: str, label_field: str, encoding: str):
-        self.text_field, self.label_field, self.encoding = text_field, label_field, encoding
-        self.columns = (text_field, label_field, ASPECTS_FIELD)
+    def __init__(self, text_field: str, label_field: str, encoding: str, longest: int, stamps: Mapping[str, Stamp]):
+        self.text_field, self.label_field = text_field, label_field
+        self.reading = Reading(encoding, (text_field, label_field, ASPECTS_FIELD), longest, stamps)
         self.has_aspects: bool | None = None
         self.source = ""
 

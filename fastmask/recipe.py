@@ -13,7 +13,7 @@ from .config_masker import MaskerConfig
 from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig
 from .errors import FastmaskError, InputError
-from .formats import STDIN
+from .streams import STDIN
 
 METHODS = ("masker", "greedy", "prefix", "leave-one-out")
 """How the in-domain text may be masked; each has an arm of its own and one for its control."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .config import MAX_TEXT_MB
 from .dataset import ShardSet, open_shards
 from .errors import FastmaskError, InputError, ModelError
-from .formats import STDIN
 from .pieces import special_ids_in_text
-from .read import describe_inputs, read_rows
+from .read import HashedInputs, read_rows
+from .streams import STDIN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,9 +53,16 @@ def remap_masks(
     if not tokenizer.is_fast:
         raise ModelError(f"{tokenizer.name_or_path}: is not a fast tokenizer, so it gives no character positions")
     opened = shards if isinstance(shards, ShardSet) else open_shards(shards)
-    documents = texts_again(opened.manifest) if texts is None else enumerate(texts)
     rows = (row for batch in opened.batches() for row in batch.to_pylist())
-    return remapped(rows, documents, tokenizer)
+    if texts is not None:
+        return remapped(rows, enumerate(texts), tokenizer)
+    inputs = inputs_again(opened.manifest)
+    return _checked(remapped(rows, texts_again(opened.manifest, inputs), tokenizer), inputs)
+
+
+def _checked(sentences: Iterator[dict], inputs: HashedInputs) -> Iterator[dict]:
+    yield from sentences
+    inputs.check()
 
 
 def remapped(
@@ -98,17 +106,27 @@ def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end
     return (end > start) & (before[np.maximum(end, start)] > before[start])
 
 
-def texts_again(manifest: dict) -> Iterator[tuple[int, str]]:
-    """(row, text) of the documents that the shards were made from, if the inputs are as they were."""
-    config, recorded = manifest["config"], manifest["inputs"]
+def inputs_again(manifest: dict) -> HashedInputs:
+    """Return the inputs that the shards were made from; InputError unless they are as they were."""
+    recorded = manifest["inputs"]
     paths = [entry["name"] for entry in recorded]
     if STDIN in paths:
         raise InputError("<stdin>", None, None, "cannot be read again; remap_masks takes the texts from Python")
-    for was, now in zip(recorded, describe_inputs(paths), strict=True):
+    inputs = HashedInputs(paths)
+    for was, now in zip(recorded, inputs.entries, strict=True):
         if was["sha256"] != now["sha256"]:
             raise InputError(was["name"], None, None, "has changed since the shards were made")
+    return inputs
+
+
+def texts_again(manifest: dict, inputs: HashedInputs) -> Iterator[tuple[int, str]]:
+    """Return (row, text) of the documents that the shards were made from."""
+    config = manifest["config"]
     fields = {name: config[name] for name in ("text_field", "label_field", "encoding", "on_error")}
-    return ((document.row, document.text) for document in read_rows(paths, **fields) if document is not None)
+    # what was not skipped was let through
+    fields["max_text_mb"] = config.get("max_text_mb", MAX_TEXT_MB) if config["on_error"] == "skip" else 0
+    rows = read_rows([entry["name"] for entry in inputs.entries], stamps=inputs.stamps, **fields)
+    return ((document.row, document.text) for document in rows if document is not None)
 
 
 def _with_text(documents: Iterator, texts: Iterator[tuple[int, str]]) -> Iterator[tuple[str, list[dict]]]:

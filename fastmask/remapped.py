@@ -13,7 +13,7 @@ from .dataset import ShardSet, open_shards
 from .errors import OutputError
 from .models import load_tokenizer, resolve_model
 from .records import EncodedSentences, ScoredSentences
-from .remap import remapped, texts_again
+from .remap import inputs_again, remapped, texts_again
 from .schema import header_of
 from .shards import RunDirectory
 from .tokenizer import tokenizer_record
@@ -50,11 +50,14 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
     with RunDirectory.open(out, manifest["config"], identity, overwrite) as run:
         if run.finished:
             return run.manifest
-        texts, missing = texts_again(manifest), run.missing(len(manifest["shards"]))
+        inputs = inputs_again(manifest)
+        texts, missing = texts_again(manifest, inputs), run.missing(len(manifest["shards"]))
         for entry, skipped in _entries(manifest):
             if entry["index"] in missing:
                 rows = list(remapped(_rows(opened, entry), texts, tokenizer))
+                inputs.check()
                 run.write_shard(entry["index"], _scored(rows, entry, skipped))
+        inputs.check()
         return run.finish({"certificate": manifest["certificate"], "environment": manifest["environment"]})
 
 

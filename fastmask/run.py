@@ -93,8 +93,9 @@ class Run:
             if planned.state == AGAIN:
                 self.ledger.forget(step)
             say(f"[{number}/{len(self.steps)}] {step.name}: {step.command}")
+            read = self.ledger.read_by(step)
             self._do(step, say, show, meter)
-            self.ledger.finish(step)
+            self.ledger.finish(step, read)
             _free_device_memory()
         return json.loads((self.out / REPORT / RESULTS["evaluate"]).read_text("utf-8"))
 

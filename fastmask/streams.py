@@ -1,0 +1,167 @@
+"""Inputs as streams of bytes, and their lines, of which no more is held than the longest that is wanted."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import Unreadable
+
+STDIN = "-"
+MB = 10**6
+BUFFER = 1 << 20
+_SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
+
+Stream = io.BufferedReader | gzip.GzipFile
+
+
+class Stamp(NamedTuple):
+    """What tells a file from another, or from itself at another time, without reading it."""
+
+    size: int
+    modified: int
+    number: int
+    changed: int
+
+    @classmethod
+    def of(cls, file: int | str) -> Stamp:
+        """Return the stamp of an open file, or of one by its name; OSError if it is gone."""
+        there = os.stat(file)
+        return cls(there.st_size, there.st_mtime_ns, there.st_ino, there.st_ctime_ns)
+
+    def same_content(self, other: Stamp) -> bool:
+        """Return whether nothing but the name, the rights or the links may be another."""
+        return self[:3] == other[:3]
+
+
+def source_name(path: str) -> str:
+    """The name of an input in messages."""
+    return "<stdin>" if path == STDIN else path
+
+
+def format_of(path: str) -> tuple[str, bool]:
+    """Suffix that names the format, and whether the file is gzipped."""
+    if path == STDIN:
+        return ".txt", False
+    name = Path(path.lower())
+    gzipped = name.suffix == ".gz"
+    return Path(name.stem if gzipped else name).suffix, gzipped
+
+
+def check_path(path: str) -> None:
+    """Raise Unreadable for a path that is missing, a folder, closed to us, or of an unknown format."""
+    if path == STDIN:
+        return
+    suffix, gzipped = format_of(path)
+    if os.path.isdir(path):
+        raise Unreadable(path, None, None, "is a folder, expected a file")
+    if not os.path.exists(path):
+        raise Unreadable(path, None, None, "no such file")
+    if suffix not in _SUFFIXES:
+        raise Unreadable(path, None, None, f"unknown format, expected {', '.join(_SUFFIXES)} or their .gz")
+    try:
+        with open(path, "rb") as stream:
+            if gzipped and not stream.read(1):
+                raise Unreadable(path, None, None, "gzip stream is cut short")
+    except OSError as error:
+        raise Unreadable(path, None, None, f"cannot be read: {error.strerror}") from error
+
+
+def standard_input_is_file() -> bool:
+    """Whether standard input can be read more than once."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def open_input(path: str) -> io.BufferedReader:
+    """The bytes of an input as they are."""
+    if path == STDIN:
+        try:
+            # A reader of our own: a thread that waits in sys.stdin's would hold its lock when Python exits.
+            return open(sys.stdin.fileno(), "rb", closefd=False)
+        except (OSError, ValueError):
+            return io.BufferedReader(sys.stdin.buffer)
+    return open(path, "rb", BUFFER)
+
+
+def open_stream(path: str, stamps: Mapping[str, Stamp]) -> Stream:
+    """Return the bytes of an input, uncompressed.
+
+    Raises:
+        Unreadable: it is another file than the one that ``stamps``, by path, is of.
+    """
+    # no larger buffer around gzip: that would lose the data before a cut
+    stream = gzip.open(path, "rb") if format_of(path)[1] else open_input(path)  # noqa: SIM115 (returned)
+    if path in stamps and not stamps[path].same_content(Stamp.of(stream.fileno())):
+        stream.close()
+        raise changed(path)
+    return stream
+
+
+def changed(path: str) -> Unreadable:
+    """Return the fault of an input that was hashed and then written to or replaced."""
+    reason = (
+        "has changed since it was hashed; what is scored must be what was hashed, so run it again on what it is now"
+    )
+    return Unreadable(source_name(path), None, None, reason)
+
+
+def raw_lines(stream: Stream, source: str, newline: bytes, longest: int) -> Iterator[bytes]:
+    """Yield the lines with their newlines, one of more than ``longest`` bytes cut to a little more; 0 is no limit."""
+    line, is_wide = 0, newline != b"\n"
+    room = longest + 1 if longest else -1
+    lines = _split_wide(stream, newline, longest) if is_wide else iter(partial(stream.readline, room), b"")
+    try:
+        for line, raw in enumerate(lines, 1):  # noqa: B007
+            yield raw
+            if len(raw) == room and not is_wide:
+                _finish_line(stream, raw)
+    except (EOFError, zlib.error, OSError) as error:
+        raise Unreadable(source, line + 1, None, stream_fault(error)) from error
+
+
+def _finish_line(stream: Stream, piece: bytes) -> None:
+    """Pass over what is left of a line after a piece of it."""
+    while piece and not piece.endswith(b"\n"):
+        piece = stream.readline(BUFFER)
+
+
+def stream_fault(error: Exception) -> str:
+    """Return what is said of an error while a stream is read."""
+    if isinstance(error, EOFError):
+        return "gzip stream is cut short"
+    if isinstance(error, zlib.error | gzip.BadGzipFile):
+        return f"corrupt gzip stream: {error}"
+    return f"cannot be read: {error}"
+
+
+def _split_wide(stream: Stream, newline: bytes, longest: int) -> Iterator[bytes]:
+    """Lines in an encoding whose newline is not the byte 10, such as UTF-16; only aligned newlines count."""
+    width, rest = len(newline), b""
+    while block := stream.read1(BUFFER):
+        # of the rest only the last bytes may belong to a newline
+        start, found = 0, max(0, len(rest) - width)
+        block = rest + block
+        while (found := block.find(newline, found)) >= 0:
+            if found % width:
+                found += 1
+                continue
+            found += width
+            yield block[start:found]
+            start = found
+        rest = block[start:]
+        if longest and len(rest) > longest + 2 * width:
+            kept = (longest // width + 1) * width
+            rest = rest[:kept] + rest[len(rest) - (len(rest) - kept) % width - width :]
+    if rest:
+        yield rest
