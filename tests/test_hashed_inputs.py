@@ -153,6 +153,6 @@ def test_a_step_of_a_run_is_not_finished_from_what_it_may_not_have_read(corpus, 
     ledger, step = Ledger(tmp_path / "run"), Step("masks", "score", ScoreConfig(), (str(corpus),))
     read = ledger.read_by(step)
     rewritten(corpus)
-    with pytest.raises(InputError, match="corpus.jsonl: has changed while masks was made from it"):
+    with pytest.raises(InputError, match=r"corpus\.jsonl: has changed while masks was made from it"):
         ledger.finish(step, read)
     assert "max_text_mb" not in ledger._header(step)["config"]  # so that older runs go on
