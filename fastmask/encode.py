@@ -42,13 +42,13 @@ class TextEncoder:
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokens of the texts; no span begins or ends with whitespace."""
-        one_batch = self._words.tokenize if self._words else self._tokenize_batch
-        parts = [one_batch(batch) for batch in _batches(texts)]
-        counts = [np.diff(part.offsets) for part in parts]
-        columns = (np.concatenate([_EMPTY, *column]) for column in list(zip(*parts, strict=True))[1:])
-        if not parts:
-            columns = (_EMPTY, _EMPTY, _EMPTY)
-        return Tokens(_offsets(np.concatenate([_EMPTY, *counts])), *columns)
+        if not self._words:
+            return _end_to_end(map(self._tokenize_batch, _batches(texts)))
+        if max(map(len, texts), default=0) <= _BATCH_CHARS:
+            return _end_to_end(map(self._words.tokenize, _batches(texts)))
+        pieces = [(number, *span) for number, text in enumerate(texts) for span in _pieces(text)]
+        tokens = [self._words.tokenize(batch) for batch in _batches([texts[n][start:end] for n, start, end in pieces])]
+        return _of_texts(_end_to_end(tokens), pieces, len(texts))
 
     def _tokenize_batch(self, texts: list[str]) -> Tokens:
         tokens = _collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
@@ -124,7 +124,9 @@ class TextEncoder:
         if self._words:
             tokens = self.tokenize([row[0].text[row[3] : row[4]] for row in rows])
             base = np.repeat(starts, np.diff(tokens.offsets))
-            return Tokens(tokens.offsets, tokens.ids, tokens.start + base, tokens.end + base)
+            for spans in (tokens.start, tokens.end):  # made here, and large
+                spans += base
+            return tokens
         is_first = np.fromiter((row[2] == 0 for row in rows), bool, len(rows))
         texts = [row[0].text for row in rows if row[2] == 0]
         return _divided(self.tokenize(texts), texts, np.where(is_first, 0, starts), np.cumsum(is_first) - 1)
@@ -138,6 +140,31 @@ class TextEncoder:
             "context_offsets": terms.offsets,
             "context_ids": terms.ids,
         }
+
+
+def _end_to_end(parts: Iterable[Tokens]) -> Tokens:
+    columns = [list(column) for column in zip(*parts, strict=True)] or [[], [], [], []]
+    counts = [np.diff(offsets) for offsets in columns.pop(0)]
+    # one column after the other, so that little is there twice
+    flat = (np.concatenate([_EMPTY, *columns.pop(0)]) for _ in range(3))
+    return Tokens(_offsets(np.concatenate([_EMPTY, *counts])), *flat)
+
+
+def _pieces(text: str) -> Iterable[tuple[int, int]]:
+    """Yield the spans of a text cut at spaces, which are left out, to pieces of some _BATCH_CHARS characters."""
+    start = 0
+    while len(text) - start > _BATCH_CHARS and (space := text.find(" ", start + _BATCH_CHARS)) >= 0:
+        yield start, space
+        start = space + 1
+    yield start, len(text)
+
+
+def _of_texts(tokens: Tokens, pieces: Sequence[tuple[int, int, int]], texts: int) -> Tokens:
+    """Return tokens of pieces, each (number of its text, start, end), as those of the texts."""
+    number, starts, _ = np.array(pieces, np.int64).T
+    base = np.repeat(starts.astype(np.int32), np.diff(tokens.offsets))
+    offsets = tokens.offsets[np.searchsorted(number, np.arange(texts + 1))]
+    return Tokens(offsets, tokens.ids, tokens.start + base, tokens.end + base)
 
 
 _EMPTY = np.empty(0, np.int32)
@@ -228,10 +255,14 @@ def _trim_spaces(tokens: Tokens, texts: list[str]) -> Tokens:
     base = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)))[:-1]
     base = np.repeat(base, np.diff(tokens.offsets))
     start, end = tokens.start.copy(), tokens.end.copy()
-    while (blank := (start < end) & is_space[start + base]).any():
-        start += blank
-    while (blank := (start < end) & is_space[end + base - 1]).any():
-        end -= blank
+    # a token may be all spaces, as many as there are: the next other character is looked up
+    others = np.flatnonzero(~is_space)
+    blank = np.flatnonzero((start < end) & is_space[start + base])
+    after = others[np.searchsorted(others, start[blank] + base[blank])] - base[blank]
+    start[blank] = np.minimum(after, end[blank])
+    blank = np.flatnonzero((start < end) & is_space[end + base - 1])
+    before = others[np.searchsorted(others, end[blank] + base[blank]) - 1] + 1 - base[blank]
+    end[blank] = np.maximum(before, start[blank])
     return Tokens(tokens.offsets, tokens.ids, start, end)
 
 

@@ -81,22 +81,19 @@ class _SentenceRules:
         return len(self._strings) - self._first_strings > _MAX_STRINGS
 
     def split(self, text: str) -> list[tuple[int, int]]:
-        tokens = [self._tokens(text[start:end], start) for start, end in _blocks(text)]
-        closing, punctuation, position = (tokens[0] if len(tokens) == 1 else np.concatenate(tokens)).T
-        # A sentence starts at the first other token after one that is exactly a closing character.
-        others = np.flatnonzero((closing | punctuation) == 0)
-        closed_before = np.cumsum(closing)[others]
-        starts = others[np.diff(closed_before, prepend=0) > 0]
         # A text that opens with a closing character starts its first sentence there all the same.
-        bounds = [0, *position[starts].tolist(), len(text)]
+        bounds, is_closed = [0], False
+        for start, end in _blocks(text):
+            closing, punctuation, position = self._tokenizer(text[start:end]).to_array(self._attributes).T
+            # A sentence starts at the first other token after one that is exactly a closing character.
+            others = np.flatnonzero((closing | punctuation) == 0)
+            closed = np.cumsum(closing) + is_closed
+            starts = others[np.diff(closed[others], prepend=0) > 0]
+            bounds += (position[starts] + np.uint64(start)).tolist()
+            is_closed = closed[-1] > (closed[others[-1]] if len(others) else 0)
+        bounds.append(len(text))
         spans = (_stripped(text, start, end) for start, end in pairwise(bounds))
         return [(start, end) for start, end in spans if start < end]
-
-    def _tokens(self, block: str, start: int) -> np.ndarray:
-        """Return uint64 [tokens, 3]: closing, punctuation, and place in the text, of which a block begins at start."""
-        tokens = self._tokenizer(block).to_array(self._attributes)
-        tokens[:, 2] += np.uint64(start)
-        return tokens
 
 
 def _look_at_the_ends(tokenizer) -> None:

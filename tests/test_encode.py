@@ -10,8 +10,9 @@ from helpers import encoder_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmask.encode import TextEncoder
+from fastmask.encode import TextEncoder, Tokens, _trim_spaces
 from fastmask.labels import Classes
+from fastmask.models import load_tokenizer, resolve_model
 from fastmask.records import Aspect, Document
 
 PIECES = [
@@ -198,3 +199,22 @@ def test_answers_do_not_depend_on_batches_or_the_word_table(mr_tiny, encoder, mo
     monkeypatch.setattr("fastmask.encode._CACHE_BYTES", 0)
     for found, wanted in zip(encoder_of(mr_tiny).tokenize(texts), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_text_that_is_cut_for_its_length_has_the_tokens_of_the_whole(mr_tiny):
+    tokenizer = load_tokenizer(resolve_model(mr_tiny)).backend_tokenizer
+    # a piece is cut at a space, of which there are several together, and not in a run without one
+    texts = ["one", "a good  film,   really " * 50_000, "", "b" * 1_100_000 + " ok", " last "]
+    found = TextEncoder(tokenizer).tokenize(texts)
+    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
+    assert np.diff(found.offsets).tolist() == list(map(len, encodings))
+    assert found.ids.tolist() == [number for encoding in encodings for number in encoding.ids]
+    assert list(zip(found.start, found.end, strict=True)) == [span for one in encodings for span in one.offsets]
+
+
+def test_a_token_of_a_hundred_thousand_spaces_costs_no_pass_for_each():
+    texts = [" " * 100_000 + "a" + " " * 100_000, "b"]
+    spans = np.array([[0, 200_001], [0, 1]], np.int32)
+    tokens = Tokens(np.array([0, 1, 2]), np.zeros(2, np.int32), spans[:, 0].copy(), spans[:, 1].copy())
+    trimmed = _trim_spaces(tokens, texts)
+    assert trimmed.start.tolist() == [100_000, 0] and trimmed.end.tolist() == [100_001, 1]
