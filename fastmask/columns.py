@@ -54,6 +54,17 @@ def numbers(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return _joined(values, np.from_dlpack, values.type.to_pandas_dtype())
 
 
+def known(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Return the numbers of a column that are not null, [K]."""
+    kind = np.dtype(values.type.to_pandas_dtype())
+
+    def convert(part: pa.Array) -> np.ndarray:
+        end = part.offset + len(part)
+        return np.frombuffer(part.buffers()[1], kind, end)[part.offset :][_present(part)]
+
+    return _joined(values, convert, kind)
+
+
 def present(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return bool [N]: which values are not null."""
     return _joined(values, _present, bool)

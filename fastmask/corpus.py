@@ -13,7 +13,7 @@ import numpy as np
 from .columns import flat, list_lengths, numbers
 from .dataset import ShardSet, open_shards
 from .errors import FastmaskError, OutputError
-from .schema import ROW_GROUP, manifest_path, shard_name
+from .schema import ROW_GROUP, manifest_path
 from .sequences import Sentences
 
 BLOCK_TOKENS = 2**18
@@ -94,12 +94,10 @@ def _make_blocks(sets: Sequence[ShardSet]) -> Iterator[tuple[tuple[Part, ...], i
 
 
 def _sentences(part: Part) -> Sentences:
-    """The part's sentences, checked as far as indices go: shards may have been edited since they were hashed."""
+    """The part's sentences."""
     table = part.shards.read_rows(part.shard, part.start, part.stop, COLUMNS)
     lengths, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
     input_ids, mask_index = (flat(table[name]) for name in ("input_ids", "mask_index"))
-    if ((mask_index < 0) | (mask_index >= np.repeat(lengths, masks))).any():
-        raise OutputError(f"{part.shards.path / shard_name(part.shard)}: mask_index leaves its sentence")
     row, sentence = numbers(table["row"]) + part.base, numbers(table["sentence"])
     return Sentences(row, sentence, _offsets(lengths), input_ids, _offsets(masks), mask_index)
 
@@ -138,4 +136,6 @@ def _one_tokenizer(sets: Sequence[ShardSet]) -> dict:
                 raise OutputError(f"{manifest_path(shards.path)}: the tokenizer's {key} are not in it")
             if record[key] != records[0][key]:
                 raise FastmaskError(f"{shards.path}: made with another tokenizer than {sets[0].path} ({key})")
+        if len({each["vocab_size"] for each in (record, records[0]) if "vocab_size" in each}) > 1:
+            raise FastmaskError(f"{shards.path}: made with another tokenizer than {sets[0].path} (vocab_size)")
     return records[0]

@@ -5,23 +5,27 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from .columns import list_lengths, numbers
 from .errors import OutputError
-from .schema import ROW_GROUP, arrow_schema, file_fault, open_parquet, read_manifest
+from .schema import ROW_GROUP, arrow_schema, file_content_fault, file_fault, open_parquet, read_manifest
+from .sound import ends, value_fault
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 BATCH_ROWS = 1024
 """Rows that are decoded at a time when a shard set is iterated."""
 CACHED_GROUPS = 4
 """Runs of at most ROW_GROUP rows that a shard set keeps for access by number."""
+_DISORDER = "rows are out of order"
 
 
 def open_shards(out: str | Path, *, check_hashes: bool = False) -> ShardSet:
@@ -33,12 +37,16 @@ def open_shards(out: str | Path, *, check_hashes: bool = False) -> ShardSet:
     Raises:
         OutputError: not finished, of another format version, or a shard (named) is missing or damaged.
     """
-    manifest = read_manifest(out)
-    for entry in manifest["shards"]:
-        path = Path(out) / entry["file"]
+    shards = ShardSet(Path(out), read_manifest(out))
+    for entry in shards.manifest["shards"]:
+        path = shards.path / entry["file"]
         if fault := file_fault(path, entry, check_hashes):
             raise OutputError(f"{path}: {fault}")
-    return ShardSet(Path(out), manifest)
+        if not entry["rows"] <= entry["tokens"] <= entry["bytes"] or not entry["rows"]:
+            # such counts are rarely true, and who goes by them before any row is read would never end, or read nothing
+            with shards.opened(entry):
+                pass
+    return shards
 
 
 class ShardSet:
@@ -46,7 +54,7 @@ class ShardSet:
 
     Rows by number are read ROW_GROUP at a time, and the last CACHED_GROUPS of these are kept: access in any order
     works, access that stays near by is fast. Every reading method raises OutputError with the shard's name when it
-    meets damage.
+    meets damage, or values that no shard can have (``sound.value_fault``).
 
     Attributes:
         path: the directory.
@@ -57,6 +65,10 @@ class ShardSet:
         self.path, self.manifest = path, manifest
         self._ends = list(accumulate(entry["rows"] for entry in manifest["shards"]))
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+        self._vocab_size = manifest["tokenizer"].get("vocab_size")
+        # (shard, row of it) -> (row, sentence) of what was read from there on, and up to there
+        self._firsts: dict[tuple[int, int], tuple[int, int]] = {}
+        self._lasts: dict[tuple[int, int], tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return self.manifest["totals"]["rows"]
@@ -87,16 +99,22 @@ class ShardSet:
     def batches(self, columns: list[str] | None = None, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Record batches of at most ``rows`` rows; no more than one row group is held in memory."""
         for entry in self.manifest["shards"]:
-            with open_parquet(self.path / entry["file"]) as file:
-                self._check(entry, file.schema_arrow, file.metadata.num_rows)
-                yield from file.iter_batches(rows, columns=columns, use_threads=False)
+            with self.opened(entry) as file:
+                last = None
+                for batch in file.iter_batches(rows, columns=columns, use_threads=False):
+                    self._check(entry, batch)
+                    bounds = ends(batch)
+                    if last and bounds and bounds[0] <= last:
+                        self._refuse(entry, _DISORDER)
+                    last = bounds and bounds[1]
+                    yield batch
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """One table a shard, with all columns or those named."""
         for entry in self.manifest["shards"]:
-            with open_parquet(self.path / entry["file"]) as file:
-                self._check(entry, file.schema_arrow, file.metadata.num_rows)
+            with self.opened(entry) as file:
                 table = file.read(columns)
+            self._check(entry, table)
             yield table
 
     def to_table(self, columns: list[str] | None = None) -> pa.Table:
@@ -109,13 +127,15 @@ class ShardSet:
     def read_rows(self, shard: int, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
         """Rows ``start`` to ``stop`` of a shard (by its number); only the row groups they lie in are read."""
         entry = self.manifest["shards"][shard]
-        with open_parquet(self.path / entry["file"]) as file:
+        with self.opened(entry) as file:
             metadata = file.metadata
-            self._check(entry, file.schema_arrow, metadata.num_rows)
             bounds = [0, *accumulate(metadata.row_group(k).num_rows for k in range(metadata.num_row_groups))]
             groups = [k for k in range(len(bounds) - 1) if bounds[k] < stop and bounds[k + 1] > start]
             table = file.read_row_groups(groups, columns=columns, use_threads=False)
-        return table.slice(start - bounds[groups[0]] if groups else 0, stop - start)
+        found = table.slice(start - bounds[groups[0]] if groups else 0, stop - start)
+        self._check(entry, found)
+        self._check_neighbours(entry, found, start)
+        return found
 
     def mask_counts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """Per shard: row int64 [N], sentence int32 [N], numbers of tokens and of masks int32 [N]."""
@@ -134,8 +154,27 @@ class ShardSet:
         self._groups.move_to_end(key)
         return self._groups[key]
 
-    def _check(self, entry: dict, schema: pa.Schema, rows: int) -> None:
-        if not schema.equals(arrow_schema(), check_metadata=True):
-            raise OutputError(f"{self.path / entry['file']}: its columns are not those of the shard format")
-        if rows != entry["rows"]:
-            raise OutputError(f"{self.path / entry['file']}: has {rows} rows instead of {entry['rows']}")
+    @contextmanager
+    def opened(self, entry: dict) -> Iterator[pq.ParquetFile]:
+        """A shard's file, by its entry in the manifest, opened and its footer compared with that."""
+        with open_parquet(self.path / entry["file"]) as file:
+            if fault := file_content_fault(file, entry):
+                self._refuse(entry, fault)
+            yield file
+
+    def _check(self, entry: dict, part: pa.Table | pa.RecordBatch) -> None:
+        if fault := value_fault(part, entry, self._vocab_size):
+            self._refuse(entry, fault)
+
+    def _check_neighbours(self, entry: dict, part: pa.Table, start: int) -> None:
+        """Compare what was read with what stands before and after it, if that was read, too, in whatever order."""
+        if (bounds := ends(part)) is None:
+            return
+        here, there = (entry["index"], start), (entry["index"], start + len(part))
+        self._firsts[here], self._lasts[there] = first, last = bounds
+        before, after = self._lasts.get(here), self._firsts.get(there)
+        if (before and before >= first) or (after and after <= last):
+            self._refuse(entry, _DISORDER)
+
+    def _refuse(self, entry: dict, fault: str) -> NoReturn:
+        raise OutputError(f"{self.path / entry['file']}: {fault}")

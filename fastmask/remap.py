@@ -134,7 +134,7 @@ def _with_text(documents: Iterator, texts: Iterator[tuple[int, str]]) -> Iterato
         text = next((text for number, text in texts if number == row), None)
         if text is None:
             raise FastmaskError(f"row {row}: there is no text for it")
-        end = max((sentence["char_end"][-1] for sentence in sentences if sentence["char_end"]), default=0)
+        end = max((max(sentence["char_end"]) for sentence in sentences if sentence["char_end"]), default=0)
         if end > len(text):
             raise FastmaskError(f"row {row}: its text has {len(text)} characters, its tokens go up to {end}")
         yield text, sentences

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .columns import check_offsets, column, flat, list_lengths, numbers, present, ragged
+from .columns import check_offsets, column, list_lengths, present, ragged
 from .errors import OutputError
 from .records import ScoredSentences
+from .sound import count_fault, entry_fault, tokenizer_fault, value_fault
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +40,7 @@ RESULT_KEYS = ("shards", "totals", "certificate", "environment", "skipped")
 COUNTS = ("rows", "scored", "tokens", "masked", "bytes")
 """What a shard's entry counts and the totals sum."""
 ENTRY_KEYS = ("index", "file", "first_row", "end_row", *COUNTS, "sha256", "certificate", "skipped")
+FOREIGN = "its columns are not those of the shard format"
 
 
 def shard_name(index: int) -> str:
@@ -210,6 +212,12 @@ def check_manifest(manifest: object, where: str) -> None:
     for index, entry in enumerate(manifest["shards"]):
         if not is_entry(entry) or entry["index"] != index:
             raise OutputError(f"{where}: the entry of {shard_name(index)} is damaged")
+        if fault := entry_fault(entry):
+            raise OutputError(f"{where}: {shard_name(index)}: {fault}")
+    if any(left["end_row"] != right["first_row"] for left, right in pairwise(manifest["shards"])):
+        raise OutputError(f"{where}: the rows of the shards do not follow each other")
+    if fault := tokenizer_fault(manifest["tokenizer"]):
+        raise OutputError(f"{where}: {fault}")
     if totals(manifest["shards"]) != manifest["totals"]:
         raise OutputError(f"{where}: the totals are not the sums over the shards")
 
@@ -271,40 +279,32 @@ def file_fault(path: Path, entry: dict, hashes: bool) -> str | None:
     return None
 
 
-def content_fault(table: pa.Table, entry: dict) -> str | None:
+def content_fault(table: pa.Table, entry: dict, vocab_size: int | None = None) -> str | None:
     """The first rule of the shard format that a table breaks, None when it is sound.
 
-    Rules: schema; counts as in ``entry``; (row, sentence) ascending, rows within the entry's range; as many
-    spans and importances as ids; mask_index ascending and within its sentence.
+    Rules: schema; counts as in ``entry``; those of ``sound.value_fault``.
     """
     if not table.schema.equals(arrow_schema(), check_metadata=True):
-        return "its columns are not those of the shard format"
-    return next(_content_faults(table, entry), None)
+        return FOREIGN
+    tokens, masked = (int(list_lengths(table[name]).sum()) for name in ("input_ids", "mask_index"))
+    scored = int(present(table["importance"]).sum())
+    counts = {"rows": len(table), "scored": scored, "tokens": tokens, "masked": masked}
+    return count_fault(counts, entry) or value_fault(table, entry, vocab_size)
 
 
-def _content_faults(table: pa.Table, entry: dict) -> Iterator[str]:
-    lengths = list_lengths(table["input_ids"])
-    masks = list_lengths(table["mask_index"])
-    scored = present(table["importance"])
-    counts = {"rows": len(lengths), "scored": scored.sum(), "tokens": lengths.sum(), "masked": masks.sum()}
-    yield from (f"has {n} {key} instead of {entry[key]}" for key, n in counts.items() if n != entry[key])
-
-    row, sentence = numbers(table["row"]), numbers(table["sentence"])
-    ahead = (row[1:] > row[:-1]) | ((row[1:] == row[:-1]) & (sentence[1:] > sentence[:-1]))
-    if not ahead.all():
-        yield f"row {row[1:][~ahead][0]}: rows are out of order"
-    if len(row) and not entry["first_row"] <= row[0] <= row[-1] < entry["end_row"]:
-        yield f"rows {row[0]} to {row[-1]} are outside {entry['first_row']} to {entry['end_row']}"
-    for name in ("char_start", "char_end", "importance"):
-        wrong = (list_lengths(table[name]) != lengths) & (scored | (name != "importance"))
-        if wrong.any():
-            yield f"row {row[wrong][0]}: {name} has another length than input_ids"
-
-    owner, position = np.repeat(np.arange(len(row)), masks), flat(table["mask_index"])
-    good = (position >= 0) & (position < lengths[owner])
-    good[1:] &= (position[1:] > position[:-1]) | (owner[1:] != owner[:-1])
-    if not good.all():
-        yield f"row {row[owner[~good][0]]}: mask_index is not ascending or leaves its sentence"
+def file_content_fault(file: pq.ParquetFile, entry: dict) -> str | None:
+    """What the footer of a shard's file shows to be wrong, None if nothing: schema, or counts not as in ``entry``."""
+    if not file.schema_arrow.equals(arrow_schema(), check_metadata=True):
+        return FOREIGN
+    footer, columns = file.metadata, arrow_schema().names
+    rows = footer.num_rows
+    for name, key in (("input_ids", "tokens"), ("mask_index", "masked")):
+        at = columns.index(name)
+        values = sum(footer.row_group(group).column(at).num_values for group in range(footer.num_row_groups))
+        # Parquet counts a list without a value as one
+        if rows == entry["rows"] and not entry[key] <= values <= entry[key] + rows:
+            return f"has other {key} than the manifest's {entry[key]}"
+    return count_fault({"rows": rows}, entry)
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -313,7 +313,7 @@ def _damaged_shards(path: Path, manifest: dict) -> Iterator[Damage]:
         fault = file_fault(file, entry, hashes=True)
         if fault is None:
             try:
-                fault = content_fault(read_parquet(file), entry)
+                fault = content_fault(read_parquet(file), entry, manifest["tokenizer"].get("vocab_size"))
             except OutputError as error:
                 fault = str(error).removeprefix(f"{file}: ")
         if fault is not None:

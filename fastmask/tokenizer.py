@@ -101,3 +101,6 @@ def check_tokenizer(shards: str, recorded: dict, tokenizer: PreTrainedTokenizerB
         command = shlex.join(["fastmask", "remap", shards, "--tokenizer", model, "-o", out])
         raise ModelError(f"{shards}: was made with the tokenizer of {recorded['name']}, which is not that of {model}; "
                          f"{command} makes masks for it")  # fmt: skip
+    if recorded.get("vocab_size", size := vocabulary(tokenizer)[0]) != size:
+        raise ModelError(f"{shards}: its manifest says that {recorded['name']} has {recorded['vocab_size']} ids, "
+                         f"it has {size}")  # fmt: skip

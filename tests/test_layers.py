@@ -62,10 +62,11 @@ ALLOWED = {
     # decisions to disk and back
     "durable": {"errors"},
     "columns": set(),
-    "schema": {"columns", "errors", "records"},
+    "sound": {"columns"},
+    "schema": {"columns", "errors", "records", "sound"},
     "journal": {"errors", "schema"},
     "shards": {"durable", "errors", "journal", "records", "schema"},
-    "dataset": {"columns", "errors", "schema"},
+    "dataset": {"columns", "errors", "schema", "sound"},
     # shards to training sequences
     "corruption": {"errors"},
     "sequences": {"errors"},

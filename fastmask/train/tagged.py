@@ -76,7 +76,7 @@ def read_tagged(
     for path in paths:
         shards = open_shards(path)
         check_tokenizer(path, shards.manifest["tokenizer"], tokenizer, files.name)
-        for row, tokens, masked in _scored(shards.batches(_COLUMNS)):
+        for row, tokens, masked in _scored(shards.batches([*_COLUMNS, "sentence"])):
             tags = np.zeros(len(tokens), np.int64)
             tags[masked] = 1
             inputs, kinds = template.around(tokens[:room])
