@@ -158,7 +158,7 @@ class Backend:
     def asker(self, block: SentenceBlock, levels: tuple[str, ...]) -> Asker:
         """What asks about a block's variants at the levels of a cascade."""
         kind = DeviceAsker if isinstance(self.encoder(levels[0]), DeviceEncoder) else Asker
-        return kind(block, self.encoder, levels, self.config.batch_tokens)
+        return kind(block, self.encoder, levels, self.config.batch_tokens, self.config.model or "the model")
 
     def blocks(self, shard: EncodedSentences, sentences: np.ndarray, for_calibration: bool = False):
         """Sentences int64 [S] of a shard as blocks of work that suit the device."""

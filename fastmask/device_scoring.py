@@ -34,7 +34,7 @@ class DeviceAsker(Asker):
         order = np.concatenate([asked for asked, _ in answers])
         z, code = np.empty(len(variants)), np.empty(len(variants), np.uint8)
         z[order], code[order] = read([found for _, found in answers])
-        return z, code
+        return self.finite(encoder.precision, z), code
 
     def forward(self, precision: str, variants: Variants) -> list[tuple[np.ndarray, np.ndarray]]:
         """See ``Asker.forward``."""
@@ -45,7 +45,7 @@ class DeviceAsker(Asker):
             return encoder.logits(batch).double().t()
 
         parts = self._in_batches(encoder, variants.lengths, run)
-        found = read([logits for _, logits in parts]).T
+        found = self.finite(precision, read([logits for _, logits in parts]).T)
         ends = np.cumsum([logits.shape[1] for _, logits in parts])[:-1]
         return [(part, rows) for (part, _), rows in zip(parts, np.split(found, ends), strict=True)]
 

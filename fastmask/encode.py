@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, panics_told
 from .labels import ANY_CLASSES, LABEL_FIELD, Classes
 from .records import Document, EncodedSentences
 
@@ -51,7 +51,8 @@ class TextEncoder:
         return _of_texts(_end_to_end(tokens), pieces, len(texts))
 
     def _tokenize_batch(self, texts: list[str]) -> Tokens:
-        tokens = _collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
+        with panics_told():
+            tokens = _collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
         return _trim_spaces(tokens, texts)
 
     def encode(
@@ -303,7 +304,8 @@ class _WordTable:
         if self._bytes > _CACHE_BYTES:
             self._clear()
         if unknown := list(set(words).difference(self._index)):
-            new = _collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False))
+            with panics_told():
+                new = _collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False))
             self._index.update(zip(unknown, count(len(self._index)), strict=False))
             self._bytes += sum(map(len, unknown)) + _WORD_BYTES * len(unknown)
             old = self._table

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FastmaskError(Exception):
     """Anything a user can cause or mend. ``str(error)`` is the one line that the command prints."""
@@ -37,3 +40,15 @@ class OutputError(FastmaskError):
 
 class ModelError(FastmaskError):
     """A model directory that cannot be loaded, or does not fit the task."""
+
+
+@contextmanager
+def panics_told() -> Iterator[None]:
+    """Make a ModelError of what the tokenizers library raises where its own code fails, which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(f"the model's tokenizer cannot take a text: {reason}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ModelError
+from .errors import ModelError, panics_told
 from .labels import NUMBERS_ARE_NAMES, Classes
+from .sizes import check_counts, shapes_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +27,8 @@ ASSETS = Path(__file__).parent / "assets"
 EMBEDDED = "embedded"
 WEIGHTS, WEIGHTS_INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+MOST_OF_A_CHARACTER = 4096
+"""What replacements of a normalizer may make of it: real ones make three."""
 DOWNLOADS = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
@@ -68,6 +72,7 @@ def resolve_model(model: str | None) -> ModelFiles:
     if not is_local:
         path = _download(model)
     config = _read_config(path, name)
+    check_counts(config, shapes_of(weight_files(path)), name)
     class_names = _class_names(config, name)
     return ModelFiles(path, name, is_local, config, class_names, len(class_names), weights_hash(path))
 
@@ -113,7 +118,7 @@ def weight_files(path: Path) -> list[Path]:
     """The safetensors files of a model directory, the one file or the sorted parts that its index names.
 
     Raises:
-        ModelError: there are none (and says so if there is a pickle instead), or a part is missing.
+        ModelError: there are none (and says so if there is a pickle instead), or a part is missing or elsewhere.
     """
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
@@ -123,8 +128,12 @@ def weight_files(path: Path) -> list[Path]:
         raise ModelError(f"{path}: {WEIGHTS} is missing")
     try:
         names = set(json.loads((path / WEIGHTS_INDEX).read_text("utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: {WEIGHTS_INDEX} cannot be read") from error
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{path}: {WEIGHTS_INDEX} does not say which files have the weights")
+    if outside := [name for name in sorted(names) if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]:
+        raise ModelError(f"{path}: {WEIGHTS_INDEX} names {outside[0]!a}, which is not a file of this directory")
     files = [path / name for name in sorted(names)]
     for file in files:
         if not file.is_file():
@@ -172,8 +181,9 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        with quiet_transformers():
+        with quiet_transformers(), panics_told():
             tokenizer = AutoTokenizer.from_pretrained(files.dir, local_files_only=True, trust_remote_code=False)
+        _check_growth(tokenizer)
     except Exception as error:  # transformers and tokenizers raise bare Exception for damaged files
         raise ModelError(f"{files.name}: the tokenizer cannot be loaded: {first_line(error)}") from error
     if not tokenizer.is_fast:
@@ -189,6 +199,18 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     backend.no_padding()
     backend.encode_special_tokens = tokenizer.split_special_tokens  # as transformers does at every call
     return tokenizer
+
+
+def _check_growth(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ModelError where replacements make so much of a character that a text ends the process for memory."""
+    normalizer = tokenizer.is_fast and tokenizer.backend_tokenizer.normalizer
+    steps, most = ([json.loads(normalizer.__getstate__())] if normalizer else []), 1
+    while steps:
+        step = steps.pop()
+        steps += step.get("normalizers") or []
+        most *= max(1, len(step.get("content") or ""), len(step.get("prepend") or ""))
+    if most > MOST_OF_A_CHARACTER:
+        raise ModelError(f"its normalizer makes up to {most:.4g} characters of one")
 
 
 def first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .config import MAX_TEXT_MB
 from .dataset import ShardSet, open_shards
-from .errors import FastmaskError, InputError, ModelError
+from .errors import FastmaskError, InputError, ModelError, panics_told
 from .pieces import special_ids_in_text
 from .read import HashedInputs, read_rows
 from .streams import STDIN
@@ -77,14 +77,15 @@ def remapped(
     by_document = ((row, list(sentences)) for row, sentences in groupby(rows, key=lambda sentence: sentence["row"]))
     documents, special = _with_text(by_document, texts), special_ids_in_text(tokenizer)
     while batch := list(islice(documents, DOCUMENTS)):
-        encoded = tokenizer(
-            [text for text, _ in batch],
-            add_special_tokens=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_offsets_mapping=True,
-            verbose=False,  # documents longer than the model's inputs are as they should be
-        )
+        with panics_told():
+            encoded = tokenizer(
+                [text for text, _ in batch],
+                add_special_tokens=False,
+                truncation=False,
+                return_attention_mask=False,
+                return_offsets_mapping=True,
+                verbose=False,  # documents longer than the model's inputs are as they should be
+            )
         for (_, sentences), ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             input_ids, spans = np.array(ids, np.int32), np.array(spans, np.int32).reshape(-1, 2)
             yield from _one_document(sentences, input_ids, spans, np.isin(input_ids, special))

@@ -102,10 +102,16 @@ class _Rows:
 
 
 class Asker:
-    """Runs variants of one block at any level, each distinct variant once."""
+    """Runs variants of one block at any level, each distinct variant once.
 
-    def __init__(self, sentences: SentenceBlock, encoder: Encoders, levels: tuple[str, ...], batch_tokens: int):
+    Where no higher level could be asked, an answer that is not finite is a FastmaskError with the model's ``name``.
+    """
+
+    def __init__(
+        self, sentences: SentenceBlock, encoder: Encoders, levels: tuple[str, ...], batch_tokens: int, name: str
+    ):
         self.block, self.encoder, self.levels, self.batch_tokens = sentences.block, encoder, levels, batch_tokens
+        self.name = name
         self.memos: dict[str, tuple[Memo, _Rows]] = {}
         self.memories: dict[str, object] = {}
         self.target = sentences.unit_label.copy()
@@ -155,9 +161,16 @@ class Asker:
 
         def run(part: np.ndarray) -> np.ndarray:
             packed = pack_variants(self.block, variants.take(part))
-            return self.encoder(precision).logits(packed, self.memories[precision])
+            return self.finite(precision, self.encoder(precision).logits(packed, self.memories[precision]))
 
         return self._in_batches(encoder, variants.lengths, run)
+
+    def finite(self, precision: str, answers: np.ndarray) -> np.ndarray:
+        """Return answers of a precision; what is not finite is a doubt as long as there is a higher one to ask."""
+        if (precision == self.levels[-1] or len(self.levels) == 1) and not np.isfinite(answers).all():
+            advice = "; leave out --no-certify, or use float32" if precision in ("float16", "bfloat16") else ""
+            raise FastmaskError(f"{self.name}: its answers are not finite numbers in {precision}{advice}")
+        return answers
 
     def _in_batches(self, encoder: Encoder, lengths: np.ndarray, run: Callable) -> list[tuple[np.ndarray, object]]:
         """``run`` on batches of variants of lengths int32 [V] that fill the token budget: (their numbers, result).
@@ -240,8 +253,6 @@ class BlockScorer:
         z, code = self.ask.decide_variants(0, variants, limits)
         if len(self.bands.levels) > 1:
             return z, code
-        if not np.isfinite(z).all():
-            raise FastmaskError(f"the model overflows {self.bands.levels[0]}: leave out --no-certify, or use float32")
         return z, code & ~np.uint8(DOUBT)
 
     def _resolve(self, units: np.ndarray, indices: np.ndarray, first: tuple[np.ndarray, np.ndarray]) -> None:

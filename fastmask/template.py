@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from .errors import ModelError
+from .errors import ModelError, panics_told
 from .family_rules import takes_types
 from .variants import Template
 
@@ -66,7 +66,8 @@ def _ordinary_ids(tokenizer: Tokenizer, around: np.ndarray) -> np.ndarray:
     """int32 [1..WORDS]: different tokens that are not special, nor stand ``around`` a text."""
     special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     special += around.tolist()
-    encoded = tokenizer.encode_batch(_words(tokenizer), add_special_tokens=False)
+    with panics_told():
+        encoded = tokenizer.encode_batch(_words(tokenizer), add_special_tokens=False)
     found = dict.fromkeys(token for one in encoded for token in one.ids if token not in special)
     return np.array([*found][:WORDS] or [0], np.int32)
 
@@ -80,8 +81,9 @@ def _words(tokenizer: Tokenizer) -> list[str]:
 def _encode(tokenizer: Tokenizer, is_pair: bool) -> Encoding:
     """A word, or two, as the tokenizer encodes them for its model."""
     words = _words(tokenizer)
-    word = next((word for word in words if tokenizer.encode(word, add_special_tokens=False).ids), "a")
-    return tokenizer.encode(word, word) if is_pair else tokenizer.encode(word)
+    with panics_told():
+        word = next((word for word in words if tokenizer.encode(word, add_special_tokens=False).ids), "a")
+        return tokenizer.encode(word, word) if is_pair else tokenizer.encode(word)
 
 
 def _is_run(index: np.ndarray) -> bool:

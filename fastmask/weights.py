@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ModelError
 from .models import ModelFiles, first_line, quiet_transformers, weight_files
+from .sizes import check_numbers, shapes_of
 
 if TYPE_CHECKING:
     import torch
@@ -159,14 +160,20 @@ def load_pretrained(
         ModelError: the weights are damaged, not finite, or do not fit the config, or the architecture is unknown.
     """
     check_readable(files)
+    import torch
     import transformers
 
+    kind = getattr(transformers, f"AutoModelFor{task}")
     try:
         with quiet_transformers():
-            model, report = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
+            with torch.device("meta"):
+                check_numbers(kind.from_config(load_config(files)), shapes_of(weight_files(files.dir)), files.name)
+            model, report = kind.from_pretrained(
                 files.dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **overrides,
             )  # fmt: skip
+    except ModelError:
+        raise
     except Exception as error:  # unknown architecture, bad value in the config, ...: many unrelated types
         raise ModelError(f"{files.name}: cannot be loaded: {first_line(error)}") from error
     if bad := not_finite(model):

@@ -56,7 +56,8 @@ ALLOWED = {
                 "records", "scoring", "variants"},
     "engine": {"backend", "blocks", "certify", "config", "decide", "records", "scoring", "variants"},
     "masker": {"blocks", "certify", "decide", "engine", "pieces", "records", "scoring", "variants"},
-    "models": {"errors", "labels"},
+    "sizes": {"errors"},
+    "models": {"errors", "labels", "sizes"},
     "tokenizer": {"errors", "models"},
     "pieces": {"tokenizer"},
     # decisions to disk and back
@@ -79,7 +80,7 @@ ALLOWED = {
     "export": {"config_tools", "corruption", "durable", "errors", "sequences", "stream"},
     # what puts stages together
     "control": {"config", "dataset", "decide", "errors", "records", "schema", "sequences"},
-    "weights": {"errors", "families", "models"},
+    "weights": {"errors", "families", "models", "sizes"},
     "loading": {"config", "decide", "engine", "errors", "lengths", "masker", "models", "pieces",
                 "template", "weights"},
     "lookahead": {"certify", "records"},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ModelError
+from ..errors import ModelError, panics_told
 from ..family_rules import FAST_FAMILIES
 from ..models import ModelFiles, load_tokenizer, resolve_model
 from ..weights import load_classifier
@@ -96,11 +96,12 @@ def teacher_embeddings(teacher: Teacher, tokenizer: PreTrainedTokenizerBase, wid
     table = teacher.model.get_input_embeddings().weight.detach().float().cpu()
     known = teacher.tokenizer.get_vocab()
     rows = torch.zeros(len(tokenizer), table.shape[1])
-    for piece, index in tokenizer.get_vocab().items():
-        if piece in known:
-            rows[index] = table[known[piece]]
-        elif parts := teacher.tokenizer(piece.removeprefix(PREFIX), add_special_tokens=False)["input_ids"]:
-            rows[index] = table[parts].mean(0)
+    with panics_told():
+        for piece, index in tokenizer.get_vocab().items():
+            if piece in known:
+                rows[index] = table[known[piece]]
+            elif parts := teacher.tokenizer(piece.removeprefix(PREFIX), add_special_tokens=False)["input_ids"]:
+                rows[index] = table[parts].mean(0)
     rows -= rows.mean(0)
     directions = torch.linalg.svd(rows, full_matrices=False).Vh[:width]
     start = rows @ directions.T

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import FastmaskError, InputError
+from ..errors import FastmaskError, InputError, panics_told
 from ..labels import LABEL_FIELD, NO_LABEL, Classes, Label, is_fraction, whole_number
 from ..records import Document
 
@@ -152,7 +152,9 @@ def encode_rows(
         raise FastmaskError("rows with aspects and rows with labels cannot be mixed in one file")
     inputs = [(row.aspect, row.text) if pairs else row.text for row in rows]
     ids, types = [], []
-    for row, encoding in zip(rows, tokenizer.backend_tokenizer.encode_batch(inputs), strict=True):
+    with panics_told():
+        encodings = tokenizer.backend_tokenizer.encode_batch(inputs)
+    for row, encoding in zip(rows, encodings, strict=True):
         if not len(encoding):
             reason = "no token is in the text, and the model wants none around it: nothing that it could be given"
             raise InputError(row.source, row.line, None, reason)
