@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _BATCH_CHARS = 1 << 20  # bounds the memory of the lists in between
+_GROUP = 1 << 14  # sentences whose texts are there together
 _CACHE_BYTES = 1 << 25
 _WORD_BYTES = 96  # what a short word costs as a dictionary key, with its row in the table
 
@@ -123,7 +124,8 @@ class TextEncoder:
         """
         starts = np.fromiter((row[3] for row in rows), np.int32, len(rows))
         if self._words:
-            tokens = self.tokenize([row[0].text[row[3] : row[4]] for row in rows])
+            groups = (rows[start : start + _GROUP] for start in range(0, len(rows), _GROUP))
+            tokens = _end_to_end(self.tokenize([row[0].text[row[3] : row[4]] for row in group]) for group in groups)
             base = np.repeat(starts, np.diff(tokens.offsets))
             for spans in (tokens.start, tokens.end):  # made here, and large
                 spans += base
