@@ -75,6 +75,12 @@ def command(function):
 def _one_line(error: Exception) -> str:
     if isinstance(error, FastmaskError):
         return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
+        return "the memory is not enough for this; smaller batches or shorter texts need less"
+    if isinstance(error, RecursionError):
+        return "something in a file is nested too deep"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (unexpected; --debug shows where)"
 
 
@@ -329,6 +335,9 @@ def main() -> None:
     """Entry point of the ``fastmask`` command."""
     # Read when torch loads. Threads that spin while they wait take the cores from those that they wait for where other
     # work shares the machine; on cores of their own, sleeping costs nothing that can be measured.
+    from .startup import open_closed_streams
+
+    open_closed_streams()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imports make objects by the hundred thousand, none of them garbage: looking for some takes a tenth of the start.
     gc.set_threshold(100_000)

@@ -12,6 +12,7 @@ from .config import DEFAULT_RATE, ScoreConfig
 from .dataset import open_shards
 from .decide import cap_of, ragged_positions, random_positions
 from .errors import OutputError
+from .plain import read_regular
 from .records import EncodedSentences, ScoredSentences
 from .schema import manifest_path
 from .sequences import FRAME
@@ -32,7 +33,7 @@ class RandomControl:
         """sha256 of the copied run's manifest, which holds the hashes of its shards."""
         if self.config.like is None:
             return None
-        return hashlib.sha256(manifest_path(self.config.like).read_bytes()).hexdigest()
+        return hashlib.sha256(read_regular(manifest_path(self.config.like))).hexdigest()
 
     def mask_shard(self, shard: EncodedSentences) -> ScoredSentences:
         """Random masks for the shard's sentences; nothing is scored."""

@@ -10,6 +10,8 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
+from .plain import check_regular
+
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
@@ -103,6 +105,7 @@ def stop_words(choice: str) -> frozenset[str]:
     from .errors import InputError
 
     try:
+        check_regular(choice)
         with open(choice, encoding="utf-8") as file:
             return frozenset(line.strip().lower() for line in file if line.strip())
     except (OSError, UnicodeDecodeError) as error:

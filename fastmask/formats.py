@@ -21,6 +21,7 @@ from typing import NamedTuple
 from .delimited import CsvRecords, strip_newline, tsv_records
 from .errors import InputError, Unreadable
 from .labels import NO_LABEL
+from .plain import parse_json
 from .streams import BUFFER, MB, Stamp, Stream, format_of, open_stream, raw_lines, source_name, stream_fault
 
 _PARQUET_BATCH = 1024
@@ -180,6 +181,9 @@ def _open_parquet(path: str, reading: Reading) -> Iterator[Records]:
             stream = stack.enter_context(_gunzip(stream, path))
         try:
             table = pq.ParquetFile(stream)
+            table.schema_arrow.names  # noqa: B018 (each name is decoded)
+        except UnicodeDecodeError:
+            raise Unreadable(path, None, None, "the name of a column is not UTF-8") from None
         except (pa.ArrowException, OSError) as error:
             raise Unreadable(path, None, None, f"not a readable Parquet file: {_first_line(error)}") from None
         _check_columns(table.schema_arrow, path, columns)
@@ -234,7 +238,7 @@ def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
     """The class names that the ``datasets`` library wrote into the file for the label and for aspects' polarities."""
     _, label_field, aspects_field = columns
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         aspects = features.get(aspects_field, {})
         aspect = aspects[0] if isinstance(aspects, list) else aspects.get("feature", {})
         found = {label_field: features.get(label_field, {}), aspects_field: aspect.get("polarity", {})}
@@ -250,10 +254,14 @@ def _parquet_fields(
     for name in large:
         if _cell_bytes(columns[name], index) > longest:
             raise _too_long(path, line, name, "a cell", longest)
+    fields = {}
     try:
-        fields = {name: column[index].as_py() for name, column in columns.items()}
+        for name, column in columns.items():
+            fields[name] = column[index].as_py()
     except UnicodeDecodeError as error:
-        raise InputError(path, line, None, f"not utf-8: {error.reason}") from None
+        raise InputError(path, line, name, f"not utf-8: {error.reason}") from None
+    except (ArithmeticError, LookupError, ValueError) as error:  # a date that Python has not, an unknown time zone
+        raise InputError(path, line, name, f"unreadable {column.type}: {_first_line(error)}") from None
     for field in classes.keys() & fields.keys():
         # aspects are objects in a list, the label is a field of the row
         is_list = isinstance(fields[field], list)

@@ -28,7 +28,7 @@ def seekable_standard_input(paths: Sequence[str]) -> Iterator[None]:
         yield
         return
     original = os.dup(0)
-    with tempfile.TemporaryFile() as spool:
+    with _spool() as spool:
         try:
             with open(0, "rb", closefd=False) as pipe:
                 shutil.copyfileobj(pipe, spool, _CHUNK)
@@ -43,6 +43,13 @@ def seekable_standard_input(paths: Sequence[str]) -> Iterator[None]:
         finally:
             os.dup2(original, 0)
             os.close(original)
+
+
+def _spool():
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise InputError("<stdin>", None, None, f"cannot be copied to a file: {error.strerror}; set TMPDIR") from error
 
 
 def _has_descriptor() -> bool:

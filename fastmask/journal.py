@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import OutputError
+from .plain import parse_json, read_regular
 from .schema import is_entry
 
 JOURNAL = "journal.jsonl"
@@ -28,7 +29,7 @@ def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
         OutputError: the first line is not a header.
     """
     records, good_bytes = [], 0
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in read_regular(path).splitlines(keepends=True):
         record = _parse(line)
         if record is None or (records and not is_entry(record)):
             break
@@ -41,7 +42,7 @@ def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
 
 def _parse(line: bytes) -> dict | None:
     with suppress(ValueError):
-        record = json.loads(line)
+        record = parse_json(line)
         return record if line.endswith(b"\n") and isinstance(record, dict) else None
     return None
 

@@ -23,6 +23,7 @@ from .durable import (
 )
 from .errors import InputError, OutputError
 from .journal import differences
+from .plain import parse_json, read_regular
 from .read import check_path, describe_inputs
 from .schema import manifest_path
 from .steps import Step
@@ -71,7 +72,7 @@ class Ledger:
                 raise OutputError(f"{self.out}: is there already, and no run of a recipe; choose another out")
             return
         try:
-            document = json.loads((self.out / STEPS).read_text("utf-8"))
+            document = parse_json(read_regular(self.out / STEPS))
             self._steps, self._files = dict(document["steps"]), dict(document["files"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{self.out / STEPS}: is damaged: {error}") from error
@@ -218,6 +219,6 @@ def model_identity(name: str | Path) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_regular(path)).hexdigest()
     except OSError as error:
         raise InputError(str(path), None, None, f"cannot be read: {error.strerror}") from error

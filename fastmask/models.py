@@ -7,7 +7,7 @@ refused with one line, because transformers would fill missing weights with rand
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
 import textwrap
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ModelError, panics_told
 from .labels import NUMBERS_ARE_NAMES, Classes
+from .plain import is_special, parse_json, read_regular
 from .sizes import check_counts, shapes_of
 
 if TYPE_CHECKING:
@@ -68,9 +69,11 @@ def resolve_model(model: str | None) -> ModelFiles:
             weights.
     """
     path, name = (ASSETS, EMBEDDED) if model is None else (Path(model), model)
-    is_local = path.is_dir()
+    is_local = model != "" and os.path.isdir(path)  # a path of "" would be where the user is
     if not is_local:
         path = _download(model)
+    if special := next(filter(is_special, path.iterdir()), None):
+        raise ModelError(f"{name}: {special.name} is not a regular file")
     config = _read_config(path, name)
     check_counts(config, shapes_of(weight_files(path)), name)
     class_names = _class_names(config, name)
@@ -79,7 +82,7 @@ def resolve_model(model: str | None) -> ModelFiles:
 
 def _download(model: str) -> Path:
     if model.count("/") > 1 or model.startswith((".", "/", "~")) or "\\" in model or not model:
-        raise ModelError(f"{model}: no such model directory")
+        raise ModelError(f"{model or '(an empty name)'}: no such model directory")
     import huggingface_hub
 
     try:
@@ -94,7 +97,7 @@ def _download(model: str) -> Path:
 def _read_config(path: Path, name: str) -> dict:
     file = path / CONFIG
     try:
-        config = json.loads(file.read_text("utf-8"))
+        config = parse_json(read_regular(file))
     except FileNotFoundError as error:
         raise ModelError(f"{name}: not a model directory, {CONFIG} is missing") from error
     except (OSError, ValueError) as error:
@@ -127,8 +130,8 @@ def weight_files(path: Path) -> list[Path]:
             raise ModelError(f"{path}: has pickled weights only; fastmask loads safetensors only ({WEIGHTS})")
         raise ModelError(f"{path}: {WEIGHTS} is missing")
     try:
-        names = set(json.loads((path / WEIGHTS_INDEX).read_text("utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = set(parse_json(read_regular(path / WEIGHTS_INDEX))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: {WEIGHTS_INDEX} cannot be read") from error
     if not names or not all(isinstance(name, str) for name in names):
         raise ModelError(f"{path}: {WEIGHTS_INDEX} does not say which files have the weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from .streams import (
 )
 
 ASPECTS_FIELD = "aspects"
+
+
+_NOT_BY_LINE = ("idna", "punycode")
 
 
 def read_documents(paths: Sequence[str], **options) -> Iterator[Document]:
@@ -60,10 +64,7 @@ def read_rows(
             while iterating for bad rows and damaged files.
         FastmaskError: for an unknown encoding.
     """
-    try:
-        "\n".encode(encoding)
-    except LookupError:
-        raise FastmaskError(f"--encoding {encoding}: unknown encoding") from None
+    _check_encoding(encoding)
     for path in paths:
         check_path(path)
     corpus = _Corpus(text_field, label_field, encoding, max_text_mb * MB, stamps or {})
@@ -74,6 +75,15 @@ def read_rows(
         # once it is read, and ``corpus`` remembers.
         any(_rows(paths[:1], corpus, True, 0, []))
     return _rows(paths, corpus, on_error == "skip", start_row, [] if skipped is None else skipped)
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        lines, line = ("a\nb\n" * 2).encode(encoding), "\n".encode(encoding)
+    except (LookupError, ValueError):
+        raise FastmaskError(f"--encoding {encoding}: unknown encoding") from None
+    if lines.decode(encoding) != "a\nb\n" * 2 or codecs.lookup(encoding).name in _NOT_BY_LINE or not line:
+        raise FastmaskError(f"--encoding {encoding}: does not encode a text line by line")
 
 
 class HashedInputs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from .config import FinetuneConfig, ScoreConfig
@@ -13,6 +12,7 @@ from .config_masker import MaskerConfig
 from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig
 from .errors import FastmaskError, InputError
+from .plain import read_regular
 from .streams import STDIN
 
 METHODS = ("masker", "greedy", "prefix", "leave-one-out")
@@ -122,11 +122,13 @@ def read_recipe(path: str) -> Recipe:
 
 def _parsed(path: str) -> dict:
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        return tomllib.loads(read_regular(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, None, None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(path, None, None, f"is not TOML: {error}") from error
+    except RecursionError:
+        raise InputError(path, None, None, "is not TOML that can be read: it is nested too deep") from None
 
 
 def _check_general(path: str, general: General) -> None:

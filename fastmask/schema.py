@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import numpy as np
 
 from .columns import check_offsets, column, list_lengths, present, ragged
 from .errors import OutputError
+from .manifest import ENTRY, MANIFEST_FIELDS, type_fault
+from .plain import check_regular, parse_json, read_regular
 from .records import ScoredSentences
 from .sound import count_fault, entry_fault, tokenizer_fault, value_fault
 
@@ -207,6 +210,10 @@ def check_manifest(manifest: object, where: str) -> None:
         raise OutputError(f"{where}: format version {found}; this fastmask reads version {FORMAT_VERSION}")
     if missing := [key for key in (*HEADER_KEYS, *RESULT_KEYS) if key not in manifest]:
         raise OutputError(f"{where}: lacks {', '.join(missing)}")
+    if fault := type_fault(manifest, MANIFEST_FIELDS):
+        raise OutputError(f"{where}: {fault}")
+    if lacking := {"count", "messages"} - manifest["skipped"].keys():
+        raise OutputError(f'{where}: field "skipped": lacks {", ".join(sorted(lacking))}')
     if not isinstance(manifest["shards"], list):
         raise OutputError(f"{where}: the list of shards is damaged")
     for index, entry in enumerate(manifest["shards"]):
@@ -226,6 +233,8 @@ def is_entry(entry: object) -> bool:
     """Whether ``entry`` has the keys of ENTRY_KEYS, integers where numbers belong, its shard's file name."""
     if not isinstance(entry, dict) or not all(key in entry for key in ENTRY_KEYS):
         return False
+    if type_fault(entry, ENTRY):
+        return False
     numbers = all(type(entry[key]) is int for key in ("index", "first_row", "end_row", *COUNTS))
     return numbers and entry["file"] == shard_name(entry["index"])
 
@@ -233,7 +242,7 @@ def is_entry(entry: object) -> bool:
 def parse_manifest(data: bytes, where: str) -> dict:
     """The manifest in ``data``, checked; OutputError names ``where``."""
     try:
-        manifest = json.loads(data)
+        manifest = parse_json(data)
     except ValueError as error:
         raise OutputError(f"{where}: cannot be read as JSON ({error})") from error
     check_manifest(manifest, where)
@@ -243,7 +252,7 @@ def parse_manifest(data: bytes, where: str) -> dict:
 def manifest_path(out: str | Path) -> Path:
     """Return the path of the directory's manifest, which may have the name that older ones have."""
     new, old = Path(out) / MANIFEST, Path(out) / OLD_MANIFEST
-    return old if old.is_file() and not new.is_file() else new
+    return old if os.path.isfile(old) and not os.path.isfile(new) else new
 
 
 def read_manifest(out: str | Path) -> dict:
@@ -254,7 +263,7 @@ def read_manifest(out: str | Path) -> dict:
     """
     path = manifest_path(out)
     try:
-        return parse_manifest(path.read_bytes(), str(path))
+        return parse_manifest(read_regular(path), str(path))
     except (FileNotFoundError, NotADirectoryError):
         unfinished = f"not finished (no {MANIFEST}); run the same command again to finish it"
         raise OutputError(f"{out}: {unfinished if Path(out).is_dir() else 'no such directory'}") from None
@@ -265,6 +274,7 @@ def read_manifest(out: str | Path) -> dict:
 def file_fault(path: Path, entry: dict, hashes: bool) -> str | None:
     """What is wrong with a shard's file: missing, wrong size, or (``hashes``) wrong SHA-256; else None."""
     try:
+        check_regular(path)
         size = path.stat().st_size
         if size != entry["bytes"]:
             return f"has {size} bytes instead of {entry['bytes']}"
@@ -320,9 +330,10 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     import pyarrow.parquet as pq
 
     try:
+        check_regular(path)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise OutputError(f"{path}: damaged ({' '.join(str(error).split())})") from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from .durable import FileLock, append, locked_directory, os_errors_named, remove, remove_temporaries, write_atomically
 from .errors import OutputError
 from .journal import JOURNAL, differences, journal_line, read_journal
+from .plain import read_regular
 from .records import ScoredSentences
 from .schema import (
     MANIFEST,
@@ -216,7 +217,7 @@ class RunDirectory:
 
     def _adopt_manifest(self, hashes: bool) -> None:
         path = manifest_path(self.path)
-        manifest = parse_manifest(path.read_bytes(), str(path))
+        manifest = parse_manifest(read_regular(path), str(path))
         self._recorded = {entry["file"] for entry in manifest["shards"]}
         self._check_header(header_of(manifest))
         for entry in manifest["shards"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 BLAS = "scipy.linalg.cython_blas"
@@ -24,3 +25,13 @@ def start_numba() -> None:
         Memo().slots(np.empty(0, np.uint64))
     finally:
         del sys.modules[BLAS]
+
+
+def open_closed_streams() -> None:
+    """Let no file that is written be taken for standard output or error where these are closed."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115

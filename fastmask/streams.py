@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Unreadable
+from .plain import is_special
 
 STDIN = "-"
 MB = 10**6
@@ -59,12 +60,16 @@ def format_of(path: str) -> tuple[str, bool]:
 def check_path(path: str) -> None:
     """Raise Unreadable for a path that is missing, a folder, closed to us, or of an unknown format."""
     if path == STDIN:
+        if sys.stdin is None:
+            raise Unreadable(source_name(path), None, None, "standard input is closed")
         return
     suffix, gzipped = format_of(path)
     if os.path.isdir(path):
         raise Unreadable(path, None, None, "is a folder, expected a file")
     if not os.path.exists(path):
         raise Unreadable(path, None, None, "no such file")
+    if is_special(path):
+        raise Unreadable(path, None, None, "is not a regular file; - reads a stream from standard input")
     if suffix not in _SUFFIXES:
         raise Unreadable(path, None, None, f"unknown format, expected {', '.join(_SUFFIXES)} or their .gz")
     try:

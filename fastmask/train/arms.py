@@ -15,6 +15,7 @@ from ..durable import os_errors_named, write_atomically
 from ..errors import FastmaskError, InputError, ModelError
 from ..labels import Classes
 from ..models import load_tokenizer, resolve_model
+from ..plain import parse_json, read_regular
 from ..read import read_documents
 from ..weights import load_classifier
 from .comparison import draw
@@ -98,7 +99,7 @@ def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
 
 def _seed_of(path: Path) -> int | None:
     try:
-        return int(json.loads((path / "metrics.json").read_text("utf-8"))["config"]["seed"])
+        return int(parse_json(read_regular(path / "metrics.json"))["config"]["seed"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -132,7 +133,7 @@ def read_predictions(path: Path, classes: Classes) -> np.ndarray:
         InputError: a line that is neither, or a file that cannot be read.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_regular(path).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(str(path), None, None, f"cannot be read: {error}") from error
     rows = (Row("", None, line.strip(), str(path), number, "class") for number, line in enumerate(lines, 1))

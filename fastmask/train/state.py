@@ -25,6 +25,7 @@ from ..durable import (
 )
 from ..errors import FastmaskError, ModelError, OutputError
 from ..journal import differences
+from ..plain import parse_json, read_regular
 from .checkpoint import save_model
 
 if TYPE_CHECKING:
@@ -203,9 +204,9 @@ def work_of(run: Path) -> list[tuple[int, int]]:
         OutputError: the log cannot be read.
     """
     try:
-        lines = [json.loads(line) for line in (run / LOG).read_bytes().splitlines()]
+        lines = [parse_json(line) for line in read_regular(run / LOG).splitlines()]
         return [(line["tokens"], line["masked"]) for line in lines if "tokens" in line]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{run / LOG}: cannot be read: {error}") from error
 
 
@@ -217,8 +218,8 @@ def made_on(run: Path) -> str:
 
 def _step_of(line: bytes) -> float:
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):  # cut short by a kill
+        return parse_json(line)["step"]
+    except (ValueError, KeyError, TypeError):  # cut short by a kill
         return float("inf")
 
 
@@ -264,6 +265,6 @@ def restore(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Opt
 
 def _document(path: Path) -> dict:
     try:
-        return json.loads(path.read_text("utf-8"))
+        return parse_json(read_regular(path))
     except ValueError as error:
         raise OutputError(f"{path}: is damaged: {error}") from error

@@ -1,0 +1,38 @@
+"""Files that are read whole: regular ones only, so that none waits for ever, and JSON of any depth."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+
+def is_special(path: str | Path) -> bool:
+    """Return whether a path is there and neither a regular file nor a directory: a FIFO, a device, a socket."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError, as for a file that cannot be opened, for a FIFO, a device or a socket."""
+    if is_special(path):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Return the content of a regular file; OSError for any other."""
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
+def parse_json(data: str | bytes):
+    """Return what a JSON text holds; ValueError, also where it is nested deeper than Python can follow."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
