@@ -16,13 +16,13 @@ from helpers import fastmask, refusal
 from shard_samples import write_run
 
 from fastmask.errors import FastmaskError, InputError, ModelError, OutputError
-from fastmask.streams import check_path
 from fastmask.journal import JOURNAL
 from fastmask.models import resolve_model, weight_files
 from fastmask.read import read_documents
 from fastmask.recipe import read_recipe
 from fastmask.schema import MANIFEST, check_manifest, read_manifest
 from fastmask.shards import verify
+from fastmask.streams import check_path
 
 DEEP = "[" * 100_000
 
