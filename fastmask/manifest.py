@@ -14,10 +14,7 @@ MANIFEST_FIELDS = {
         "method": str, "max_length": int, "like": (str, NONE), "model": (str, NONE), "text_field": str,
         "label_field": str, "encoding": str, "on_error": str, "stop_words": str,
     },
-    "tokenizer": {
-        "name": str, "local": bool, "vocabulary_sha256": str, "vocab_size": int, "all_special_ids": [int],
-        "special_ids": {"*": (int, NONE)},
-    },
+    "tokenizer": {"name": str, "local": bool, "vocabulary_sha256": str},
     "model": (dict, NONE),
     "inputs": [{"name": str, "bytes": (int, NONE), "sha256": (str, NONE)}],
     "totals": dict,

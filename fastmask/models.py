@@ -207,7 +207,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
 def _check_growth(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ModelError where replacements make so much of a character that a text ends the process for memory."""
     normalizer = tokenizer.is_fast and tokenizer.backend_tokenizer.normalizer
-    steps, most = ([json.loads(normalizer.__getstate__())] if normalizer else []), 1
+    steps, most = ([parse_json(normalizer.__getstate__())] if normalizer else []), 1
     while steps:
         step = steps.pop()
         steps += step.get("normalizers") or []
