@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import os
 import signal
 import sys
 import time
@@ -333,12 +332,10 @@ def run(recipe, dry_run, overwrite, quiet):
 
 def main() -> None:
     """Entry point of the ``fastmask`` command."""
-    # Read when torch loads. Threads that spin while they wait take the cores from those that they wait for where other
-    # work shares the machine; on cores of their own, sleeping costs nothing that can be measured.
-    from .startup import open_closed_streams
+    from .startup import open_closed_streams, set_waiting
 
     open_closed_streams()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_waiting()
     # Imports make objects by the hundred thousand, none of them garbage: looking for some takes a tenth of the start.
     gc.set_threshold(100_000)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

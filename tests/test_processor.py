@@ -139,19 +139,25 @@ sys.argv = ["fastmask", "--help"]
 try:
     main()
 except SystemExit:
-    show = "import os; print('policy', os.environ.get('OMP_WAIT_POLICY'))"
+    show = "import os; print('policy', os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'))"
     subprocess.run([sys.executable, "-c", show], check=True)
 """
-LIBRARY = "import os, fastmask.api, fastmask.pipeline; print('policy', os.environ.get('OMP_WAIT_POLICY'))"
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+SHOW = "import os; print('policy', os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'))"
+LIBRARY = "import fastmask.api, fastmask.pipeline; " + SHOW
 
 
 @pytest.mark.parametrize(
     ("code", "own", "policy"),
-    [(COMMAND, {}, "PASSIVE"), (COMMAND, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), (LIBRARY, {}, "None")],
+    [
+        (COMMAND, {}, "PASSIVE 1000"),
+        (COMMAND, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE None"),
+        (LIBRARY, {}, "None None"),
+    ],
     ids=["command", "own setting", "library"],
 )
 def test_threads_of_commands_sleep_while_they_wait(code, own, policy):
     """OpenMP is told before torch loads it, in processes that a command starts, too."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | own
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | own
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines()[-1] == f"policy {policy}"
