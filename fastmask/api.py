@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +16,14 @@ from .frontend import encode_texts
 from .records import ScoredSentences
 from .scorer import Scorer
 from .tokenizer import recorded_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DECODED = 128
+"""Tokens that are decoded at a time."""
+CONTEXT = 16
+"""Tokens before them: more than a character or a word's mark is made of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,15 +81,22 @@ def shard_words(manifest: dict) -> Callable[[list[int]], list[str]]:
     Raises:
         ModelError: that tokenizer is gone, or is not the same any more.
     """
-    tokenizer = recorded_tokenizer(manifest["tokenizer"])
+    return partial(added_texts, recorded_tokenizer(manifest["tokenizer"]))
 
-    def words_of(ids: list[int]) -> list[str]:
-        texts = [tokenizer.decode(ids[:end], clean_up_tokenization_spaces=False) for end in range(len(ids) + 1)]
+
+def added_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
+    """Return what each token adds to the decoded text, a block at a time: a long sentence costs what it holds."""
+    words: list[str] = []
+    for start in range(0, len(ids), DECODED):
+        first, end = max(0, start - CONTEXT), min(start + DECODED, len(ids))
+        texts = [
+            tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False) for stop in range(start, end + 1)
+        ]
         # bytes that are no whole character yet are decoded to a replacement, which the next token takes back
-        texts = [text.rstrip("\ufffd") for text in texts[:-1]] + texts[-1:]
-        return [after[len(before) :] for before, after in pairwise(texts)]
-
-    return words_of
+        whole = [text.rstrip("\ufffd") for text in texts]
+        whole[-1] = texts[-1] if end == len(ids) else whole[-1]
+        words += [after[len(before) :] for before, after in pairwise(whole)]
+    return words
 
 
 def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
