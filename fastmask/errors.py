@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -52,3 +53,9 @@ def panics_told() -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"the model's tokenizer cannot take a text: {reason}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, shortened."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return textwrap.shorten(line, 160, placeholder="...")

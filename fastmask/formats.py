@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .delimited import CsvRecords, strip_newline, tsv_records
-from .errors import InputError, Unreadable
+from .errors import InputError, Unreadable, first_line
 from .labels import NO_LABEL
 from .plain import parse_json
 from .streams import BUFFER, MB, Stamp, Stream, format_of, open_stream, raw_lines, source_name, stream_fault
@@ -185,7 +185,7 @@ def _open_parquet(path: str, reading: Reading) -> Iterator[Records]:
         except UnicodeDecodeError:
             raise Unreadable(path, None, None, "the name of a column is not UTF-8") from None
         except (pa.ArrowException, OSError) as error:
-            raise Unreadable(path, None, None, f"not a readable Parquet file: {_first_line(error)}") from None
+            raise Unreadable(path, None, None, f"not a readable Parquet file: {first_line(error)}") from None
         _check_columns(table.schema_arrow, path, columns)
         names = [name for name in table.schema_arrow.names if name in columns]
         classes = _recorded_classes(table.schema_arrow, columns)
@@ -231,7 +231,7 @@ def _parquet_records(table, names: list[str], path: str, longest: int) -> Iterat
                 line += 1
                 yield line, (columns, index, large)
     except (ArrowException, OSError) as error:
-        raise Unreadable(path, line + 1, None, f"damaged Parquet file: {_first_line(error)}") from None
+        raise Unreadable(path, line + 1, None, f"damaged Parquet file: {first_line(error)}") from None
 
 
 def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -261,7 +261,7 @@ def _parquet_fields(
     except UnicodeDecodeError as error:
         raise InputError(path, line, name, f"not utf-8: {error.reason}") from None
     except (ArithmeticError, LookupError, ValueError) as error:  # a date that Python has not, an unknown time zone
-        raise InputError(path, line, name, f"unreadable {column.type}: {_first_line(error)}") from None
+        raise InputError(path, line, name, f"unreadable {column.type}: {first_line(error)}") from None
     for field in classes.keys() & fields.keys():
         # aspects are objects in a list, the label is a field of the row
         is_list = isinstance(fields[field], list)
@@ -287,7 +287,3 @@ def _class_name(value, names: list[str], path: str, line: int, field: str):
     if value not in range(len(names)):
         raise InputError(path, line, field, f"{value} is none of the file's own {len(names)} classes")
     return names[int(value)]  # 1.0 is 1, in a column with gaps
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

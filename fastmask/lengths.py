@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import ModelError
+from .errors import ModelError, first_line
 from .family_rules import fast_path_fault, most_tokens
-from .models import first_line
 from .template import template_of
 
 if TYPE_CHECKING:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ModelError, panics_told
+from .errors import ModelError, first_line, panics_told
 from .labels import NUMBERS_ARE_NAMES, Classes
 from .plain import is_special, parse_json, read_regular
 from .sizes import check_counts, shapes_of
@@ -214,9 +213,3 @@ def _check_growth(tokenizer: PreTrainedTokenizerBase) -> None:
         most *= max(1, len(step.get("content") or ""), len(step.get("prepend") or ""))
     if most > MOST_OF_A_CHARACTER:
         raise ModelError(f"its normalizer makes up to {most:.4g} characters of one")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error, shortened."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return textwrap.shorten(line, 160, placeholder="...")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .models import first_line
+from .errors import first_line
 from .records import PackedBatch
 from .variants import Template
 

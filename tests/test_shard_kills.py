@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from kills import Killed, kill_at
+from kills import Killed, kill_at, killed_everywhere
 from shard_samples import FIELDS, contents, open_run, sample, write_part, write_run
 
 from fastmask.errors import OutputError
@@ -30,20 +30,12 @@ def partial(tmp_path) -> Path:
 
 
 def test_a_kill_at_any_moment_leaves_a_directory_to_resume(tmp_path, finished):
-    for moment in itertools.count():
-        out = tmp_path / str(moment)
-        with pytest.MonkeyPatch.context() as patch:
-            kill_at(patch, moment)
-            try:
-                write_run(out)
-                break
-            except Killed:
-                pass
+    for out in killed_everywhere(lambda moment: tmp_path / str(moment), write_run):
         if (out / "_manifest.json").exists():
             assert verify(out) == []
-        assert contents(write_run(out)) == contents(finished), moment
+        assert contents(write_run(out)) == contents(finished), out.name
         shutil.rmtree(out)
-    assert moment > 25
+    assert int(out.name) > 25
 
 
 def test_a_kill_at_any_moment_of_an_overwrite(tmp_path, finished):
@@ -63,7 +55,7 @@ def test_a_kill_at_any_moment_of_an_overwrite(tmp_path, finished):
             pass
         assert contents(write_run(out, overwrite=True)) == contents(finished), moment
         shutil.rmtree(out)
-    assert moment > 25 and kept > 1
+    assert int(out.name) > 25 and kept > 1
 
 
 def test_what_is_overwritten_stays_until_there_is_a_shard(tmp_path, finished):
