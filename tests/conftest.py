@@ -17,9 +17,11 @@ if os.environ.get("FASTMASK_TEST_CAPABILITY"):
     os.environ |= ENVIRONMENT[os.environ["FASTMASK_TEST_CAPABILITY"]]
 
 import pytest
+import torch
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).parents[2] / "shared"
+THREADS = torch.get_num_threads()
 
 
 @pytest.fixture(scope="session")
@@ -44,15 +46,18 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture
-def one_thread():
-    """Sums on several threads may come out otherwise in another run."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+@pytest.fixture(autouse=True)
+def threads_of_a_new_process():
+    """Sums on another number of threads come out otherwise: a test must not have the number that one before it left."""
+    torch.set_num_threads(THREADS)
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(THREADS)
+
+
+@pytest.fixture
+def one_thread(threads_of_a_new_process):
+    """Sums on several threads may come out otherwise in another run."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")

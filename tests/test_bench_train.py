@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -18,12 +17,8 @@ pytest.importorskip("accelerate", reason="Hugging Face's Trainer needs accelerat
 
 
 @pytest.fixture(autouse=True)
-def here_and_on_one_thread(monkeypatch):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def here_and_on_one_thread(one_thread, monkeypatch):
     monkeypatch.setattr(harness, "isolated", lambda function, *args: function(*args))
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

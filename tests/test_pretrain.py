@@ -33,13 +33,7 @@ from fastmask.train import checkpoint, state
 from fastmask.train.mlm import pretrain
 from fastmask.train.mlm_model import MaskedLoss
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

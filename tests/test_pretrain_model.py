@@ -21,13 +21,7 @@ from fastmask.train.mlm_model import MaskedLoss, load_masked_lm
 from fastmask.train.packed import enable_packing, pack
 from fastmask.train.progress import Progress
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def padded_loss(model, sequences, at):
