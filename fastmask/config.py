@@ -176,7 +176,7 @@ class FinetuneConfig:
         test: labelled files that are only measured, once, at the end.
         init: model to start from, a classifier or a bare encoder; or else
         config: name of a configuration to train from scratch, one of CONFIGS, with a vocabulary learned from
-            ``train`` and ``distill``.
+            ``train``.
         new_head: draw the classification head anew, also where ``init`` has one: then it and all that is random
             after it depend on the seed and the encoder's shape alone.
         classes: class names in index order; () takes those of ``init`` if they fit, else those in ``train``.
@@ -184,16 +184,10 @@ class FinetuneConfig:
         epochs, batch_size, lr, warmup, weight_decay: AdamW; linear warm-up over a share of all steps, then
             linear decay.
         max_length: longest input in tokens, special tokens included.
-        teacher: a classifier with the same classes that labels ``distill``; with ``config``, the word embeddings
-            start from its own.
-        distill: files whose texts, and ``spans`` random spans of each, are learned from the teacher alone.
-        average: decay per step of a running mean of the weights, which then is what is measured and saved; 0 is
-            off.
-        token_dropout: probability that a token is read as [MASK] in training.
         dtype: dtype of the saved weights; training itself is in float32.
         text_field, label_field, encoding, on_error: how files are read, as for ``fastmask score``.
         device: "auto", "cpu" or "cuda".
-        seed: of initial weights, order, dropout and token dropout.
+        seed: of initial weights, order and dropout.
         overwrite: replace ``out``.
     """
 
@@ -212,11 +206,6 @@ class FinetuneConfig:
     warmup: float = 0.1
     weight_decay: float = 0.01
     max_length: int = 256
-    teacher: str | None = None
-    distill: tuple[str, ...] = ()
-    spans: int = 8
-    average: float = 0.0
-    token_dropout: float = 0.0
     dtype: str = "float32"
     text_field: str = "text"
     label_field: str = "label"
@@ -237,7 +226,3 @@ class FinetuneConfig:
         demand(len(self.classes) != 1 and len(set(self.classes)) == len(self.classes), "--classes",
                 "at least two names, all different")  # fmt: skip
         demand(self.vocab_size >= 100, "--vocab-size", "at least 100")
-        demand(self.spans >= 0, "--spans", "at least 0")
-        demand((self.teacher is None) == (not self.distill), "--teacher, --distill", "give both or neither")
-        demand(0 <= self.average < 1, "--average", "a decay below 1")
-        demand(0 <= self.token_dropout < 1, "--token-dropout", "a probability below 1")

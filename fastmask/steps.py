@@ -122,9 +122,8 @@ class _Steps:
         init = self.recipe.general.init if own else self._path(before)
         config = self._config("finetune", FinetuneConfig, train=task.train, dev=task.dev, out=self._path(name),
                               init=init, new_head=True, seed=seed, **self._reading())  # fmt: skip
-        models = ((init,) if own else ()) + ((config.teacher,) if config.teacher else ())
-        return Step(name, "finetune", config, (*task.train, *task.dev, *config.distill), models,
-                    () if own else (before,))  # fmt: skip
+        models, needs = ((init,), ()) if own else ((), (before,))
+        return Step(name, "finetune", config, (*task.train, *task.dev), models, needs)
 
     def _score_task(self) -> Step:
         config = self._config("score", ScoreConfig, model=self._classifier, **self._reading())

@@ -63,7 +63,7 @@ def test_accuracy_on_the_test_sets_is_the_one_on_the_card(classify, shared, data
 def test_the_card_says_how_it_was_made(files):
     card = (ASSETS / "MODEL_CARD.md").read_text()
     assert files.weights_sha256 in card
-    for part in ("fastmask finetune", "Apache-2.0", "SST-2", "Limits"):
+    for part in ("recipes/embedded_classifier.py", "Apache-2.0", "SST-2", "Limits"):
         assert part in card
 
 

@@ -27,8 +27,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     ({"train": ()}, "TRAIN"), ({"config": None}, "--init"), ({"init": "x"}, "--init"),
     ({"config": "huge"}, "--config"), ({"epochs": 0}, "--epochs"), ({"lr": 0.0}, "--lr"),
     ({"warmup": 1.5}, "--warmup"), ({"dtype": "int8"}, "--dtype"),
-    ({"token_dropout": 1.0}, "--token-dropout"), ({"teacher": "x"}, "--teacher"),
-    ({"distill": ("x",)}, "--distill"), ({"average": 1.0}, "--average"),
     ({"classes": ("a",)}, "--classes"), ({"seed": -1}, "--seed"),
 ])  # fmt: skip
 def test_bad_options_are_named(change, option):
@@ -57,7 +55,7 @@ def toy(tmp_path) -> FinetuneConfig:
     return FinetuneConfig(
         train=(toy_file(tmp_path / "train.jsonl", 200, 0),), dev=(toy_file(tmp_path / "dev.jsonl", 60, 1),),
         test=(toy_file(tmp_path / "test.jsonl", 60, 2),), config="small", out=str(tmp_path / "out"), epochs=4,
-        lr=2e-3, vocab_size=100, max_length=32, classes=("negative", "positive"), token_dropout=0.05,
+        lr=2e-3, vocab_size=100, max_length=32, classes=("negative", "positive"),
     )  # fmt: skip
 
 
@@ -83,17 +81,6 @@ def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, c
     examples = encode_rows(load_tokenizer(files), rows, files.classes, 32, is_typed=True)
     assert accuracy(predict(model, examples), examples.labels) == metrics["test"][toy.test[0]]["accuracy"]
     assert {file.stat().st_mode & 0o777 for file in Path(toy.out).iterdir()} == {0o644}
-
-
-def test_finetune_learns_from_a_teacher(toy, mr_tiny, tmp_path):
-    """Texts for it need no labels, and what stands there for one is not looked at."""
-    (tmp_path / "texts.txt").write_text("the plot was lovely\n")
-    (tmp_path / "other.jsonl").write_text('{"text": "the film was awful", "label": "unknown"}\n')
-    texts = (*toy.train, str(tmp_path / "texts.txt"), str(tmp_path / "other.jsonl"))
-    config = replace(toy, teacher=mr_tiny, distill=texts, spans=2, average=0.9)
-    metrics = finetune(config, lambda line: None)
-    assert metrics["train_rows"] > 2 * 200
-    assert metrics["test"][toy.test[0]]["accuracy"] > 0.95
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(toy):

@@ -1,4 +1,4 @@
-"""What trainers are made of: packed forward passes, the loop, teachers, vocabularies, labelled rows."""
+"""What trainers are made of: packed forward passes, the loop, vocabularies, labelled rows."""
 
 import copy
 import math
@@ -18,23 +18,14 @@ from transformers import (
     RobertaConfig,
 )
 
-from fastmask.errors import FastmaskError, InputError, ModelError
+from fastmask.errors import FastmaskError, InputError
 from fastmask.labels import Classes
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.records import Aspect, Document
-from fastmask.train.distill import load_teacher, mixed_loss, soft_rows, teacher_embeddings, teacher_logits
 from fastmask.train.examples import Row, class_index, encode_rows, find_classes, labelled_rows
-from fastmask.train.loop import (
-    WeightAverage,
-    linear_schedule,
-    make_optimizer,
-    seed_everything,
-    shuffled_batches,
-    train,
-)
+from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
 from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
 from fastmask.train.predict import accuracy, macro_f1
-from fastmask.train.vocabulary import learn_wordpieces
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
@@ -133,70 +124,6 @@ def test_a_loss_that_is_not_finite_stops_training_before_the_weights_change(bad)
     assert weight.item() == before
 
 
-def test_the_running_mean_of_the_weights_is_lent_to_the_model():
-    model = torch.nn.Linear(1, 1, bias=False)
-    model.weight.data.fill_(0.0)
-    average = WeightAverage(model, 0.25)
-    for value in (11.0, 1.0):
-        model.weight.data.fill_(value)
-        average.update()
-    # the first step keeps 2/11 of 0, the second, capped, 1/4 of 9
-    with average.applied():
-        assert model.weight.item() == pytest.approx(0.25 * 9.0 + 0.75 * 1.0)
-    assert model.weight.item() == 1.0
-
-
-def test_without_a_decay_the_weights_are_their_own_mean():
-    model = torch.nn.Linear(1, 1)
-    average = WeightAverage(model, 0.0)
-    average.update()
-    with average.applied():
-        assert average.mean[0].data_ptr() == model.weight.data_ptr()
-
-
-def test_soft_rows_are_the_texts_and_runs_of_their_words():
-    rows = [Row("a b c d e f", None, 1, "f", 1), Row("x y", None, 0, "f", 2), Row("a b c d e f", None, 1, "f", 3)]
-    soft = soft_rows(rows, 5, np.random.default_rng(0))
-    texts = [row.text for row in soft]
-    assert texts[:2] == ["a b c d e f", "x y"] and len(set(texts)) == len(texts) > 5
-    assert all(text in rows[0].text and len(text.split()) > 1 for text in texts[2:])
-    assert {row.label for row in soft} == {None}
-    assert soft == soft_rows(rows, 5, np.random.default_rng(0))
-    assert [row.text for row in soft_rows(rows, 0, np.random.default_rng(0))] == ["a b c d e f", "x y"]
-
-
-def test_mixed_loss_by_hand():
-    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(9)]])
-    teacher = torch.tensor([[5.0, -5.0], [0.0, 0.0]])
-    # T = 2: the model says 1/4, 3/4, the teacher a half each
-    divergence = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
-    loss = mixed_loss(logits, torch.tensor([1, -1]), teacher)
-    assert loss.item() == pytest.approx((math.log(2) + 4 * divergence) / 2, rel=1e-5)
-    assert mixed_loss(teacher, torch.tensor([-1, -1]), teacher).item() == pytest.approx(0, abs=1e-6)
-
-
-def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
-    rows = [Row("a wonderful film", None, None, "f", 1)]
-    teacher = load_teacher(mr_tiny, "cpu", 64, is_pair=False)
-    logits = teacher_logits(teacher, rows, ("positive", "negative"))
-    assert logits.shape == (1, 2) and logits.dtype == np.float32 and logits[0, 0] > logits[0, 1]
-    with pytest.raises(ModelError, match="its classes are negative, positive, here they are no, yes"):
-        teacher_logits(teacher, rows, ("no", "yes"))
-
-
-def test_embeddings_of_a_teacher_keep_their_geometry(mr_tiny):
-    teacher = load_teacher(mr_tiny, "cpu", 64, is_pair=False)
-    tokenizer = learn_wordpieces(["film films filming zzyzx"] * 3, 60, 64)
-    vocabulary = tokenizer.get_vocab()
-    wide = teacher_embeddings(teacher, tokenizer, 160)
-    assert wide.shape == (len(tokenizer), 160) and not wide[:, 128:].any()
-    table = teacher.model.get_input_embeddings().weight.detach().float()
-    known = teacher.tokenizer.get_vocab()
-    expected = (table[known["film"]] - table[known["[CLS]"]]).norm()
-    assert (wide[vocabulary["film"]] - wide[vocabulary["[CLS]"]]).norm() == pytest.approx(expected.item(), rel=1e-4)
-    torch.testing.assert_close(teacher_embeddings(teacher, tokenizer, 8), wide[:, :8])
-
-
 def test_norms_and_biases_are_not_decayed():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
     decayed, plain = make_optimizer(model, 1e-3, 0.1).param_groups
@@ -229,8 +156,8 @@ def document(label=None, aspects=None, line=1):
     return Document(0, "some text", label, aspects, "data.jsonl", line)
 
 
-def test_aspect_rows_lose_conflict_and_become_pairs(restaurant_tiny):
-    aspects = (Aspect("food", "positive"), Aspect("staff", "conflict"), Aspect("decor", "negative"))
+def test_aspect_rows_become_pairs(restaurant_tiny):
+    aspects = (Aspect("food", "positive"), Aspect("decor", "negative"))
     rows = list(labelled_rows([document(aspects=aspects)]))
     assert [(row.aspect, row.label) for row in rows] == [("food", "positive"), ("decor", "negative")]
     tokenizer = load_tokenizer(resolve_model(restaurant_tiny))
@@ -277,8 +204,12 @@ def test_labels_that_make_no_classes():
 
 def test_labels_of_rows_name_their_place():
     classes = Classes(("no", "yes"))
-    assert class_index(Row("t", None, None, "f", 1), classes) == -1  # a teacher's
-    for bad, reason in (("maybe", "is not one of the classes: no, yes"), (3, "is not one"), (-1, "no label")):
+    for bad, reason in (
+        ("maybe", "is not one of the classes: no, yes"),
+        (3, "is not one"),
+        (-1, "no label"),
+        (None, "no label"),
+    ):
         with pytest.raises(InputError, match=f'f:9: field "stars": .*{reason}'):
             class_index(Row("t", None, bad, "f", 9, "stars"), classes)
 

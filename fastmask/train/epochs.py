@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .loop import WeightAverage, linear_schedule, make_optimizer, shuffled_batches, train
+from .loop import linear_schedule, make_optimizer, shuffled_batches, train
 from .progress import SECONDS_BETWEEN_LINES
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ def train_epochs(
     training: Training,
     rng: np.random.Generator,
     report: Callable[[str], None],
-    average: float = 0.0,
 ) -> tuple[list[dict], int]:
     """Trains every epoch and leaves the best one's weights, rounded to ``config.dtype``, in the model.
 
@@ -63,7 +62,6 @@ def train_epochs(
         config: epochs, batch size, AdamW and dtype.
         rng: of the order.
         report: receives one line at a time.
-        average: decay of the running mean of the weights, which then is what is measured and kept.
 
     Returns:
         Each epoch's record, and the best one's number from 1.
@@ -71,23 +69,21 @@ def train_epochs(
     Raises:
         Diverged: a loss or gradient that is not finite.
     """
-    mean = WeightAverage(training.model, average)
-    run_epoch = _epoch_runner(config, training, mean, report)
+    run_epoch = _epoch_runner(config, training, report)
     records: list[dict] = []
     best, best_score, weights = 0, -1.0, {}
     for epoch in range(1, config.epochs + 1):
         loss = run_epoch(shuffled_batches(training.lengths, config.batch_size, rng), epoch)
-        with mean.applied():
-            figures, score, words = training.measure()
-            if score is None or score > best_score:
-                best, best_score, weights = epoch, score, _rounded(training.model, torch_dtype(config.dtype))
+        figures, score, words = training.measure()
+        if score is None or score > best_score:
+            best, best_score, weights = epoch, score, _rounded(training.model, torch_dtype(config.dtype))
         records.append({"epoch": epoch, "train_loss": loss, **figures})
         report(f"epoch {epoch} of {config.epochs}: loss {loss:.4f}{words}")
     training.model.load_state_dict(weights)
     return records, best
 
 
-def _epoch_runner(config, training: Training, average: WeightAverage, report: Callable[[str], None]):
+def _epoch_runner(config, training: Training, report: Callable[[str], None]):
     """A function of (batches, epoch) that trains on them and returns the mean loss of their rows."""
     steps = -(-len(training.lengths) // config.batch_size)
     schedule = linear_schedule(steps * config.epochs, config.warmup)
@@ -98,7 +94,6 @@ def _epoch_runner(config, training: Training, average: WeightAverage, report: Ca
         total, seen, said = 0.0, 0, time.monotonic()
         losses = train(training.step, batches, optimizer, schedule, first_step=(epoch - 1) * steps)
         for rows, (step, loss) in zip(batches, losses, strict=True):
-            average.update()
             total, seen = total + loss * len(rows), seen + len(rows)
             if time.monotonic() - said > SECONDS_BETWEEN_LINES:
                 said = time.monotonic()

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
-DROPPED_POLARITY = "conflict"
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One text or (aspect, text) pair, its label if it has one, and where that was read."""
+    """One text or (aspect, text) pair, its label, and where that was read."""
 
     text: str
     aspect: str | None
@@ -39,7 +37,7 @@ class Examples:
     Attributes:
         input_ids, token_types: N arrays, int32 [n_i] each, special tokens included.
         lengths: int64 [N], the n_i.
-        labels: int64 [N], -1 where there is none.
+        labels: int64 [N].
         is_typed: whether the model is given the token types.
     """
 
@@ -54,25 +52,19 @@ class Examples:
 
 
 def labelled_rows(documents: Iterable[Document], label_field: str = LABEL_FIELD) -> Iterator[Row]:
-    """Yield the rows of ``rows_of``.
+    """Yield one row for each document, or one for each of its aspects.
 
     Raises:
         InputError: a document has neither a label nor aspects.
     """
     for document in documents:
+        where = document.source, document.line
         if document.aspects is None and document.label is None:
-            raise _unlabelled(document.source, document.line, label_field)
-        yield from rows_of(document, label_field)
-
-
-def rows_of(document: Document, label_field: str = LABEL_FIELD) -> Iterator[Row]:
-    """Yield one row for a document, or one an aspect; the polarity "conflict" is left out (DESIGN section 2)."""
-    where = document.source, document.line
-    if document.aspects is None:
-        yield Row(document.text, None, document.label, *where, label_field)
-        return
-    for aspect in document.aspects:
-        if aspect.polarity != DROPPED_POLARITY:
+            raise _unlabelled(*where, label_field)
+        if document.aspects is None:
+            yield Row(document.text, None, document.label, *where, label_field)
+            continue
+        for aspect in document.aspects:
             yield Row(document.text, aspect.term, aspect.polarity, *where, "aspects")
 
 
@@ -118,13 +110,13 @@ def _check_case(names: Iterable[str]) -> None:
 
 
 def class_index(row: Row, classes: Classes) -> int:
-    """The row's label as a class index; NO_LABEL where it is None, as with texts that a teacher labels.
+    """Return the row's label as a class index.
 
     Raises:
         InputError: it is neither the name nor the index of a class, or says that there is no label.
     """
     index = classes.index(row.label, row.source, row.line, row.field)
-    if index == NO_LABEL and row.label is not None:
+    if index == NO_LABEL:
         raise _unlabelled(row.source, row.line, row.field)
     return index
 

@@ -112,47 +112,6 @@ def shuffled_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Genera
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-class WeightAverage:
-    """Exponential running mean of a model's parameters (Polyak and Juditsky 1992), kept beside the model.
-
-    Args:
-        model: the model in training.
-        decay: share of the mean that a step keeps, 0 to 1; lower in the first steps, so that the initial weights are
-            soon forgotten. 0 is no averaging, at no cost.
-    """
-
-    def __init__(self, model: torch.nn.Module, decay: float):
-        self.decay, self.updates = decay, 0
-        self.parameters = [p.detach() for p in model.parameters()]
-        self.mean = [p.clone() for p in self.parameters] if decay else self.parameters
-
-    def update(self) -> None:
-        """Takes the weights after a step in."""
-        import torch
-
-        if self.decay:
-            self.updates += 1
-            keep = min(self.decay, (1 + self.updates) / (10 + self.updates))
-            torch._foreach_lerp_(self.mean, self.parameters, 1.0 - keep)
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Inside, the model has the mean as its weights."""
-        if not self.decay:
-            yield
-            return
-        trained = [p.clone() for p in self.parameters]
-        self._set(self.mean)
-        try:
-            yield
-        finally:
-            self._set(trained)
-
-    def _set(self, values: list[torch.Tensor]) -> None:
-        for parameter, value in zip(self.parameters, values, strict=True):
-            parameter.copy_(value)
-
-
 def whole(batch: Batch) -> Sequence[Batch]:
     """A batch as the only part of itself."""
     return (batch,)

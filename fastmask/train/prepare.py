@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ..config import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
@@ -16,8 +12,7 @@ from ..labels import NUMBERS_ARE_NAMES, Classes
 from ..models import ModelFiles, load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import USUAL_RANGE, is_head, load_pretrained
-from .distill import Teacher, load_teacher, soft_rows, teacher_embeddings, teacher_logits
-from .examples import Examples, Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows, rows_of
+from .examples import Examples, Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
 from .packed import enable_packing
 from .reading import reading_of
 from .vocabulary import learn_wordpieces
@@ -35,8 +30,7 @@ class Task:
         model: a sequence classifier on ``device``, float32, with packing enabled where its family allows it.
         tokenizer: the model's.
         class_names: in index order.
-        train: the training rows, then those that only the teacher labels.
-        teacher_logits: float32 [rows of train, classes], the teacher's for its rows, 0 for the others.
+        train: the training rows.
         dev, test: file name -> its rows.
         device: "cpu" or "cuda".
     """
@@ -45,23 +39,19 @@ class Task:
     tokenizer: PreTrainedTokenizerBase
     class_names: tuple[str, ...]
     train: Examples
-    teacher_logits: np.ndarray
     dev: dict[str, Examples]
     test: dict[str, Examples]
     device: str
 
 
-def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callable[[str], None]) -> Task:
+def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
     """Reads every file, makes or loads the model, and encodes the rows; raises what ``finetune`` raises."""
     hard = _read(config, config.train, report)
-    soft = soft_rows(_texts(config, report), config.spans, rng) if config.distill else []
     files = {path: _read(config, (path,), report) for path in (*config.dev, *config.test)}
     device = choose_device(config.device)
-    teacher = None
-    if config.teacher is not None:
-        teacher = load_teacher(config.teacher, device, config.max_length, has_pairs(soft))
     if config.init is None:
-        model, tokenizer, classes = _from_scratch(config, hard, soft, teacher, report)
+        classes = Classes(config.classes) if config.classes else _classes_in(hard, report)
+        model, tokenizer = new_classifier(config, [row.text for row in hard], classes.names, report)
     else:
         model, tokenizer, classes = _from_model(config, hard, report)
     # a model that was started from may say the other thing
@@ -73,7 +63,7 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     encoded = {path: encode_rows(tokenizer, rows, classes, max_length, is_typed) for path, rows in files.items()}
-    train = encode_rows(tokenizer, hard + soft, classes, max_length, is_typed)
+    train = encode_rows(tokenizer, hard, classes, max_length, is_typed)
     if unseen := [name for index, name in enumerate(classes.names) if index not in train.labels]:
         report(f"warning: no training row has the class {' or '.join(unseen)}")
     return Task(
@@ -81,7 +71,6 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
         tokenizer=tokenizer,
         class_names=classes.names,
         train=train,
-        teacher_logits=_soft_labels(teacher, len(hard), soft, classes.names, report),
         dev={path: encoded[path] for path in config.dev},
         test={path: encoded[path] for path in config.test},
         device=device,
@@ -89,23 +78,14 @@ def build_task(config: FinetuneConfig, rng: np.random.Generator, report: Callabl
 
 
 def _read(config: FinetuneConfig, paths: tuple[str, ...], report: Callable[[str], None]) -> list[Row]:
-    rows_in = partial(labelled_rows, label_field=config.label_field)
-    return _rows(config, paths, report, "labelled text", rows_in, label_field=config.label_field)
-
-
-def _texts(config: FinetuneConfig, report: Callable[[str], None]) -> list[Row]:
-    """What the teacher labels, whether it has labels of its own or not."""
-    return _rows(config, config.distill, report, "text", lambda documents: chain.from_iterable(map(rows_of, documents)))
-
-
-def _rows(config: FinetuneConfig, paths: tuple[str, ...], report, what: str, rows_in, **options) -> list[Row]:
     skipped: list[str] = []
-    options |= {"text_field": config.text_field, "encoding": config.encoding, "on_error": config.on_error}
-    rows = list(rows_in(read_documents(paths, skipped=skipped, **options)))
+    documents = read_documents(paths, text_field=config.text_field, label_field=config.label_field,
+                               encoding=config.encoding, on_error=config.on_error, skipped=skipped)  # fmt: skip
+    rows = list(labelled_rows(documents, config.label_field))
     if skipped:
         report(f"warning: {len(skipped)} rows skipped, the first: {skipped[0]}")
     if not rows:
-        raise FastmaskError(f"{', '.join(paths)}: holds no {what}")
+        raise FastmaskError(f"{', '.join(paths)}: holds no labelled text")
     return rows
 
 
@@ -121,35 +101,21 @@ def _silent(line: str) -> None:
     """What is reported when the training itself begins."""
 
 
-def _soft_labels(teacher: Teacher | None, hard: int, soft: list[Row], class_names, report):
-    """Teacher's logits for the training rows, float32 [hard + soft, classes], 0 for the first ``hard``."""
-    none = np.zeros((hard, len(class_names)), np.float32)
-    if teacher is None:
-        return none
-    report(f"{teacher.files.name} labels {len(soft)} texts and spans")
-    return np.concatenate([none, teacher_logits(teacher, soft, class_names)])
-
-
-def _from_scratch(config: FinetuneConfig, hard: list[Row], soft: list[Row], teacher: Teacher | None, report):
-    """A new model with a vocabulary of its own, and the teacher's embeddings to start from if there is one."""
+def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[str, ...], report):
+    """Return a new model of the shape that ``config`` names, and its tokenizer, whose vocabulary the texts teach."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    texts = [row.text for row in hard + soft]
     tokenizer = learn_wordpieces(texts, config.vocab_size, config.max_length)
     report(f"learned {len(tokenizer)} wordpieces from {len(texts)} texts")
-    classes = Classes(config.classes) if config.classes else _classes_in(hard, report)
     shape = BertConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=config.max_length,
         pad_token_id=tokenizer.pad_token_id,
         problem_type="single_label_classification",
-        **_labels(classes.names),
+        **_labels(class_names),
         **CONFIGS[config.config],
     )
-    model = BertForSequenceClassification(shape)
-    if teacher is not None:
-        model.get_input_embeddings().weight.data = teacher_embeddings(teacher, tokenizer, shape.hidden_size)
-    return model, tokenizer, classes
+    return BertForSequenceClassification(shape), tokenizer
 
 
 def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str], None]):
