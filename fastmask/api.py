@@ -13,6 +13,7 @@ import numpy as np
 from .config import ScoreConfig
 from .errors import FastmaskError
 from .frontend import encode_texts
+from .panics import panics_told
 from .records import ScoredSentences
 from .scorer import Scorer
 from .tokenizer import recorded_tokenizer
@@ -89,9 +90,9 @@ def added_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]
     words: list[str] = []
     for start in range(0, len(ids), DECODED):
         first, end = max(0, start - CONTEXT), min(start + DECODED, len(ids))
-        texts = [
-            tokenizer.decode(ids[first:stop], clean_up_tokenization_spaces=False) for stop in range(start, end + 1)
-        ]
+        parts = (ids[first:stop] for stop in range(start, end + 1))
+        with panics_told(tokenizer.name_or_path):
+            texts = [tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in parts]
         # bytes that are no whole character yet are decoded to a replacement, which the next token takes back
         whole = [text.rstrip("\ufffd") for text in texts]
         whole[-1] = texts[-1] if end == len(ids) else whole[-1]

@@ -27,7 +27,7 @@ from .config_masker import MaskerConfig
 from .config_pretrain import PretrainConfig
 from .config_tools import EvaluateConfig, ExportConfig
 from .errors import FastmaskError
-from .screen import clean, make_console, say, show_live
+from .screen import make_console, one_line, open_doors, say, say_traceback, show_live
 
 RESUMABLE = ("score", "remap", "pretrain", "run")
 
@@ -64,8 +64,9 @@ def command(function):
             _leave(1)
         except Exception as error:
             if debug:
-                raise
-            say(f"fastmask: error: {_one_line(error)}")
+                say_traceback(error)
+            else:
+                say(f"fastmask: error: {_one_line(error)}")
             _leave(1)
 
     return cli.command(name=function.__name__.rstrip("_").replace("_", "-"))(run)
@@ -88,7 +89,7 @@ def _leave(code: int) -> None:
 
 
 class Commands(click.Group):
-    """The group of commands; what click says of an argument is cleaned, too."""
+    """The group of commands; what click says of an argument is cleaned and shortened, too."""
 
     def make_context(self, *args, **extra):
         """See click."""
@@ -106,7 +107,7 @@ def _clean_errors() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        error.message = clean(error.message)
+        error.message = one_line(error.message)
         raise
 
 
@@ -335,6 +336,7 @@ def main() -> None:
     from .startup import open_closed_streams, set_waiting
 
     open_closed_streams()
+    open_doors()
     set_waiting()
     # Imports make objects by the hundred thousand, none of them garbage: looking for some takes a tenth of the start.
     gc.set_threshold(100_000)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .errors import InputError, panics_told
+from .errors import InputError
 from .labels import ANY_CLASSES, LABEL_FIELD, Classes
+from .panics import panics_told
 from .records import Document, EncodedSentences
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ class TextEncoder:
 
     Args:
         tokenizer: the backend of what ``models.load_tokenizer`` returns, which has truncation and padding off.
+        name: the model's, for errors.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
-        self._words = _WordTable(tokenizer) if _splits_at_spaces(tokenizer) else None
+    def __init__(self, tokenizer: Tokenizer, name: str = "the model"):
+        self._tokenizer, self._name = tokenizer, name
+        self._words = _WordTable(tokenizer, name) if _splits_at_spaces(tokenizer) else None
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokens of the texts; no span begins or ends with whitespace."""
@@ -52,7 +54,7 @@ class TextEncoder:
         return _of_texts(_end_to_end(tokens), pieces, len(texts))
 
     def _tokenize_batch(self, texts: list[str]) -> Tokens:
-        with panics_told():
+        with panics_told(self._name):
             tokens = _collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
         return _trim_spaces(tokens, texts)
 
@@ -276,8 +278,8 @@ class _WordTable:
     the ragged tokens of W words. It is emptied when it has grown past a fixed size; no answer depends on it.
     """
 
-    def __init__(self, tokenizer):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer, name: str):
+        self._tokenizer, self._name = tokenizer, name
         self._clear()
 
     def _clear(self) -> None:
@@ -306,7 +308,7 @@ class _WordTable:
         if self._bytes > _CACHE_BYTES:
             self._clear()
         if unknown := list(set(words).difference(self._index)):
-            with panics_told():
+            with panics_told(self._name):
                 new = _collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False))
             self._index.update(zip(unknown, count(len(self._index)), strict=False))
             self._bytes += sum(map(len, unknown)) + _WORD_BYTES * len(unknown)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+MOST_OF_A_SOURCE, MOST_OF_A_FIELD, MOST_OF_A_REASON = 500, 300, 1000
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most ``most`` characters: both its ends, with … between them where it is longer."""
+    end = (most - 1) // 3
+    return text if len(text) <= most else f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
 
 
 class FastmaskError(Exception):
@@ -23,8 +27,9 @@ class InputError(FastmaskError):
 
     def __init__(self, source: str, line: int | None, field: str | None, reason: str):
         self.source, self.line, self.field, self.reason = source, line, field, reason
-        where = source if line is None else f"{source}:{line}"
-        what = reason if field is None else f'field "{field}": {reason}'
+        name, reason = shortened(source, MOST_OF_A_SOURCE), shortened(reason, MOST_OF_A_REASON)
+        where = name if line is None else f"{name}:{line}"
+        what = reason if field is None else f'field "{shortened(field, MOST_OF_A_FIELD)}": {reason}'
         super().__init__(" ".join(f"{where}: {what}".split()))
 
     def __reduce__(self):
@@ -43,19 +48,7 @@ class ModelError(FastmaskError):
     """A model directory that cannot be loaded, or does not fit the task."""
 
 
-@contextmanager
-def panics_told() -> Iterator[None]:
-    """Make a ModelError of what the tokenizers library raises where its own code fails, which is no Exception."""
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"the model's tokenizer cannot take a text: {reason}") from error
-
-
 def first_line(error: Exception) -> str:
     """Return the first line of an error, shortened."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return textwrap.shorten(line, 160, placeholder="...")
+    return shortened(" ".join(line.split()), 160)

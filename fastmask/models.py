@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ModelError, first_line, panics_told
+from .errors import ModelError, first_line
 from .labels import NUMBERS_ARE_NAMES, Classes
+from .panics import panics_told
 from .plain import is_special, parse_json, read_regular
 from .sizes import check_counts, shapes_of
 
@@ -183,9 +184,11 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        with quiet_transformers(), panics_told():
+        with quiet_transformers(), panics_told(files.name):
             tokenizer = AutoTokenizer.from_pretrained(files.dir, local_files_only=True, trust_remote_code=False)
         _check_growth(tokenizer)
+    except ModelError:
+        raise
     except Exception as error:  # transformers and tokenizers raise bare Exception for damaged files
         raise ModelError(f"{files.name}: the tokenizer cannot be loaded: {first_line(error)}") from error
     if not tokenizer.is_fast:
@@ -204,7 +207,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
 
 
 def _check_growth(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise ModelError where replacements make so much of a character that a text ends the process for memory."""
+    """Raise ValueError where replacements make so much of a character that a text ends the process for memory."""
     normalizer = tokenizer.is_fast and tokenizer.backend_tokenizer.normalizer
     steps, most = ([parse_json(normalizer.__getstate__())] if normalizer else []), 1
     while steps:
@@ -212,4 +215,4 @@ def _check_growth(tokenizer: PreTrainedTokenizerBase) -> None:
         steps += step.get("normalizers") or []
         most *= max(1, len(step.get("content") or ""), len(step.get("prepend") or ""))
     if most > MOST_OF_A_CHARACTER:
-        raise ModelError(f"its normalizer makes up to {most:.4g} characters of one")
+        raise ValueError(f"its normalizer makes up to {most:.4g} characters of one")

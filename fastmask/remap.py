@@ -11,7 +11,8 @@ import numpy as np
 
 from .config import MAX_TEXT_MB
 from .dataset import ShardSet, open_shards
-from .errors import FastmaskError, InputError, ModelError, panics_told
+from .errors import FastmaskError, InputError, ModelError
+from .panics import panics_told
 from .pieces import special_ids_in_text
 from .read import HashedInputs, read_rows
 from .streams import STDIN
@@ -77,7 +78,7 @@ def remapped(
     by_document = ((row, list(sentences)) for row, sentences in groupby(rows, key=lambda sentence: sentence["row"]))
     documents, special = _with_text(by_document, texts), special_ids_in_text(tokenizer)
     while batch := list(islice(documents, DOCUMENTS)):
-        with panics_told():
+        with panics_told(tokenizer.name_or_path):
             encoded = tokenizer(
                 [text for text, _ in batch],
                 add_special_tokens=False,

@@ -31,7 +31,7 @@ class Scorer:
         self.config, self.files = config, resolve_model(config.model)
         files = self.files
         self.tokenizer = load_tokenizer(files)
-        self.encoder = TextEncoder(self.tokenizer.backend_tokenizer)
+        self.encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.files.name)
         special = special_ids_in_text(self.tokenizer)
         self.control = RandomControl(config, special) if config.method == "random" else None
         # labels of the text are kept as they are where they are not classes of the model

@@ -1,8 +1,20 @@
-"""The one way to the terminal: what a text, a label or a name holds cannot steer it."""
+"""The one way to the terminal: what a text, a label or a name holds cannot steer it, nor fill it."""
 
 from __future__ import annotations
 
-import click
+import io
+import os
+import re
+import sys
+import traceback
+
+from .errors import shortened
+
+MOST_OF_A_WORD = 500
+MOST_OF_A_LINE = 2000
+_LONG_WORD = re.compile(rf"\S{{{MOST_OF_A_WORD + 1},}}")
+# how progress bars of libraries go back to where they began
+_MOVES = re.compile(r"(?:\r|\x1b\[A)*")
 
 
 def clean(text: str) -> str:
@@ -10,14 +22,38 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
+def one_line(text: str, most: int = MOST_OF_A_LINE) -> str:
+    """Return what is printed of a text: clean, and long words and lines cut in the middle, so that both ends stay."""
+    text = _LONG_WORD.sub(lambda word: shortened(word[0], MOST_OF_A_WORD), text)
+    return clean(shortened(text, most))
+
+
+def lines(text: str) -> str:
+    """Return what is printed of several lines."""
+    return "\n".join(map(one_line, text.split("\n")))
+
+
+def shown(name: object) -> str:
+    """Return what is printed of a name or a value inside a line or a table."""
+    return one_line(str(name), MOST_OF_A_WORD)
+
+
 def say(line: str, err: bool = True) -> None:
     """Print one plain line."""
-    click.echo(clean(line), err=err)
+    print(one_line(line), file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def show_live(line: str) -> None:
     """Print a line on standard error in the place of the one before."""
-    click.echo(f"\r{clean(line)}\x1b[K\r", nl=False, err=True)
+    print(f"\r{one_line(line)}\x1b[K\r", end="", file=_as_it_is(sys.stderr), flush=True)
+
+
+def say_traceback(error: BaseException) -> None:
+    """Print where an error comes from; its message, which may hold anything, is one line of it."""
+    for part in traceback.format_exception(error):
+        is_place = part.startswith("  File ")
+        for line in part.strip("\n").split("\n") if is_place else [part.strip()]:
+            say(line)
 
 
 def make_console(stderr: bool = False):
@@ -26,8 +62,52 @@ def make_console(stderr: bool = False):
     from rich.segment import Segment
 
     class CleanConsole(Console):
+        def render_str(self, text, **options):
+            return super().render_str(lines(text), **options)
+
         def render(self, renderable, options=None):
             for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else "\n".join(map(clean, text.split("\n"))), style, control)
 
-    return CleanConsole(stderr=stderr, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    file = _as_it_is(sys.stderr if stderr else sys.stdout)
+    return CleanConsole(file=file, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+
+class Door(io.TextIOWrapper):
+    """A standard stream through which whatever a library writes, a warning or a traceback, comes clean."""
+
+    def write(self, text: str) -> int:
+        """Write the lines as ``say`` prints them."""
+        moves = _MOVES.match(text)[0]
+        super().write(moves + lines(text[len(moves) :]))
+        return len(text)
+
+
+class _AsItIs:
+    """A door for what is clean already and may hold the commands of a terminal."""
+
+    def __init__(self, door: Door):
+        self._door = door
+
+    def __getattr__(self, name: str):
+        return getattr(self._door, name)
+
+    def write(self, text: str) -> int:
+        return io.TextIOWrapper.write(self._door, text)
+
+
+def _as_it_is(stream):
+    return _AsItIs(stream) if isinstance(stream, Door) else stream
+
+
+def open_doors() -> None:
+    """Let all that Python prints go through doors; standard error's has a descriptor of its own.
+
+    Descriptor 2 is left to native code, which ``panics`` keeps quiet where it would speak before us.
+    """
+    errors = open(os.dup(2), "wb")  # noqa: SIM115 (for the life of the process)
+    sys.stderr = Door(errors, sys.stderr.encoding, "backslashreplace", line_buffering=True)
+    sys.stdout.flush()
+    # what the terminal cannot show is no reason to stop
+    out = sys.stdout
+    sys.stdout = Door(out.buffer, out.encoding, "backslashreplace", line_buffering=out.line_buffering)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .screen import clean
+from .screen import clean, one_line, shown
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -32,12 +32,12 @@ def summary(manifest: dict) -> Group:
     table.add_column(overflow="fold")
     facts = [*_counts(manifest["totals"]), *_settings(manifest), *_certificate(manifest["certificate"])]
     for name, value in facts:
-        table.add_row(name, Text(clean(value)))
+        table.add_row(shown(name), Text(shown(value)))
     skipped = manifest["skipped"]
     table.add_row("skipped", f"{skipped['count']:,} documents")
-    shown = skipped["messages"][:MESSAGES_SHOWN]
-    more = ["..."] if skipped["count"] > len(shown) > 0 else []
-    return Group(table, *(Text(f"  {clean(message)}") for message in [*shown, *more]))
+    first = skipped["messages"][:MESSAGES_SHOWN]
+    more = ["..."] if skipped["count"] > len(first) > 0 else []
+    return Group(table, *(Text(f"  {one_line(message)}") for message in [*first, *more]))
 
 
 def totals_line(out: str, manifest: dict) -> str:
@@ -68,7 +68,7 @@ def plan_table(planned: Sequence) -> Table:
         table.add_column(title, style="bold" if title == "step" else None, overflow="fold", no_wrap=title == "command")
     for number, one in enumerate(planned, 1):
         state = "; ".join((one.state, *one.reasons))
-        table.add_row(str(number), Text(one.step.name), one.step.command, Text(state))
+        table.add_row(str(number), Text(shown(one.step.name)), one.step.command, Text(one_line(state)))
     return table
 
 
@@ -151,11 +151,11 @@ def sentence_text(
     text, masked = Text(), set(mask_index)
     strengths = _strength(words, importance, method)
     for position, (word, strength) in enumerate(zip(words, strengths, strict=True)):
-        shown = clean(word.strip())
+        text_of = clean(word.strip())
         if position and word[:1].isspace():
             text.append(" ")
         style = _style(strength, position in masked)
-        text.append(f"[{shown}]" if position in masked else shown, style=style)
+        text.append(f"[{text_of}]" if position in masked else text_of, style=style)
     return text
 
 
@@ -186,7 +186,7 @@ def masked_scores(words: Sequence[str], importance: Sequence[float] | None, mask
     if importance is None:
         line = "not scored" if len(mask_index) == 0 else "masked without a score"
     else:
-        scores = (f"{clean(words[position].strip())} {importance[position]:+.3f}" for position in mask_index)
+        scores = (f"{shown(words[position].strip())} {importance[position]:+.3f}" for position in mask_index)
         line = ", ".join(scores) or "nothing masked"
     return Padding(Text(line, style="dim"), (0, 0, 0, 5))
 
@@ -206,5 +206,5 @@ def sentence_table(words: Sequence[str], importance: Sequence[float] | None, mas
     table.add_column("", no_wrap=True, style="bold")
     scores = ["-"] * len(words) if importance is None else [f"{value:+.4f}" for value in importance]
     for position, (word, score) in enumerate(zip(words, scores, strict=True)):
-        table.add_row(str(position), Text(clean(word.strip())), score, "masked" if position in masked else "")
+        table.add_row(str(position), Text(shown(word.strip())), score, "masked" if position in masked else "")
     return table

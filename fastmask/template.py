@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from .errors import ModelError, panics_told
+from .errors import ModelError
 from .family_rules import takes_types
+from .panics import panics_told
 from .variants import Template
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
     # a tokenizer saved after training with padding would put that into every variant
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    encoding = _encode(tokenizer, is_pair)
+    encoding = _encode(tokenizer, is_pair, name)
     ids, types = np.array(encoding.ids, np.int32), np.array(encoding.type_ids, np.int32)
     parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
     context, content = (np.flatnonzero(parts == part) for part in (0, int(is_pair)))
@@ -59,14 +60,16 @@ def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
     if is_pair and types[context[0]] != 0:
         raise ModelError(f"{name}: the tokenizer gives an aspect the token type {types[context[0]]}; 0 is known here")
     pieces = ids[: context[0]], ids[context[-1] + 1 : content[0]], ids[content[-1] + 1 :]
-    return Template(*pieces, int(types[content[0]]), types[parts < 0], words=_ordinary_ids(tokenizer, ids[parts < 0]))
+    return Template(
+        *pieces, int(types[content[0]]), types[parts < 0], words=_ordinary_ids(tokenizer, ids[parts < 0], name)
+    )
 
 
-def _ordinary_ids(tokenizer: Tokenizer, around: np.ndarray) -> np.ndarray:
+def _ordinary_ids(tokenizer: Tokenizer, around: np.ndarray, name: str) -> np.ndarray:
     """int32 [1..WORDS]: different tokens that are not special, nor stand ``around`` a text."""
     special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     special += around.tolist()
-    with panics_told():
+    with panics_told(name):
         encoded = tokenizer.encode_batch(_words(tokenizer), add_special_tokens=False)
     found = dict.fromkeys(token for one in encoded for token in one.ids if token not in special)
     return np.array([*found][:WORDS] or [0], np.int32)
@@ -78,10 +81,10 @@ def _words(tokenizer: Tokenizer) -> list[str]:
     return ["a", *filter(None, map(tokenizer.id_to_token, ids))]
 
 
-def _encode(tokenizer: Tokenizer, is_pair: bool) -> Encoding:
+def _encode(tokenizer: Tokenizer, is_pair: bool, name: str) -> Encoding:
     """A word, or two, as the tokenizer encodes them for its model."""
     words = _words(tokenizer)
-    with panics_told():
+    with panics_told(name):
         word = next((word for word in words if tokenizer.encode(word, add_special_tokens=False).ids), "a")
         return tokenizer.encode(word, word) if is_pair else tokenizer.encode(word)
 

@@ -236,4 +236,4 @@ def test_usage():
 
 def test_debug_shows_where(tmp_path):
     result = fastmask("verify", tmp_path / "none", "--debug")
-    assert result.exit_code == 1 and type(result.exception).__name__ == "OutputError"
+    assert result.exit_code == 1 and "Traceback" in result.stderr and "OutputError: " in result.stderr

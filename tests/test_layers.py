@@ -17,6 +17,7 @@ HEAVY |= {"huggingface_hub", "llvmlite", "scipy", "matplotlib", "h5py"}
 ALLOWED = {
     # what every stage may know: records, settings, errors
     "errors": set(),
+    "panics": {"errors"},
     "config": {"errors"},
     "config_pretrain": {"config"},
     "config_tools": {"config"},
@@ -29,13 +30,13 @@ ALLOWED = {
     "formats": {"plain", "delimited", "errors", "labels", "streams"},
     "read": {"config", "errors", "formats", "labels", "records", "streams"},
     "segment": set(),
-    "encode": {"errors", "labels", "records"},
+    "encode": {"errors", "panics", "labels", "records"},
     "ahead": set(),
     "frontend": {"ahead", "config", "encode", "labels", "read", "records", "segment", "streams"},
     "inputs": {"config", "errors", "formats", "read", "streams"},
     # ids to decisions
     "variants": {"records"},
-    "template": {"errors", "family_rules", "variants"},
+    "template": {"errors", "family_rules", "panics", "variants"},
     "blocks": {"records", "variants"},
     "family_rules": set(),
     "families": {"family_rules"},
@@ -57,7 +58,7 @@ ALLOWED = {
     "engine": {"backend", "blocks", "certify", "config", "decide", "records", "scoring", "variants"},
     "masker": {"blocks", "certify", "decide", "engine", "pieces", "records", "scoring", "variants"},
     "sizes": {"errors"},
-    "models": {"plain", "errors", "labels", "sizes"},
+    "models": {"panics", "plain", "errors", "labels", "sizes"},
     "tokenizer": {"errors", "models"},
     "pieces": {"tokenizer"},
     # decisions to disk and back
@@ -77,7 +78,7 @@ ALLOWED = {
     "stream": {"corpus", "corruption", "errors", "sequences", "tokenizer"},
     "torch_stream": {"sequences", "stream"},
     "collator": {"corruption", "errors", "sequences", "tokenizer"},
-    "remap": {"config", "dataset", "errors", "pieces", "read", "streams"},
+    "remap": {"config", "dataset", "errors", "panics", "pieces", "read", "streams"},
     "remapped": {"", "dataset", "errors", "models", "records", "remap", "schema", "shards", "tokenizer"},
     "export": {"config_tools", "corruption", "durable", "errors", "sequences", "stream"},
     # what puts stages together
@@ -91,7 +92,7 @@ ALLOWED = {
                "pieces", "tokenizer"},
     "pipeline": {"", "ahead", "certify", "config", "errors", "frontend", "inputs", "meter", "read", "records",
                  "schema", "scorer", "shards", "streams"},
-    "api": {"config", "errors", "frontend", "records", "scorer", "tokenizer"},
+    "api": {"config", "errors", "frontend", "panics", "records", "scorer", "tokenizer"},
     # the three stages, from a recipe
     "recipe": {"plain", "config", "config_masker", "config_pretrain", "config_tools", "errors", "streams"},
     "steps": {"config", "config_masker", "config_pretrain", "config_tools", "errors", "recipe"},
@@ -99,7 +100,7 @@ ALLOWED = {
     "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "schema", "show", "steps", "train"},
     # what people see
     "meter": set(),
-    "screen": set(),
+    "screen": {"errors"},
     "show": {"screen"},
     "options": set(),
     "startup": {"memo"},

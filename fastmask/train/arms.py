@@ -84,7 +84,8 @@ def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for arm in arms:
         name, _, pattern = arm.partition("=")
-        paths = sorted(glob(pattern)) if has_magic(pattern) else [pattern]
+        is_pattern = has_magic(pattern) and not Path(pattern).exists()
+        paths = sorted(glob(pattern)) if is_pattern else [pattern]
         if not paths or not Path(paths[0]).exists():
             raise FastmaskError(f"--arm {arm}: no such file or directory")
         found.setdefault(name, []).extend(Run(Path(path), _seed_of(Path(path))) for path in paths)

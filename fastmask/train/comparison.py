@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..durable import os_errors_named
 from ..errors import FastmaskError
+from ..screen import one_line, shown
 
 if TYPE_CHECKING:
     from rich.console import Group
 
 TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+MOST_IN_A_PICTURE = 60
+"""Characters of a name."""
 
 
 def tables(report: dict) -> Group:
@@ -27,7 +31,7 @@ def tables(report: dict) -> Group:
         arms.add_column("sd", justify="right", no_wrap=True)
     for name, metrics in report["arms"].items():
         cells = (cell for m in TITLES for cell in (points(metrics[m]["mean"]), points(metrics[m]["sd"])))
-        arms.add_row(Text(name), *cells)
+        arms.add_row(Text(shown(name)), *cells)
     head = f"{report['seeds']} seeds, {report['rows']:,} test rows, {report['resamples']:,} resamples; points of 0.01"
     notes = [Text(f"{name}: {text}", style="dim") for name, text in report["method"].items()]
     return Group(Text(head), arms, *([_differences(report), *notes] if report["differences"] else []))
@@ -46,7 +50,7 @@ def _differences(report: dict):
             figures = entry[metric]
             interval = " to ".join(f"{100 * bound:+.2f}" for bound in figures["interval"])
             p = "-" if figures["p"] is None else f"{figures['p']:.3g}"
-            label = Text(f"{entry['arm']} - {entry['baseline']}" if metric == "accuracy" else "")
+            label = Text(f"{shown(entry['arm'])} - {shown(entry['baseline'])}" if metric == "accuracy" else "")
             mean = f"{100 * figures['mean']:+.2f}"
             table.add_row(label, title, mean, interval, p, points(figures["detectable"]))
     return table
@@ -68,15 +72,27 @@ def draw(report: dict, path: str) -> None:
         OutputError: it cannot be written.
     """
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         raise FastmaskError("--picture: needs matplotlib; pip install 'fastmask[evaluate]'") from None
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a $ in a name is a $
+        warnings.simplefilter("ignore")  # about characters that the font has not
+        try:
+            with os_errors_named(Path(path)):
+                _drawn(report, Figure(figsize=(10, 4), layout="constrained")).savefig(path, dpi=150)
+        except ValueError as error:
+            raise FastmaskError(f"--picture {path}: {' '.join(str(error).split())}") from error
+
+
+def _drawn(report: dict, figure):
     left, right = figure.subplots(1, 2)
     names = list(report["arms"])
     accuracies = [[100 * value for value in report["arms"][name]["accuracy"]["values"]] for name in names]
-    left.plot(names, accuracies, color="0.8", marker="o", markerfacecolor="C0", markeredgecolor="C0")
-    left.plot(names, [sum(values) / len(values) for values in accuracies], "k_", markersize=30)
+    places = range(len(names))
+    left.plot(places, accuracies, color="0.8", marker="o", markerfacecolor="C0", markeredgecolor="C0")
+    left.plot(places, [sum(values) / len(values) for values in accuracies], "k_", markersize=30)
+    left.set_xticks(places, [one_line(name, MOST_IN_A_PICTURE) for name in names])
     left.margins(x=0.15)
     left.set_ylabel(f"accuracy, {report['seeds']} seeds and their mean")
     for place, entry in enumerate(report["differences"]):
@@ -85,11 +101,8 @@ def draw(report: dict, path: str) -> None:
         right.plot([100 * mean], [place], "o", color="C0")
     right.axvline(0, color="0.6", linestyle=":")
     right.set_yticks(range(len(report["differences"])),
-                     [f"{entry['arm']} - {entry['baseline']}" for entry in report["differences"]])  # fmt: skip
+                     [" - ".join(one_line(entry[end], MOST_IN_A_PICTURE) for end in ("arm", "baseline"))
+                      for entry in report["differences"]])  # fmt: skip
     right.invert_yaxis()  # in the table's order
     right.set_xlabel("difference in accuracy, points, paired bootstrap 95 %")
-    try:
-        with os_errors_named(Path(path)):
-            figure.savefig(path, dpi=150)
-    except ValueError as error:
-        raise FastmaskError(f"--picture {path}: {' '.join(str(error).split())}") from error
+    return figure

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import FastmaskError, InputError, panics_told
+from ..errors import FastmaskError, InputError
 from ..labels import LABEL_FIELD, NO_LABEL, Classes, Label, is_fraction, whole_number
+from ..panics import panics_told
 from ..records import Document
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def encode_rows(
         raise FastmaskError("rows with aspects and rows with labels cannot be mixed in one file")
     inputs = [(row.aspect, row.text) if pairs else row.text for row in rows]
     ids, types = [], []
-    with panics_told():
+    with panics_told(tokenizer.name_or_path):
         encodings = tokenizer.backend_tokenizer.encode_batch(inputs)
     for row, encoding in zip(rows, encodings, strict=True):
         if not len(encoding):
