@@ -81,7 +81,7 @@ def prepare(folder: Path, corpus: Path, model: str, lines: int) -> None:
 
 def pretrain_config(folder: Path, model: str, batch: int, steps: int, **options):
     """Settings of ``fastmask pretrain`` on the prepared folder; the directory that it writes is new."""
-    from fastmask.config_pretrain import PretrainConfig
+    from fastmask.config_train import PretrainConfig
 
     out = tempfile.mkdtemp(dir=folder)
     return PretrainConfig((str(folder / "shards"),), out, str(folder / model), batch_size=batch, max_steps=steps,

@@ -70,7 +70,7 @@ max-length = 128
 def make_genept(work: Path) -> dict:
     """WORK/genept, a masked-language model pre-trained from random weights on masks at random; what that took."""
     from fastmask.config import ScoreConfig
-    from fastmask.config_pretrain import PretrainConfig
+    from fastmask.config_train import PretrainConfig
     from fastmask.pipeline import score_corpus
     from fastmask.train.mlm import pretrain
 

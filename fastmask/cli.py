@@ -13,20 +13,10 @@ from contextlib import contextmanager
 import click
 
 from . import __version__
-from .cli_options import (
-    evaluate_options,
-    explain_options,
-    export_options,
-    finetune_options,
-    masker_options,
-    pretrain_options,
-    score_options,
-)
-from .config import FinetuneConfig, ScoreConfig
-from .config_masker import MaskerConfig
-from .config_pretrain import PretrainConfig
-from .config_tools import EvaluateConfig, ExportConfig
+from .config import EvaluateConfig, ExportConfig, ScoreConfig
+from .config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from .errors import FastmaskError
+from .options import options_of
 from .screen import make_console, one_line, open_doors, say, say_traceback, show_live
 
 RESUMABLE = ("score", "remap", "pretrain", "run")
@@ -120,7 +110,7 @@ def cli():
 @command
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("-o", "--out", help="Directory of the shards; without it x.masks for x.txt, where you are.")
-@score_options
+@options_of(ScoreConfig)
 @click.option("--control", help="Directory of a random twin: the same sentences with as many masks each.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it was made with another configuration.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -148,7 +138,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
 
 @command
 @click.argument("text")
-@explain_options
+@options_of(ScoreConfig, "model", "method", "threshold", "mask_rate", "stop_words", "max_length", "precision")
 def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from .api import score as score_texts
@@ -212,23 +202,19 @@ def verify(out, repair):
 
 
 @command
-@click.argument("train", nargs=-1, required=True)
-@click.option("-o", "--out", required=True, help="Directory of the model.")
-@finetune_options
+@options_of(FinetuneConfig)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def finetune(train, out, quiet, **options):
+def finetune(quiet, **options):
     """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
     from .train.classify import finetune as run
 
-    run(FinetuneConfig(train=train, out=out, **options), (lambda line: None) if quiet else say)
+    run(FinetuneConfig(**options), (lambda line: None) if quiet else say)
 
 
 @command
-@click.argument("shards", nargs=-1, required=True)
-@click.option("-o", "--out", required=True, help="Directory of the run, and of the model in the end.")
-@pretrain_options
+@options_of(PretrainConfig)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def pretrain(shards, out, quiet, **options):
+def pretrain(quiet, **options):
     """Train a masked-language model on SHARDS, directories of fastmask score.
 
     A run that was stopped goes on when the same command is given again. Several processes train together under
@@ -236,7 +222,7 @@ def pretrain(shards, out, quiet, **options):
     """
     from .train.mlm import pretrain as run
 
-    run(PretrainConfig(shards=shards, out=out, **options), *((lambda line: None, None) if quiet else (say, _live())))
+    run(PretrainConfig(**options), *((lambda line: None, None) if quiet else (say, _live())))
 
 
 @command
@@ -260,24 +246,23 @@ def remap(shards, tokenizer, out, overwrite, quiet):
 
 
 @command
-@click.argument("shards")
-@click.option("-o", "--out", required=True, metavar="DIR", help="Directory to write to.")
-@export_options
+@options_of(ExportConfig)
 @click.option("-q", "--quiet", is_flag=True, help="No last line.")
-def export(shards, out, quiet, **options):
+def export(quiet, **options):
     """Write the training sequences of SHARDS, corrupted once, for another trainer."""
     from .export import export_shards
 
-    written = export_shards(ExportConfig(shards=shards, out=out, **options))
+    written = export_shards(ExportConfig(**options))
     if not quiet:
-        line = f"{out}: {written['sequences']:,} sequences, {written['masked']:,} masked, in {written['files']} files"
+        line = f"{options['out']}: {written['sequences']:,} sequences, {written['masked']:,} masked, "
+        line += f"in {written['files']} files"
         line += f", tokens of {written['tokenizer']}"
         dropped = written["dropped"]
         say(line + (f"; {dropped:,} masks past --max-predictions left out" if dropped else ""))
 
 
 @command
-@evaluate_options
+@options_of(EvaluateConfig)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def evaluate(quiet, **options):
     """Compare arms over seeds: means, paired intervals, a paired test, and what so many seeds could have shown."""
@@ -293,15 +278,13 @@ def evaluate(quiet, **options):
 
 
 @command
-@click.argument("shards", nargs=-1, required=True)
-@click.option("-o", "--out", required=True, help="Directory of the model.")
-@masker_options
+@options_of(MaskerConfig)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def train_masker(shards, out, quiet, **options):
+def train_masker(quiet, **options):
     """Train a token classifier on finished SHARDS to mask as they are masked; for score --method masker."""
     from .train.masker import train_masker as run
 
-    run(MaskerConfig(shards=shards, out=out, **options), (lambda line: None) if quiet else say)
+    run(MaskerConfig(**options), (lambda line: None) if quiet else say)
 
 
 @command

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config_tools import ExportConfig
+from .config import ExportConfig
 from .corruption import corrupt
 from .durable import claim, new_directory, write_atomically
 from .errors import FastmaskError, ModelError

@@ -1,50 +1,50 @@
-"""Command-line options made from the fields of a configuration, so that each default is stated once."""
+"""Command-line options made from the fields of a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 import click
 
+from .config import flag_of
 
-def options_of(configuration: type, helps: dict[str, str], **special: dict[str, Any]) -> Callable:
-    """A decorator with one option per entry of ``helps``, named and defaulted as the field of the configuration.
 
-    Args:
-        configuration: a dataclass.
-        helps: help text by field name, in the order of ``--help``.
-        special: more arguments for ``click.option`` by field name: ``type``, ``multiple``, ``flag`` (its declaration).
-    """
-    defaults = {f.name: None if f.default is MISSING else f.default for f in fields(configuration)}
-    names = {f.name: str(f.type) for f in fields(configuration)}
+def options_of(configuration: type, *names: str) -> Callable:
+    """Return a decorator that gives a command the options of a configuration, all or those named, in their order."""
 
-    def decorate(command):
-        for name, text in reversed(helps.items()):
-            extra = dict(special.get(name, {}))
-            flag = extra.pop("flag", f"--{name.replace('_', '-')}")
-            shown = defaults[name] not in (None, (), False, True)
-            option = click.option(
-                *flag.split(),
-                name,
-                default=defaults[name],
-                show_default=shown,
-                help=text,
-                **(_kind(names[name]) | extra),
-            )
-            command = option(command)
+    def decorate(command: Callable) -> Callable:
+        for field in reversed(fields(configuration)):
+            if not names or field.name in names:
+                command = _parameter(field)(command)
         return command
 
     return decorate
 
 
-def _kind(annotation: str) -> dict[str, Any]:
-    if annotation == "bool":
+def _parameter(field: Field) -> Callable:
+    multiple, required = str(field.type).startswith("tuple"), field.default is MISSING
+    if flag_of(field).isupper():
+        return click.argument(field.name, nargs=-1 if multiple else 1, required=required)
+    default = {} if required else {"default": field.default}
+    shown = not required and field.default not in (None, (), False, True)
+    return click.option(*_declared(field), field.name, help=field.metadata["help"], required=required,
+                        show_default=shown, multiple=multiple, **default, **_kind(field))  # fmt: skip
+
+
+def _declared(field: Field) -> list[str]:
+    """Return an option's spellings; what is on unless told otherwise has one that turns it off."""
+    flag = flag_of(field)
+    return [f"{flag}/--no-{flag[2:]}"] if field.default is True else field.metadata["flag"].split() or [flag]
+
+
+def _kind(field: Field) -> dict[str, Any]:
+    if field.type == "bool":
         return {"is_flag": True}
-    if annotation.startswith("tuple"):
-        return {"multiple": True}
-    return {"type": next(kind for word, kind in _TYPES.items() if annotation.startswith(word))}
+    if field.metadata["choices"]:
+        return {"type": click.Choice(field.metadata["choices"])}
+    return {"type": next(kind for word, kind in _TYPES.items() if word in str(field.type))}
 
 
 _TYPES = {"int": int, "float": float, "str": str}

@@ -7,10 +7,8 @@ from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from .config import FinetuneConfig, ScoreConfig
-from .config_masker import MaskerConfig
-from .config_pretrain import PretrainConfig
-from .config_tools import EvaluateConfig
+from .config import EvaluateConfig, ScoreConfig
+from .config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from .errors import FastmaskError, InputError
 from .plain import read_regular
 from .streams import STDIN

@@ -12,10 +12,8 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from .config import FinetuneConfig, ScoreConfig
-from .config_masker import MaskerConfig
-from .config_pretrain import PretrainConfig
-from .config_tools import EvaluateConfig
+from .config import EvaluateConfig, ScoreConfig
+from .config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from .errors import FastmaskError
 from .recipe import General, Recipe
 

@@ -20,7 +20,7 @@ import torch
 from fastmask_kernels import processor
 from transformers import PreTrainedTokenizerBase
 
-from fastmask.config import FinetuneConfig
+from fastmask.config_train import FinetuneConfig
 from fastmask.durable import claim
 from fastmask.errors import ModelError
 from fastmask.labels import Classes

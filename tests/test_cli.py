@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import click
@@ -10,8 +10,8 @@ import pytest
 from helpers import contents, fastmask, golden, process, refusal, rows_of, write_jsonl
 
 from fastmask.cli import cli
-from fastmask.cli_options import SCORE_HELP
-from fastmask.config import ScoreConfig
+from fastmask.config import EvaluateConfig, ExportConfig, ScoreConfig
+from fastmask.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +184,20 @@ def test_what_is_not_there(name, tmp_path):
     assert "not finished" in refusal(fastmask(name, tmp_path))
 
 
-def test_options_are_the_configuration():
-    """Every field has an option, and its default is stated once."""
-    options = {o.name: o for o in cli.commands["score"].params if isinstance(o, click.Option)}
-    for field in fields(ScoreConfig):
-        assert field.name in SCORE_HELP and options[field.name].default == field.default
-    assert set(SCORE_HELP) == {field.name for field in fields(ScoreConfig)}
+@pytest.mark.parametrize(("command", "configuration"), [
+    ("score", ScoreConfig), ("export", ExportConfig), ("evaluate", EvaluateConfig), ("finetune", FinetuneConfig),
+    ("train-masker", MaskerConfig), ("pretrain", PretrainConfig),
+])  # fmt: skip
+def test_options_are_the_configuration(command, configuration):
+    """Every field is a parameter of its command, with its default, its help and its choices."""
+    parameters = {one.name: one for one in cli.commands[command].params}
+    for field in fields(configuration):
+        found = parameters[field.name]
+        assert found.required == (field.default is MISSING)
+        if isinstance(found, click.Option):
+            assert found.required or found.default == field.default
+            assert field.metadata["help"] and found.help == field.metadata["help"]
+            assert getattr(found.type, "choices", ()) == field.metadata["choices"]
 
 
 def test_options_reach_the_manifest(mr_tiny, tmp_path):

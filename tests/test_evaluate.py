@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastmask.config_tools import EvaluateConfig
+from fastmask.config import EvaluateConfig
 from fastmask.errors import FastmaskError
 from fastmask.labels import Classes
 from fastmask.train.arms import evaluate, find_runs, read_predictions

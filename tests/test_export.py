@@ -12,7 +12,7 @@ import pytest
 from helpers import fastmask, golden, refusal, write_jsonl
 
 from fastmask import ScoreConfig, score_corpus
-from fastmask.config_tools import ExportConfig
+from fastmask.config import ExportConfig
 from fastmask.corruption import corrupt, ordinary_ids
 from fastmask.errors import FastmaskError, ModelError
 from fastmask.export import _write_mds, export_shards, fields_of

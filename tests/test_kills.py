@@ -9,7 +9,7 @@ from helpers import contents
 from kills import killed_everywhere
 from shard_samples import IDENTITY, sample, write_run
 
-from fastmask.config_tools import ExportConfig
+from fastmask.config import ExportConfig
 from fastmask.durable import claim
 from fastmask.export import export_shards
 from fastmask.models import load_tokenizer, resolve_model

@@ -19,9 +19,7 @@ ALLOWED = {
     "errors": set(),
     "panics": {"errors"},
     "config": {"errors"},
-    "config_pretrain": {"config"},
-    "config_tools": {"config"},
-    "config_masker": {"config"},
+    "config_train": {"config"},
     "records": set(),
     # text to ids
     "labels": {"errors"},
@@ -80,7 +78,7 @@ ALLOWED = {
     "collator": {"corruption", "errors", "sequences", "tokenizer"},
     "remap": {"config", "dataset", "errors", "panics", "pieces", "read", "streams"},
     "remapped": {"", "dataset", "errors", "models", "records", "remap", "schema", "shards", "tokenizer"},
-    "export": {"config_tools", "corruption", "durable", "errors", "sequences", "stream"},
+    "export": {"config", "corruption", "durable", "errors", "sequences", "stream"},
     # what puts stages together
     "control": {"plain", "config", "dataset", "decide", "errors", "records", "schema", "sequences"},
     "weights": {"errors", "families", "models", "sizes"},
@@ -94,20 +92,18 @@ ALLOWED = {
                  "schema", "scorer", "shards", "streams"},
     "api": {"config", "errors", "frontend", "panics", "records", "scorer", "tokenizer"},
     # the three stages, from a recipe
-    "recipe": {"plain", "config", "config_masker", "config_pretrain", "config_tools", "errors", "streams"},
-    "steps": {"config", "config_masker", "config_pretrain", "config_tools", "errors", "recipe"},
+    "recipe": {"plain", "config", "config_train", "errors", "streams"},
+    "steps": {"config", "config_train", "errors", "recipe"},
     "ledger": {"plain", "config", "durable", "errors", "journal", "models", "read", "schema", "steps"},
     "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "schema", "show", "steps", "train"},
     # what people see
     "meter": set(),
     "screen": {"errors"},
     "show": {"screen"},
-    "options": set(),
+    "options": {"config"},
     "startup": {"memo"},
-    "cli_options": {"config", "config_masker", "config_pretrain", "config_tools", "options"},
-    "cli": {"", "api", "cli_options", "config", "config_masker", "config_pretrain", "config_tools", "dataset", "errors",
-            "export", "inputs", "meter", "pipeline", "remapped", "run", "screen", "shards", "show", "startup",
-            "train"},
+    "cli": {"", "api", "config", "config_train", "dataset", "errors", "export", "inputs", "meter", "options",
+            "pipeline", "remapped", "run", "screen", "shards", "show", "startup", "train"},
     "__main__": {"cli"},
     "__init__": {"api", "collator", "config", "corruption", "dataset", "errors", "pipeline", "remap",
                  "remapped", "stream", "torch_stream"},
@@ -214,7 +210,7 @@ def calls_of(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", [p for p in FILES if p.name != "screen.py"], ids=lambda p: p.stem)
 def test_only_one_module_prints(path):
     assert not calls_of(path) & {"print", "sys.stdout.write", "sys.stderr.write", "click.echo", "warnings.warn"}
-    if path.name not in ("cli.py", "options.py", "cli_options.py"):
+    if path.name not in ("cli.py", "options.py"):
         assert "click" not in {module for _, module, _ in imports_of(tree_of(path))}
 
 
@@ -222,12 +218,9 @@ def test_only_one_module_prints(path):
     "name",
     [
         "cli",
-        "cli_options",
         "options",
         "config",
-        "config_masker",
-        "config_pretrain",
-        "config_tools",
+        "config_train",
         "errors",
         "__init__",
         "__main__",
@@ -242,7 +235,7 @@ def test_what_help_needs_is_light(name):
 def test_commands_import_inside():
     tree = tree_of(ROOT / "fastmask" / "cli.py")
     own = {module or "" for dots, module, _ in imports_of(tree, top_level=True) if dots}
-    assert own == {"", "cli_options", "config", "config_masker", "config_pretrain", "config_tools", "errors", "screen"}
+    assert own == {"", "config", "config_train", "errors", "options", "screen"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["--version"]])

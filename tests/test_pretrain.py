@@ -20,7 +20,7 @@ from shard_samples import FIELDS, IDENTITY, build
 from transformers import AutoModelForMaskedLM, BertConfig
 
 from fastmask.config import ScoreConfig
-from fastmask.config_pretrain import PretrainConfig
+from fastmask.config_train import PretrainConfig
 from fastmask.corruption import corrupt
 from fastmask.dataset import open_shards
 from fastmask.errors import FastmaskError, ModelError, OutputError

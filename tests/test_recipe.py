@@ -85,7 +85,7 @@ def test_the_papers_settings(tmp_path):
         (SMALL + "[pretrain]\nmax-steps = 5.5\n", "[pretrain]: max-steps: 5.5 is not a whole number"),
         (SMALL + "[pretrain]\nmax-steps = true\n", "[pretrain]: max-steps: True is not a whole number"),
         (SMALL + "[pretrain]\nlr = false\n", "[pretrain]: lr: False is not a number"),
-        (SMALL + "[pretrain]\nlr = -1\n", "[pretrain]: --lr: above 0"),
+        (SMALL + "[pretrain]\nlr = -1\n", "[pretrain]: --lr -1.0: above 0"),
         (SMALL + "[mask]\ncertify = 1\n", "[mask]: certify: 1 is not true or false"),
         (SMALL + "[mask]\nencoding = 8\n", "[mask]: encoding: 8 is not a text in quotes"),
         (SMALL + "[finetune]\nseed = 3\n", "[finetune]: seed: is not for a recipe to set here"),

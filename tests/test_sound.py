@@ -10,7 +10,7 @@ import pytest
 from shard_samples import FIELDS, IDENTITY, build, open_run
 
 import fastmask
-from fastmask.config_tools import ExportConfig
+from fastmask.config import ExportConfig
 from fastmask.control import RandomControl
 from fastmask.corpus import Corpus
 from fastmask.dataset import open_shards

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config_tools import EvaluateConfig
+from ..config import EvaluateConfig
 from ..durable import os_errors_named, write_atomically
 from ..errors import FastmaskError, InputError, ModelError
 from ..labels import Classes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config import FinetuneConfig
+from ..config_train import FinetuneConfig
 from ..durable import claim
 from ..models import quiet_transformers
 from .checkpoint import save_model

@@ -15,8 +15,7 @@ from .progress import SECONDS_BETWEEN_LINES
 if TYPE_CHECKING:
     import torch
 
-    from ..config import FinetuneConfig
-    from ..config_masker import MaskerConfig
+    from ..config_train import FinetuneConfig, MaskerConfig
 
 
 class Measured(NamedTuple):
@@ -104,7 +103,7 @@ def _epoch_runner(config, training: Training, report: Callable[[str], None]):
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The dtype of TRAINED_DTYPES that ``name`` names."""
+    """The dtype that ``name`` names."""
     import torch
 
     return getattr(torch, name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config_masker import MaskerConfig
+from ..config_train import MaskerConfig
 from ..durable import claim
 from ..errors import FastmaskError, ModelError
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model

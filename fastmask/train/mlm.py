@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..ahead import run_ahead
-from ..config_pretrain import BATCH_SIZE, EPOCHS, PretrainConfig
+from ..config_train import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
 from ..lengths import longest_input

@@ -80,7 +80,7 @@ class MaskedLoss(torch.nn.Module):
 
 
 def product_dtype(precision: str, device: str) -> torch.dtype:
-    """The dtype that a precision of PRETRAIN_PRECISIONS means on a device."""
+    """The dtype that a precision of PretrainConfig means on a device."""
     if precision != "auto":
         return getattr(torch, precision)
     if device.startswith("cuda"):

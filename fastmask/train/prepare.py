@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..config import CONFIGS, FinetuneConfig
+from ..config_train import CONFIGS, FinetuneConfig
 from ..errors import FastmaskError, ModelError
 from ..labels import NUMBERS_ARE_NAMES, Classes
 from ..models import ModelFiles, load_tokenizer, resolve_model

@@ -1,0 +1,130 @@
+"""Settings of the three trainers, as ``config`` has those of the other commands. Defaults are the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import (
+    ScoreConfig,
+    above_zero,
+    at_least,
+    check_fields,
+    demand,
+    not_negative,
+    option,
+    required,
+    shared,
+    within,
+)
+
+# Models that are made from scratch, by their shape.
+CONFIGS = {
+    # 3 MB in float16 with 8,192 wordpieces
+    "small": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512},
+}
+BATCH_SIZE, EPOCHS = 112, 1
+"""What pre-training takes where neither of two options is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneConfig:
+    """The settings of ``fastmask finetune``. A training file that is named k times counts k times."""
+
+    train: tuple[str, ...] = required("Labelled files.", flag="TRAIN")
+    out: str = required("Directory of the model.", flag="-o --out")
+    dev: tuple[str, ...] = option((), "Labelled file that chooses the best epoch; may be repeated.")
+    test: tuple[str, ...] = option((), "Labelled file that is only measured, at the end; may be repeated.")
+    init: str | None = option(None, "Model to start from: a directory or a hub id.")
+    config: str | None = option(None, "Train a new model of this shape, with a vocabulary learned from the texts.",
+                                choices=tuple(CONFIGS))  # fmt: skip
+    new_head: bool = option(False, "Draw the classification head anew, even where the model has one.")
+    classes: tuple[str, ...] = option((), "Class name, once for each class in index order.")
+    vocab_size: int = option(8192, "Wordpieces to learn, with --config.", check=at_least(100))
+    epochs: int = option(10, "Passes over the training data.", check=at_least(1))
+    batch_size: int = option(32, "Texts a step.", check=at_least(1))
+    lr: float = option(2e-5, "Peak learning rate of AdamW.", check=above_zero)
+    warmup: float = option(0.1, "Share of the steps that warm up; the rest decays linearly.",
+                           check=within(0, 1, "a share, 0 to 1"))  # fmt: skip
+    weight_decay: float = option(0.01, "Weight decay of AdamW.", check=not_negative)
+    max_length: int = shared(ScoreConfig, "max_length", 256)
+    dtype: str = option("float32", "Dtype of the saved weights.", choices=("float32", "float16"))
+    text_field: str = shared(ScoreConfig, "text_field")
+    label_field: str = shared(ScoreConfig, "label_field")
+    encoding: str = shared(ScoreConfig, "encoding")
+    on_error: str = shared(ScoreConfig, "on_error")
+    device: str = option("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
+    seed: int = option(13, "Seed of everything random.", check=at_least(0))
+    overwrite: bool = option(False, "Replace OUT.")
+
+    def __post_init__(self):
+        check_fields(self)
+        demand((self.init is None) != (self.config is None), "--init, --config", "give one of the two")
+        demand(not (self.new_head and self.config), "--new-head", "only with --init")
+        distinct = len(set(self.classes)) == len(self.classes)
+        demand(distinct and len(self.classes) != 1, "--classes", "at least two names, all different")
+
+
+@dataclass(frozen=True, slots=True)
+class MaskerConfig:
+    """The settings of ``fastmask train-masker``."""
+
+    shards: tuple[str, ...] = required("Finished shard directories.", flag="SHARDS")
+    out: str = required("Directory of the model.", flag="-o --out")
+    init: str | None = option(None, "Model whose encoder to start from: a directory or a hub id; a masker is trained "
+                              "further.")  # fmt: skip
+    dev: tuple[str, ...] = option((), "Shards that choose the best epoch, instead of held-out documents; may be "
+                                  "repeated.")  # fmt: skip
+    dev_share: float = option(0.1, "Share of the documents that is held out to choose the best epoch.",
+                              check=within(0, 1, "a share between 0 and 1", ends="()"))  # fmt: skip
+    epochs: int = shared(FinetuneConfig, "epochs")
+    batch_size: int = option(32, "Sentences a step.", check=at_least(1))
+    lr: float = shared(FinetuneConfig, "lr", 1e-5)
+    warmup: float = shared(FinetuneConfig, "warmup")
+    weight_decay: float = shared(FinetuneConfig, "weight_decay")
+    mask_weight: float = option(3.0, "How many times a masked token counts in the loss.", check=above_zero)
+    max_length: int = shared(ScoreConfig, "max_length")
+    dtype: str = shared(FinetuneConfig, "dtype")
+    device: str = shared(FinetuneConfig, "device")
+    seed: int = shared(FinetuneConfig, "seed")
+    overwrite: bool = shared(FinetuneConfig, "overwrite")
+
+    def __post_init__(self):
+        check_fields(self)
+        demand(self.init is not None, "--init", "name the model to start from")
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """The settings of ``fastmask pretrain``; the numbers of a step are over all processes."""
+
+    shards: tuple[str, ...] = shared(MaskerConfig, "shards")
+    out: str = required("Directory of the run, and of the model in the end.", flag="-o --out")
+    init: str = required("Model to start from, a directory or a hub id; an encoder without a masked-language-model "
+                         "head gets one.")  # fmt: skip
+    batch_size: int | None = option(None, f"Sequences a step, over all processes; {BATCH_SIZE} without it and "
+                                    "--batch-tokens.", check=at_least(1))  # fmt: skip
+    batch_tokens: int | None = option(None, "Instead: tokens a step.", check=at_least(1))
+    part_tokens: int = option(4096, "Tokens of one forward and backward pass; larger steps accumulate gradients.",
+                              check=at_least(1))  # fmt: skip
+    max_steps: int | None = option(None, "Optimizer steps.", check=at_least(1))
+    epochs: int | None = option(None, f"Instead: passes over the data, rounded up to whole steps; {EPOCHS} without "
+                                "either.", check=at_least(1))  # fmt: skip
+    save_every: int = option(500, "Steps between checkpoints.", check=at_least(1))
+    eval: tuple[str, ...] = option((), "Shards to measure the held-out loss on at each checkpoint; may be repeated.")
+    lr: float = shared(FinetuneConfig, "lr")
+    warmup: float = shared(FinetuneConfig, "warmup", 0.2)
+    weight_decay: float = shared(FinetuneConfig, "weight_decay")
+    max_length: int = option(256, "Longest sequence in tokens; a document's sentences are joined up to it.",
+                             check=at_least(8))  # fmt: skip
+    pack: bool = option(False, "Let documents share a sequence.")
+    precision: str = option("auto", "Precision of the matrix products; auto is bfloat16 where the device is fast at "
+                            "it.", choices=("auto", "float32", "bfloat16"))  # fmt: skip
+    device: str = shared(FinetuneConfig, "device")
+    seed: int = shared(FinetuneConfig, "seed", 0)
+    overwrite: bool = option(False, "Begin again if OUT was made with another configuration.")
+
+    def __post_init__(self):
+        check_fields(self)
+        for pair, given in (("--batch-size, --batch-tokens", (self.batch_size, self.batch_tokens)),
+                            ("--max-steps, --epochs", (self.max_steps, self.epochs))):  # fmt: skip
+            demand(None in given, pair, "give one of the two")
