@@ -5,10 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
 from pathlib import Path
 
 from .errors import OutputError
@@ -88,110 +86,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def check_free(out: str | Path, overwrite: bool) -> Path:
-    """Returns ``out`` as a path that a directory may be written to.
-
-    Raises:
-        OutputError: it is a file, or a directory with something in it and ``overwrite`` is off.
-    """
-    path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{out}: is not a directory")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise OutputError(f"{out}: exists already; give another --out, or --overwrite")
-    return path
-
-
-@contextmanager
-def claim(out: str | Path, overwrite: bool) -> Iterator[Path]:
-    """Keep ``out`` for this process until it has made it with ``new_directory``, and yield where that is.
-
-    What a killed process left there is put back or swept first; where a symbolic link leads is made, and it stays.
-
-    Raises:
-        OutputError: it is taken, as ``check_free`` says, or in use, or nothing can be written beside it.
-    """
-    path = Path(os.path.realpath(out))
-    if os.path.ismount(path):
-        raise OutputError(f"{out}: a mounted directory cannot be replaced; give one inside it")
-    with os_errors_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = FileLock(path.with_name(f".{path.name}.fastmask-lock"))
-        except BlockingIOError:
-            raise OutputError(f"{out}: another fastmask run is writing it") from None
-    try:
-        with os_errors_named(path):
-            _recover(path)
-        check_free(out, overwrite)
-        yield path
-    finally:
-        lock.release()
-
-
-@contextmanager
-def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A directory to fill, beside ``path``, that takes its name once it is whole; on an error nothing is left of it.
-
-    ``path`` is this process's own, by ``claim`` or by the lock of a directory that it is in.
-
-    Raises:
-        OutputError: ``path`` is taken, as ``check_free`` says, or cannot be written.
-    """
-    check_free(path, overwrite)
-    fresh = path.with_name(f".{path.name}.new-{os.getpid()}")
-    try:
-        with os_errors_named(path):
-            fresh.mkdir(parents=True)
-            yield fresh
-            _sync_tree(fresh)
-            _replace(fresh, path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _recover(path: Path) -> None:
-    """Undo what ``new_directory`` was killed in: put ``path`` back if it is gone, and remove what else was left."""
-    olds = path.parent.glob(f".{escape(path.name)}.old-*")
-    for old in sorted(olds, key=lambda left: left.stat().st_mtime, reverse=True):
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-            old.rename(path)
-        else:
-            _discard(old)
-    for left in path.parent.glob(f".{escape(path.name)}.new-*"):
-        shutil.rmtree(left)
-
-
-def _sync_tree(directory: Path) -> None:
-    for folder, _, names in os.walk(directory):
-        for name in (*names, "."):
-            sync(Path(folder, name))
-
-
-def _replace(fresh: Path, path: Path) -> None:
-    """Renames ``fresh`` to ``path``; what was there is deleted only once the new directory is in place."""
-    old = fresh.with_name(fresh.name.replace(".new-", ".old-"))
-    if path.exists():
-        path.rename(old)
-    try:
-        fresh.rename(path)
-    except BaseException:
-        if old.exists():
-            old.rename(path)
-        raise
-    sync(path.parent)
-    if old.exists():
-        _discard(old)
-
-
-def _discard(old: Path) -> None:
-    """Remove what was replaced, first under a name that is never put back: half of it may be gone."""
-    doomed = old.with_name(old.name.replace(".old-", ".new-"))
-    with suppress(OSError):
-        old.rename(doomed)
-        shutil.rmtree(doomed)
-
-
 def locked_directory(path: Path, name: str) -> FileLock:
     """Makes a directory, if need be, and locks the file ``name`` in it; OutputError when another process has it."""
     path.mkdir(parents=True, exist_ok=True)
@@ -232,8 +126,10 @@ class FileLock:
         """Give the lock back; a second call does nothing."""
         if self._descriptor is not None:
             try:
+                # its directory may have been replaced, and another process have a lock in the new one
                 with suppress(OSError):
-                    self.path.unlink()
+                    if self._is_at_path(self._descriptor):
+                        self.path.unlink()
             finally:
                 os.close(self._descriptor)
                 self._descriptor = None

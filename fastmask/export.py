@@ -15,7 +15,8 @@ import numpy as np
 
 from .config import ExportConfig
 from .corruption import corrupt
-from .durable import claim, new_directory, write_atomically
+from .directories import claim, new_directory
+from .durable import write_atomically
 from .errors import FastmaskError, ModelError
 from .sequences import Example
 from .stream import TrainingStream

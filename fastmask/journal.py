@@ -7,14 +7,21 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from .durable import TEMPORARY
 from .errors import OutputError
 from .plain import parse_json, read_regular
-from .schema import is_entry
+from .schema import MANIFEST, OLD_MANIFEST, SHARD_NAME, is_entry
 
-JOURNAL = "journal.jsonl"
+JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
 RESULT_NEUTRAL = ("threads", "device")
 """Options that leave the result as it is, so that a resumed run may have others. The kind of device is in the
 identity. ``batch_tokens`` is not one: it changes the last bits of an importance."""
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file in a shard directory is of the run that wrote it, and not the user's."""
+    known = name in (MANIFEST, OLD_MANIFEST, JOURNAL, LOCK) or name.endswith(TEMPORARY)
+    return known or SHARD_NAME.fullmatch(name) is not None
 
 
 def journal_line(record: dict) -> bytes:
@@ -52,6 +59,11 @@ def differences(there: dict, here: dict) -> list[str]:
     was, now = _settings(there), _settings(here)
     names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
     return [f"{name} was {was.get(name, 'absent')}, is now {now.get(name, 'absent')}" for name in names]
+
+
+def listed(found: list[str]) -> str:
+    """Return differences in a line, which a corpus of a thousand files does not make endless."""
+    return "; ".join([*found[:20], f"and {len(found) - 20} more"] if len(found) > 20 else found)
 
 
 def _settings(header: dict) -> dict[str, str]:

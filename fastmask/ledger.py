@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .config import ScoreConfig
+from .directories import begun_beside, recover, replace_directory
 from .durable import (
     TEMPORARY,
     FileLock,
@@ -28,12 +30,16 @@ from .read import check_path, describe_inputs
 from .schema import manifest_path
 from .steps import Step
 
-STEPS, LOCK, OLD = "steps.json", ".fastmask-run.lock", ".fastmask-old"
+STEPS, LOCK = "steps.json", ".fastmask-run.lock"
 MODEL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "*.txt",
                "*.model")  # fmt: skip
 RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "pretrain": "pretrain.json",
            "evaluate": "report.json"}  # fmt: skip
 """What each command but ``score`` writes last."""
+_RESUMED = ("score", "pretrain")
+"""Commands that may take several starts; the others replace their directory by themselves, at their end."""
+_PERMITTED = "again"
+"""In the entry of a step that is being made again, whose old output is there until then."""
 _MODELS = ("finetune", "train-masker", "pretrain")
 # Options that say where a result goes or how often a run is saved, and no more.
 _UNSETTLING = ("out", "overwrite", "save_every", "json", "picture")
@@ -77,14 +83,15 @@ class Ledger:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{self.out / STEPS}: is damaged: {error}") from error
 
-    def lock(self) -> None:
+    def lock(self, steps: Iterable[Step]) -> None:
         """Makes the directory and keeps others from it until ``release``; OutputError when one is there already."""
         with os_errors_named(self.out):
             self._lock = locked_directory(self.out, LOCK)
             try:
                 self._load()  # another run may have ended meanwhile
                 remove_temporaries(self.out)
-                shutil.rmtree(self.out / OLD, ignore_errors=True)
+                for step in steps:
+                    recover(self.out / step.name)
                 if not (self.out / STEPS).is_file():  # from the first moment it is a run's directory
                     self._keep()
             except BaseException:
@@ -100,14 +107,16 @@ class Ledger:
         directory, entry = self.out / step.name, self._steps.get(step.name)
         if entry is None or not directory.exists():
             return Planned(step, BEGUN if directory.exists() else TO_DO)
-        if not self._is_whole(step):
-            return Planned(step, AGAIN)
+        if not _is_whole(step, directory):
+            return Planned(step, BEGUN if _PERMITTED in entry else AGAIN)
         changed = differences(entry["made_from"], self._header(step))
-        if self._made(step, entry) != entry["fingerprint"]:
+        if self._made(step, directory, entry) != entry["fingerprint"]:
             changed.append("its files are not those that were made")
         # what follows from another step follows it; a comparison is made in seconds and from nothing but other steps
         own = [] if step.command == "evaluate" else [one for one in changed if not one.startswith("needs.")]
         more = [f"and {len(own) - _REASONS} more"] if len(own) > _REASONS else []
+        if changed and _PERMITTED in entry:
+            return Planned(step, BEGUN)
         return Planned(step, AGAIN if changed else COMPLETE, (*own[:_REASONS], *more))
 
     def read_by(self, step: Step) -> dict[str, list[dict[str, str]]]:
@@ -121,23 +130,39 @@ class Ledger:
                 "models": [{name: self._of_model(name)} for name in step.models],
                 "shards": [{name: _sha256(manifest_path(name))} for name in step.shards]}  # fmt: skip
 
-    def forget(self, step: Step) -> None:
-        """First of all a step that is made again must not look finished."""
+    def make_again(self, step: Step) -> None:
+        """Notes that a step is being made again: the next start need not ask whether it may be."""
         with os_errors_named(self.out):
-            if (self.out / step.name).exists():
-                os.replace(self.out / step.name, self.out / OLD)
-            self._steps.pop(step.name, None)
+            if begun_beside(self.out / step.name).exists():
+                shutil.rmtree(begun_beside(self.out / step.name))
+            self._steps[step.name][_PERMITTED] = True
             self._keep()
-            shutil.rmtree(self.out / OLD, ignore_errors=True)
+
+    def place(self, step: Step) -> Path:
+        """Where a step is made: beside its old output if it is made again, which stays until ``finish``."""
+        directory = self.out / step.name
+        again = step.command in _RESUMED and _PERMITTED in self._steps.get(step.name, {})
+        return begun_beside(directory) if again else directory
 
     def finish(self, step: Step, read: dict) -> None:
         """Notes that a step is complete; InputError if a file is not what it was before, when ``read_by`` was asked."""
         for before, now in zip(read["files"], self.read_by(step)["files"], strict=True):
             if before != now:
                 raise InputError(*before, None, None, f"has changed while {step.name} was made from it")
-        self._steps[step.name] = {"made_from": self._header(step), "weights": self._weights(step)}
-        self._steps[step.name]["fingerprint"] = self._made(step, {})
+        directory, made = self.out / step.name, self.place(step)
+        entry = {"made_from": self._header(step), "weights": _weights(made), "fingerprint": self._made(step, made)}
+        if made != directory:
+            # before it takes its place: whatever a kill leaves there is known for what it is
+            self._steps[step.name] = {**entry, _PERMITTED: True}
+            self._keep()
+            with os_errors_named(directory):
+                replace_directory(made, directory)
+        self._steps[step.name] = entry
         self._keep()
+
+    def settle(self, step: Step) -> None:
+        """Remove what was begun to replace a step's output, which is complete as it is."""
+        shutil.rmtree(begun_beside(self.out / step.name), ignore_errors=True)
 
     def _header(self, step: Step) -> dict:
         """What decides a step's result; the steps that it needs are complete."""
@@ -148,27 +173,13 @@ class Ledger:
         # as it will be read again: tuples are lists in JSON
         return json.loads(json.dumps({"config": config, "needs": needs, **self.read_by(step)}))
 
-    def _is_whole(self, step: Step) -> bool:
-        """Whether the result is there, and the weights of a model."""
-        there = self._result(step).is_file()
-        return there and (step.command not in _MODELS or bool(self._weights(step)))
-
-    def _result(self, step: Step) -> Path:
-        directory = self.out / step.name
-        return manifest_path(directory) if step.command == "score" else directory / RESULTS[step.command]
-
-    def _weights(self, step: Step) -> dict[str, list[int]]:
-        """File -> size and time of change of a model's weights."""
-        found = sorted((self.out / step.name).glob("*.safetensors"))
-        return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
-
-    def _made(self, step: Step, entry: dict) -> str:
+    def _made(self, step: Step, directory: Path, entry: dict | None = None) -> str:
         """The fingerprint of what a step made; that in its entry if the weights have not been touched since."""
         if step.command not in _MODELS:
-            return _sha256(self._result(step))
-        if entry.get("weights") == self._weights(step):
+            return _sha256(_result(step, directory))
+        if entry and entry["weights"] == _weights(directory):
             return entry["fingerprint"]
-        return model_identity(self.out / step.name)
+        return model_identity(directory)
 
     def _of_file(self, name: str) -> str:
         check_path(name)
@@ -182,6 +193,22 @@ class Ledger:
         with os_errors_named(self.out / STEPS):
             document = {"steps": self._steps, "files": self._files}
             write_atomically(self.out / STEPS, json_bytes(document))
+
+
+def _is_whole(step: Step, directory: Path) -> bool:
+    """Whether the result is there, and the weights of a model."""
+    there = _result(step, directory).is_file()
+    return there and (step.command not in _MODELS or bool(_weights(directory)))
+
+
+def _result(step: Step, directory: Path) -> Path:
+    return manifest_path(directory) if step.command == "score" else directory / RESULTS[step.command]
+
+
+def _weights(directory: Path) -> dict[str, list[int]]:
+    """File -> size and time of change of a model's weights."""
+    found = sorted(directory.glob("*.safetensors"))
+    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
 
 
 def _is_ours(path: Path) -> bool:

@@ -50,7 +50,7 @@ class Run:
 
     def __enter__(self) -> Run:
         _check_libraries()
-        self.ledger.lock()
+        self.ledger.lock(self.steps)
         return self
 
     def __exit__(self, *_) -> None:
@@ -87,11 +87,12 @@ class Run:
         for number, step in enumerate(self.steps, 1):
             planned = self.ledger.state(step)
             if planned.state == COMPLETE:
+                self.ledger.settle(step)
                 self._warn_again(step, say)
                 continue
             self._check_allowed(planned)
             if planned.state == AGAIN:
-                self.ledger.forget(step)
+                self.ledger.make_again(step)
             say(f"[{number}/{len(self.steps)}] {step.name}: {step.command}")
             read = self.ledger.read_by(step)
             self._do(step, say, show, meter)
@@ -112,17 +113,17 @@ class Run:
         check_labels(first.config, self.recipe.task.test)
 
     def _do(self, step: Step, say: Say, show: Say | None, meter: NoMeter) -> None:
-        directory = self.out / step.name
+        directory, place = self.out / step.name, str(self.ledger.place(step))
         if step.command == "score":
             from .pipeline import score_corpus
 
-            manifest = score_corpus(step.files, str(directory), step.config, overwrite=self.overwrite, meter=meter)
+            manifest = score_corpus(step.files, place, step.config, overwrite=self.overwrite, meter=meter)
             for line in (totals_line(str(directory), manifest), *label_warnings(str(directory), manifest)):
                 say(line)
         elif step.command == "pretrain":
             from .train.mlm import pretrain
 
-            pretrain(replace(step.config, overwrite=self.overwrite), say, show)
+            pretrain(replace(step.config, out=place, overwrite=self.overwrite), say, show)
         elif step.command == "finetune":
             from .train.classify import finetune
 

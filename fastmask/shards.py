@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from .directories import Replacement, drop_begun, recover, what_was_begun
 from .durable import FileLock, append, locked_directory, os_errors_named, remove, remove_temporaries, write_atomically
 from .errors import OutputError
-from .journal import JOURNAL, differences, journal_line, read_journal
+from .journal import JOURNAL, LOCK, differences, is_ours, journal_line, listed, read_journal
 from .plain import read_regular
 from .records import ScoredSentences
 from .schema import (
@@ -36,14 +38,12 @@ from .schema import (
     totals,
 )
 
-LOCK = ".fastmask.lock"
-
 
 class RunDirectory:
     """An output directory as a run writes it, from ``open`` or ``open_for_repair``, given back by ``with``.
 
     Attributes:
-        path: the directory.
+        path: the directory; while it replaces another one, where it is made.
         header: format version, configuration and identity, as the run that began here had them.
         entries: the good shards' entries (schema.ENTRY_KEYS) by index, while the run is not finished.
         manifest: the manifest, None while the run is not finished.
@@ -55,7 +55,7 @@ class RunDirectory:
         self.manifest: dict | None = None
         self._lock: FileLock | None = None
         self._recorded: set[str] = set()
-        self._replaces = False
+        self._replacement: Replacement | None = None
 
     @classmethod
     def open(cls, out: str, config: dict, identity: dict, overwrite: bool = False) -> RunDirectory:
@@ -64,16 +64,19 @@ class RunDirectory:
         Args:
             config: ``ScoreConfig.as_dict()``.
             identity: what else decides the result, JSON-ready, with schema.IDENTITY_KEYS.
-            overwrite: replace a run of other settings, or a damaged one, when the first new shard is written; one of
-                the same still resumes.
+            overwrite: replace a run of other settings, or a damaged one, when the new one is finished: until then it is
+                made beside. One of the same settings still resumes.
 
         Raises:
             OutputError: it cannot be written, is in use, belongs to a run of other settings, or is damaged.
         """
         run = cls(Path(out), make_header(config, identity))
         with os_errors_named(run.path):
+            recover(run.path)
             if not run._is_finished(overwrite):
                 run._locked(lambda: run._prepare(overwrite))
+            if overwrite and run.finished and run._replacement is None:
+                drop_begun(run.path)
         return run
 
     @classmethod
@@ -114,15 +117,13 @@ class RunDirectory:
         """
         data, entry = _encode(index, scored)
         with os_errors_named(self.path):
-            if self._replaces:
-                self._start_over()
             write_atomically(self.path / entry["file"], data)
             append(self.path / JOURNAL, journal_line(entry))
         self.entries[index] = entry
         return entry
 
     def finish(self, manifest_fields: dict) -> dict:
-        """Write the manifest, then remove the journal; returns the manifest.
+        """Write the manifest, remove the journal, take the place of what is replaced; return the manifest.
 
         Args:
             manifest_fields: ``certificate`` (the shards' merged) and ``environment``, JSON-ready, no times.
@@ -132,12 +133,11 @@ class RunDirectory:
             ValueError: a shard is missing.
         """
         entries = [self.entries[index] for index in sorted(self.entries)]
-        if self._replaces:  # by a run without a shard
-            with os_errors_named(self.path):
-                self._start_over()
         self._write_manifest(build_manifest(self.header, entries, **manifest_fields))
         with os_errors_named(self.path):
             remove(self.path, [self.path / JOURNAL])
+            if self._replacement is not None:
+                self.path = self._replacement.install()
         return self.manifest
 
     def replace_shard(self, index: int, scored: ScoredSentences) -> bool:
@@ -161,8 +161,11 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let other runs write here; a second call does nothing."""
-        if self._lock is not None:
-            self._lock.release()
+        with ExitStack() as last:
+            if self._lock is not None:
+                last.callback(self._lock.release)
+            if self._replacement is not None:
+                self._replacement.close(keep=any(self.path.glob("shard-*")))
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -201,19 +204,31 @@ class RunDirectory:
             if not overwrite:
                 raise
             self._own_shards()
-            self._replaces = True
+            self._begin_beside()
 
-    def _adopt(self, overwrite: bool) -> None:
+    def _begin_beside(self) -> None:
+        """Leave what is there as it is, and go on with what is to replace it."""
+        self._replacement = Replacement(self.path, is_ours)
+        self.path = self._replacement.path
+        remove_temporaries(self.path)
+        try:
+            self._adopt(hashes=True)
+        except OutputError:  # begun with other settings
+            self._replacement.clear()
+            self._start_over()
+        if self.finished:  # it was killed before it took its place
+            self.path = self._replacement.install()
+
+    def _adopt(self, hashes: bool) -> None:
         if manifest_path(self.path).exists():
-            self._adopt_manifest(hashes=overwrite)
-            # left when the run that wrote the manifest was killed before it removed the journal
-            remove(self.path, [self.path / JOURNAL])
+            self._adopt_manifest(hashes)
+            remove(self.path, [self.path / JOURNAL])  # left by a kill between the two
         elif (self.path / JOURNAL).exists():
             self._adopt_journal()
         elif shards := self._shards():
             raise OutputError(f"{shards[0]}: no journal or manifest says which run wrote it")
         else:
-            self._start()
+            self._start_over()
 
     def _adopt_manifest(self, hashes: bool) -> None:
         path = manifest_path(self.path)
@@ -245,16 +260,12 @@ class RunDirectory:
     def _is_good(self, entry: dict) -> bool:
         return file_fault(self.path / entry["file"], entry, hashes=True) is None
 
-    def _start(self) -> None:
-        write_atomically(self.path / JOURNAL, journal_line(self.header))
-
     def _start_over(self) -> None:
         stale = self._own_shards()
         # first of all it must not look finished; then the journal, which says whose the shards are
         remove(self.path, [self.path / MANIFEST, self.path / OLD_MANIFEST])
-        self._start()
+        write_atomically(self.path / JOURNAL, journal_line(self.header))
         remove(self.path, stale)
-        self._replaces = False
 
     def _shards(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if SHARD_NAME.fullmatch(path.name))
@@ -269,10 +280,8 @@ class RunDirectory:
 
     def _check_header(self, there: dict) -> None:
         if found := differences(there, self.header):
-            # a corpus of a thousand files can differ in a thousand places
-            listed = [*found[:20], f"and {len(found) - 20} more"] if len(found) > 20 else found
-            reason = f"written with other settings: {'; '.join(listed)}"
-            raise OutputError(f"{self.path}: {reason} (--overwrite replaces it)")
+            advice = f"--overwrite replaces it{what_was_begun(self.path)}"
+            raise OutputError(f"{self.path}: written with other settings: {listed(found)} ({advice})")
 
     def _write_manifest(self, manifest: dict) -> None:
         data = json.dumps(manifest, indent=2, allow_nan=False).encode() + b"\n"

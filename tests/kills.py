@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-CHANGES = ("write", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "truncate")
+CHANGES = ("write", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "truncate", "link")
 
 
 class Killed(BaseException):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers import contents
 
-from fastmask.durable import claim, new_directory
+from fastmask.directories import claim, new_directory
 from fastmask.errors import OutputError
 
 
@@ -44,6 +44,7 @@ def test_what_fails_on_the_way_leaves_what_was_there(taken, tmp_path, monkeypatc
             raise OSError(28, "No space left on device")
         return rename(path, target)
 
+    monkeypatch.setattr("fastmask.directories.exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OutputError, match=r"cannot write .*out: No space left"):
         fill(taken, overwrite=True)

@@ -10,7 +10,7 @@ from kills import killed_everywhere
 from shard_samples import IDENTITY, sample, write_run
 
 from fastmask.config import ExportConfig
-from fastmask.durable import claim
+from fastmask.directories import claim
 from fastmask.export import export_shards
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.shards import RunDirectory, verify

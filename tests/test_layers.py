@@ -61,13 +61,14 @@ ALLOWED = {
     "pieces": {"tokenizer"},
     # decisions to disk and back
     "durable": {"errors"},
+    "directories": {"durable", "errors"},
     "plain": set(),
     "manifest": set(),
     "columns": set(),
     "sound": {"columns"},
     "schema": {"manifest", "plain", "columns", "errors", "records", "sound"},
-    "journal": {"plain", "errors", "schema"},
-    "shards": {"plain", "durable", "errors", "journal", "records", "schema"},
+    "journal": {"plain", "durable", "errors", "schema"},
+    "shards": {"plain", "directories", "durable", "errors", "journal", "records", "schema"},
     "dataset": {"columns", "errors", "schema", "sound"},
     # shards to training sequences
     "corruption": {"errors"},
@@ -78,7 +79,7 @@ ALLOWED = {
     "collator": {"corruption", "errors", "sequences", "tokenizer"},
     "remap": {"config", "dataset", "errors", "panics", "pieces", "read", "streams"},
     "remapped": {"", "dataset", "errors", "models", "records", "remap", "schema", "shards", "tokenizer"},
-    "export": {"config", "corruption", "durable", "errors", "sequences", "stream"},
+    "export": {"config", "corruption", "directories", "durable", "errors", "sequences", "stream"},
     # what puts stages together
     "control": {"plain", "config", "dataset", "decide", "errors", "records", "schema", "sequences"},
     "weights": {"errors", "families", "models", "sizes"},
@@ -94,7 +95,7 @@ ALLOWED = {
     # the three stages, from a recipe
     "recipe": {"plain", "config", "config_train", "errors", "streams"},
     "steps": {"config", "config_train", "errors", "recipe"},
-    "ledger": {"plain", "config", "durable", "errors", "journal", "models", "read", "schema", "steps"},
+    "ledger": {"plain", "config", "directories", "durable", "errors", "journal", "models", "read", "schema", "steps"},
     "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "schema", "show", "steps", "train"},
     # what people see
     "meter": set(),

@@ -173,7 +173,13 @@ def test_a_change_is_refused_then_made_with_what_follows(copy, monkeypatch, mr_t
     assert line == ("was made otherwise: --lr was 0.0001, is now 0.0002 (--overwrite makes it, and what follows from "
                     "it, again)")  # fmt: skip
     assert made(copy) == before
+    with monkeypatch.context() as patch:  # the old output stays until the new one is made
+        patch.setattr("fastmask.train.state.TrainingRun.finish", lambda *_: 1 / 0)
+        assert fastmask("run", "r.toml", "-q", "--overwrite").exit_code == 1
+    assert made(copy) == before and (copy / "run/pretrained/.masker-control.begun/checkpoint-00000003").is_dir()
+    assert states(copy, monkeypatch)["pretrained/masker-control"] == "begun"
     assert fastmask("run", "r.toml", "-q", "--overwrite").exit_code == 0
+    assert not list(copy.rglob("*.begun"))
     changed = {name.split("/")[2] for name, data in made(copy).items() if data != before[name] and "/" in name[4:]}
     assert {"masker", "masker-control", "masker-1", "masker-2", "masker-control-1", "masker-control-2"} <= changed
     assert not {"none-1", "none-2"} & changed

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from kills import Killed, kill_at, killed_everywhere
+from kills import killed_everywhere
 from shard_samples import FIELDS, contents, open_run, sample, write_part, write_run
 
+from fastmask.directories import recover
 from fastmask.errors import OutputError
 from fastmask.shards import verify
 
@@ -38,35 +39,81 @@ def test_a_kill_at_any_moment_leaves_a_directory_to_resume(tmp_path, finished):
     assert int(out.name) > 25
 
 
-def test_a_kill_at_any_moment_of_an_overwrite(tmp_path, finished):
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_kill_at_any_moment_of_an_overwrite(exchanges, tmp_path, finished, monkeypatch):
+    """The old result is there until the new one is; where directories cannot change places, after the next start."""
+    if not exchanges:
+        monkeypatch.setattr("fastmask.directories.exchange", lambda *_: False)
     old = write_run(tmp_path / "old", 2, threshold=0.01)
-    before, kept = contents(old), 0
-    for moment in itertools.count():
-        out = Path(shutil.copytree(old, tmp_path / str(moment)))
-        with pytest.MonkeyPatch.context() as patch:
-            kill_at(patch, moment)
-            try:
-                write_run(out, overwrite=True)
-                break
-            except Killed:
-                pass
-        kept += contents(out).items() >= before.items()
-        with open_run(out, overwrite=True):
-            pass
-        assert contents(write_run(out, overwrite=True)) == contents(finished), moment
+    (old / "notes").mkdir()
+    (old / "notes" / "thesis.txt").write_text("mine")
+    before, made = whole(old), {**whole(finished), "notes/thesis.txt": b"mine"}
+    (tmp_path / "kills").mkdir()
+    prepare = lambda moment: Path(shutil.copytree(old, tmp_path / "kills" / "out"))  # noqa: E731
+    seen = []
+    for out in killed_everywhere(prepare, lambda out: write_run(out, overwrite=True)):
+        if not exchanges and not out.exists():
+            recover(out)
+        seen.append(whole(out) == before)
+        assert seen[-1] or whole(out) == made
+        write_run(out, overwrite=True)
+        assert whole(out) == made and [path.name for path in out.parent.iterdir()] == ["out"], len(seen)
         shutil.rmtree(out)
-    assert int(out.name) > 25 and kept > 1
+    assert seen == sorted(seen, reverse=True) and len(seen) > 35 and {*seen} == {True, False}
 
 
-def test_what_is_overwritten_stays_until_there_is_a_shard(tmp_path, finished):
+def whole(out: Path) -> dict[str, bytes]:
+    """The files of a directory and of those in it, without locks."""
+    files = (path for path in out.rglob("*") if path.is_file() and not path.name.endswith("lock"))
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def test_what_is_overwritten_stays_until_the_new_one_is_whole(tmp_path, finished, monkeypatch):
     out = write_run(tmp_path / "out", 2, threshold=0.01)
     before = contents(out)
     with open_run(out, overwrite=True):  # its first line is at fault
         pass
+    assert contents(out) == before and [path.name for path in tmp_path.iterdir()] == ["out"]
+    with open_run(out, overwrite=True) as run, monkeypatch.context() as patch:
+        run.write_shard(0, sample(0))
+        patch.setattr(os, "write", lambda *_: exec("raise OSError(28, 'No space left on device')"))
+        with pytest.raises(OutputError, match="No space left"):
+            run.write_shard(1, sample(1))
     assert contents(out) == before and verify(out) == []
-    with pytest.raises(OutputError, match="--overwrite replaces it"):
+    with pytest.raises(OutputError, match=rf"--overwrite replaces it; {tmp_path}/.out.begun is what was begun to"):
         open_run(out)
+    with open_run(out, overwrite=True) as run:
+        assert run.missing(3) == [1, 2]
     assert contents(write_run(out, overwrite=True)) == contents(finished)
+
+
+def test_what_was_begun_and_is_not_wanted_goes(tmp_path):
+    """With the settings of the old result again, or with a third one's."""
+    out = write_run(tmp_path / "out", 2, threshold=0.01)
+    for options in ({"threshold": 0.5}, {"threshold": 0.01}):
+        with open_run(out, overwrite=True) as run:
+            run.write_shard(0, sample(0))
+        assert (tmp_path / ".out.begun").is_dir()
+        write_run(out, 2, overwrite=True, **options)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        write_run(out, 2, overwrite=True, threshold=0.01)
+
+
+def test_a_directory_is_replaced_where_a_link_leads(tmp_path, finished):
+    write_run(tmp_path / "out", 2, threshold=0.01)
+    (tmp_path / "link").symlink_to("out")
+    write_run(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink() and contents(tmp_path / "out") == contents(finished)
+
+
+def test_two_replacements_at_once_are_refused(tmp_path):
+    out = write_run(tmp_path / "out", 2, threshold=0.01)
+    with open_run(out, overwrite=True) as run:
+        run.write_shard(0, sample(0))
+        for options in ({"overwrite": True}, {}):
+            with pytest.raises(OutputError, match="another fastmask run is writing"):
+                open_run(out, **options)
+    assert verify(out) == []
 
 
 CHILD = """
@@ -147,6 +194,7 @@ import resource, sys
 sys.path.insert(0, sys.argv[1])
 from kills import Killed, kill_at
 from shard_samples import open_run, sample
+from fastmask.directories import recover
 from fastmask.errors import OutputError
 with open_run(sys.argv[2]) as run:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

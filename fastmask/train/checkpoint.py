@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..durable import json_bytes, new_directory
+from ..directories import new_directory
+from ..durable import json_bytes
 from ..errors import FastmaskError, OutputError
 from ..models import quiet_transformers
 from ..weights import not_finite

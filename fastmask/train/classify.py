@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config_train import FinetuneConfig
-from ..durable import claim
+from ..directories import claim
 from ..models import quiet_transformers
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs

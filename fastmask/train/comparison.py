@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..durable import os_errors_named
+from ..durable import os_errors_named, write_atomically
 from ..errors import FastmaskError
 from ..screen import one_line, shown
 
 if TYPE_CHECKING:
     from rich.console import Group
 
+UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""What keeps the time out of a picture, so that the same report gives the same bytes."""
 TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 MOST_IN_A_PICTURE = 60
 """Characters of a name."""
@@ -76,13 +79,17 @@ def draw(report: dict, path: str) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise FastmaskError("--picture: needs matplotlib; pip install 'fastmask[evaluate]'") from None
-    with rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a $ in a name is a $
+    path = Path(path) if Path(path).suffix else Path(f"{path}.png")
+    kind, how = path.suffix[1:].lower(), {"text.parse_math": False, "svg.hashsalt": "fastmask"}
+    with rc_context(how), warnings.catch_warnings():  # a $ in a name is a $
         warnings.simplefilter("ignore")  # about characters that the font has not
         try:
-            with os_errors_named(Path(path)):
-                _drawn(report, Figure(figsize=(10, 4), layout="constrained")).savefig(path, dpi=150)
+            figure = _drawn(report, Figure(figsize=(10, 4), layout="constrained"))
+            figure.savefig(image := BytesIO(), dpi=150, format=kind, metadata=UNDATED.get(kind))
         except ValueError as error:
             raise FastmaskError(f"--picture {path}: {' '.join(str(error).split())}") from error
+    with os_errors_named(path):
+        write_atomically(path, image.getvalue())
 
 
 def _drawn(report: dict, figure):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config_train import MaskerConfig
-from ..durable import claim
+from ..directories import claim
 from ..errors import FastmaskError, ModelError
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained

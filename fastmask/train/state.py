@@ -14,15 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..durable import (
-    check_free,
-    locked_directory,
-    os_errors_named,
-    remove,
-    remove_temporaries,
-    sync,
-    write_atomically,
-)
+from ..directories import Replacement, check_free, drop_begun, recover, what_was_begun
+from ..durable import TEMPORARY, locked_directory, os_errors_named, remove_temporaries, sync, write_atomically
 from ..errors import FastmaskError, ModelError, OutputError
 from ..journal import differences
 from ..plain import parse_json, read_regular
@@ -37,6 +30,10 @@ if TYPE_CHECKING:
 RUN, LOG, RESULT, LOCK = "run.json", "log.jsonl", "pretrain.json", ".fastmask-train.lock"
 TENSORS, DOCUMENT = "training.safetensors", "training.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{8})")
+_OURS = re.compile(
+    rf".*\.(jsonl?|safetensors|model|jinja)|(vocab|merges)\.txt|\.?checkpoint-.*|.*{TEMPORARY}|{LOCK}", re.S
+)
+"""Names of the files of a run and of a model, which go where another run takes the place of one."""
 
 
 class TrainingRun:
@@ -45,10 +42,11 @@ class TrainingRun:
     Args:
         out: the directory.
         header: ``config`` and whatever else decides the result, JSON-ready.
-        overwrite: begin again if a run of another header is there.
+        overwrite: replace a run of another header, or whatever is there, when the model is finished: until then it is
+            made beside.
 
     Attributes:
-        path: the directory.
+        path: the directory; while it replaces another one, where it is made.
         result: content of RESULT if the run is finished, else None.
 
     Raises:
@@ -59,40 +57,63 @@ class TrainingRun:
         self.path, self.header = Path(out), header
         self.result: dict | None = None
         self._confirmed = True
+        self._replacement: Replacement | None = None
         with os_errors_named(self.path):
+            recover(self.path)
             # the lock alone is left by a run that was killed before it wrote anything
             check_free(out, overwrite or any((self.path / name).is_file() for name in (RUN, LOCK)))
             self._lock = locked_directory(self.path, LOCK)
             try:
                 self._prepare(overwrite)
             except BaseException:
-                self._lock.release()
+                self._close()
                 raise
 
     def __enter__(self) -> TrainingRun:
         return self
 
     def __exit__(self, *_) -> None:
-        self._lock.release()
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            if self._replacement is not None:
+                self._replacement.close(keep=any(self.path.glob("checkpoint-*")))
+        finally:
+            self._lock.release()
 
     def _prepare(self, overwrite: bool) -> None:
+        if self._goes_on(overwrite):
+            if overwrite and self.result:
+                drop_begun(self.path)
+            return
+        if {path.name for path in self.path.iterdir()} - {LOCK}:
+            self._replacement = Replacement(self.path, lambda name: _OURS.fullmatch(name) is not None)
+            self.path = self._replacement.path
+            if self._goes_on(overwrite):
+                if self.result:  # it was killed before it took its place
+                    self.path = self._replacement.install()
+                return
+            self._replacement.clear()
+        write_atomically(self.path / RUN, json.dumps(self.header, indent=2).encode() + b"\n")
+
+    def _goes_on(self, overwrite: bool) -> bool:
+        """Whether there is a run of this header, which is then gone on with; OutputError for another one."""
         remove_temporaries(self.path)
         for half_written in self.path.glob(".*checkpoint-*"):
             shutil.rmtree(half_written)
-        if (self.path / RUN).is_file():
-            if not (changed := differences(_document(self.path / RUN), self.header)):
-                self.result = _document(self.path / RESULT) if (self.path / RESULT).is_file() else None
-                if self.result:  # killed while it removed them
-                    self._remove_checkpoints()
-                self._confirmed = len(self._checkpoints()) < 2
-                return
-            if not overwrite:
-                raise OutputError(f"{self.path}: made with other settings: {'; '.join(changed)} "
-                                  "(--overwrite begins again)")  # fmt: skip
-        # first of all it must not look finished
-        remove(self.path, [self.path / name for name in (RESULT, RUN, LOG)])
-        self._remove_checkpoints()
-        write_atomically(self.path / RUN, json.dumps(self.header, indent=2).encode() + b"\n")
+        if not (self.path / RUN).is_file():
+            return False
+        if changed := differences(_document(self.path / RUN), self.header):
+            if overwrite:
+                return False
+            raise OutputError(f"{self.path}: made with other settings: {'; '.join(changed)} "
+                              f"(--overwrite begins again{what_was_begun(self.path)})")  # fmt: skip
+        self.result = _document(self.path / RESULT) if (self.path / RESULT).is_file() else None
+        if self.result:  # killed while it removed them
+            self._remove_checkpoints()
+        self._confirmed = len(self._checkpoints()) < 2
+        return True
 
     @property
     def last(self) -> Path | None:
@@ -154,6 +175,8 @@ class TrainingRun:
             made.rmdir()
             write_atomically(self.path / RESULT, json.dumps(result, indent=2).encode() + b"\n")
             self._remove_checkpoints()
+            if self._replacement is not None:
+                self.path = self._replacement.install()
 
 
 def _remove_whole(checkpoint: Path) -> None:
