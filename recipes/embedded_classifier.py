@@ -30,7 +30,7 @@ from fastmask.train.checkpoint import save_model
 from fastmask.train.classify import measure
 from fastmask.train.epochs import torch_dtype
 from fastmask.train.examples import Examples, Row, encode_rows, labelled_rows
-from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, shuffled_batches, train
+from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, set_rate, shuffled_batches, take_step
 from fastmask.train.packed import class_logits, enable_packing
 from fastmask.train.predict import logits_of, pack_rows
 from fastmask.train.prepare import Task, new_classifier
@@ -125,17 +125,20 @@ def _task(
     return task, logits
 
 
-def _train(config: FinetuneConfig, task: Task, step: Callable, rng: np.random.Generator) -> float:
+def _train(config: FinetuneConfig, task: Task, loss_of: Callable, rng: np.random.Generator) -> float:
     """Train one epoch, leave the running mean of the weights, rounded to ``config.dtype``, and return the mean loss."""
     model, total = task.model.train(), 0.0
     parameters = [parameter.detach() for parameter in model.parameters()]
     mean = [parameter.clone() for parameter in parameters]
     batches = shuffled_batches(task.train.lengths, config.batch_size, rng)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
-    losses = train(step, batches, optimizer, linear_schedule(len(batches), config.warmup))
-    for rows, (number, loss) in zip(batches, losses, strict=True):
+    factor = linear_schedule(len(batches), config.warmup)
+    for number, rows in enumerate(batches):
+        set_rate(optimizer, config.lr * factor(number))
+        loss = loss_of(rows)
+        loss.backward()
+        total += take_step(optimizer, loss.detach(), number) * len(rows)
         take_in(mean, parameters, number)
-        total += loss * len(rows)
     for parameter, value in zip(parameters, mean, strict=True):
         parameter.copy_(value.to(torch_dtype(config.dtype)))
     return total / len(task.train)

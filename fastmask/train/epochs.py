@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .loop import linear_schedule, make_optimizer, shuffled_batches, train
+from .loop import freed_memory_kept, linear_schedule, make_optimizer, set_rate, shuffled_batches, take_step
 from .progress import SECONDS_BETWEEN_LINES
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def train_epochs(
     rng: np.random.Generator,
     report: Callable[[str], None],
 ) -> tuple[list[dict], int]:
-    """Trains every epoch and leaves the best one's weights, rounded to ``config.dtype``, in the model.
+    """Train every epoch and leave the best one's weights, rounded to ``config.dtype``, in the model.
 
     Args:
         config: epochs, batch size, AdamW and dtype.
@@ -68,38 +68,32 @@ def train_epochs(
     Raises:
         Diverged: a loss or gradient that is not finite.
     """
-    run_epoch = _epoch_runner(config, training, report)
+    model, lengths, step = training.model, training.lengths, 0
+    steps = -(-len(lengths) // config.batch_size) * config.epochs
+    factor = linear_schedule(steps, config.warmup)
+    optimizer = make_optimizer(model, config.lr, config.weight_decay)
     records: list[dict] = []
     best, best_score, weights = 0, -1.0, {}
     for epoch in range(1, config.epochs + 1):
-        loss = run_epoch(shuffled_batches(training.lengths, config.batch_size, rng), epoch)
+        model.train()
+        total, seen, said = 0.0, 0, time.monotonic()
+        with freed_memory_kept():
+            for rows in shuffled_batches(lengths, config.batch_size, rng):  # int64 [B]
+                set_rate(optimizer, config.lr * factor(step))
+                loss = training.step(rows)  # []
+                loss.backward()
+                total += take_step(optimizer, loss.detach(), step) * len(rows)
+                seen, step = seen + len(rows), step + 1
+                if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                    said = time.monotonic()
+                    report(f"step {step} of {steps}: loss {total / seen:.4f}")
         figures, score, words = training.measure()
         if score is None or score > best_score:
-            best, best_score, weights = epoch, score, _rounded(training.model, torch_dtype(config.dtype))
-        records.append({"epoch": epoch, "train_loss": loss, **figures})
-        report(f"epoch {epoch} of {config.epochs}: loss {loss:.4f}{words}")
-    training.model.load_state_dict(weights)
+            best, best_score, weights = epoch, score, _rounded(model, torch_dtype(config.dtype))
+        records.append({"epoch": epoch, "train_loss": total / seen, **figures})
+        report(f"epoch {epoch} of {config.epochs}: loss {total / seen:.4f}{words}")
+    model.load_state_dict(weights)
     return records, best
-
-
-def _epoch_runner(config, training: Training, report: Callable[[str], None]):
-    """A function of (batches, epoch) that trains on them and returns the mean loss of their rows."""
-    steps = -(-len(training.lengths) // config.batch_size)
-    schedule = linear_schedule(steps * config.epochs, config.warmup)
-    optimizer = make_optimizer(training.model, config.lr, config.weight_decay)
-
-    def run(batches: list[np.ndarray], epoch: int) -> float:
-        training.model.train()
-        total, seen, said = 0.0, 0, time.monotonic()
-        losses = train(training.step, batches, optimizer, schedule, first_step=(epoch - 1) * steps)
-        for rows, (step, loss) in zip(batches, losses, strict=True):
-            total, seen = total + loss * len(rows), seen + len(rows)
-            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-                said = time.monotonic()
-                report(f"step {step + 1} of {steps * config.epochs}: loss {total / seen:.4f}")
-        return total / seen
-
-    return run
 
 
 def torch_dtype(name: str) -> torch.dtype:

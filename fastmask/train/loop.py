@@ -1,15 +1,11 @@
-"""The training loop in nanoGPT's order, as functions: set the rate, forward, backward, clip, step, clear.
-
-Nothing here knows what is trained: a *model step* is any callable from a batch, or a part of one, to a scalar loss
-tensor. The gradients of a batch's parts, and of the ranks that train together, add up to one step.
-"""
+"""What the training loops share: seeds, the schedule of the learning rate, AdamW, the order of rows, and a step."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,8 +14,6 @@ from .ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     import torch
-
-Batch = TypeVar("Batch")
 
 CLIP_NORM = 1.0
 SORT_WINDOW = 50
@@ -112,68 +106,34 @@ def shuffled_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Genera
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def whole(batch: Batch) -> Sequence[Batch]:
-    """A batch as the only part of itself."""
-    return (batch,)
-
-
-def train(
-    model_step: Callable[[Batch], torch.Tensor],
-    batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    schedule: Callable[[int], float],
-    first_step: int = 0,
-    parts: Callable[[Batch], Sequence[Batch]] = whole,
-    ranks: Ranks = ALONE,
-) -> Iterator[tuple[int, float]]:
-    """Trains on every batch and yields ``(step, loss)`` after each; the caller decides what happens between.
+def take_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, step: int, ranks: Ranks = ALONE) -> float:
+    """Clip the gradients to norm 1, update the weights and clear the gradients; return the loss as a number.
 
     Args:
-        model_step: part of a batch -> scalar loss with a graph. The step's loss is the sum over the batch's parts,
-            averaged over ranks.
-        batches: consumed lazily, one a step.
-        optimizer: its groups' ``lr`` at the call is the peak rate that the schedule scales.
-        schedule: step -> factor of the peak rate.
-        first_step: number of the first batch's step, for later epochs and resumed runs.
-        parts: batch -> what goes through the model at a time; gradients are accumulated over them.
-        ranks: the processes that take each step together.
+        optimizer: its learning rates are set, and its parameters have gradients.
+        loss: this rank's scalar, without a graph; the step's loss is the mean over ranks.
+        step: its number, for the error.
+        ranks: the processes that take the step together.
 
     Raises:
         Diverged: the loss or the gradient is not finite; the weights are those before the step.
     """
-    peaks = [group.setdefault("peak_lr", group["lr"]) for group in optimizer.param_groups]
-    with freed_memory_kept():
-        for step, batch in enumerate(batches, first_step):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * schedule(step)
-            yield step, train_step(model_step, parts(batch), optimizer, step, ranks)
-
-
-def train_step(
-    model_step: Callable[[Batch], torch.Tensor],
-    parts: Sequence[Batch],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    ranks: Ranks = ALONE,
-) -> float:
-    """Forward and backward of each part, clip to norm 1, step, clear: one update, returning the loss before it."""
     import torch
 
-    losses = []
-    for number, part in enumerate(parts, 1):
-        with ranks.exchanging(number == len(parts)):
-            loss = model_step(part)
-            loss.backward()
-        losses.append(loss.detach())
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
     # looked at once a step, so that a device is not waited for in between
-    value, norm = ranks.mean(torch.stack([torch.stack(losses).sum(), norm])).tolist()
+    value, norm = ranks.mean(torch.stack([loss, norm])).tolist()
     if not np.isfinite([value, norm]).all():
         optimizer.zero_grad(set_to_none=True)
-        what = "gradient's norm" if np.isfinite(value) else "loss"
-        bad = norm if np.isfinite(value) else value
+        what, bad = ("gradient's norm", norm) if np.isfinite(value) else ("loss", value)
         raise Diverged(f"training diverged: the {what} is {bad} at step {step}; try a lower --lr")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return value
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group of parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

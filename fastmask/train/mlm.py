@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
+from fastmask_kernels import processor
 
 from ..ahead import run_ahead
 from ..config_train import BATCH_SIZE, EPOCHS, PretrainConfig
@@ -18,15 +20,15 @@ from ..lengths import longest_input
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..stream import TrainingStream
 from ..tokenizer import check_tokenizer, tokenizer_hash, vocabulary
-from .loop import Diverged, linear_schedule, make_optimizer, seed_everything, train
-from .mlm_batches import AHEAD, Batch, Builder, Part, batches_of, held_out_parts
+from .loop import Diverged, freed_memory_kept, linear_schedule, make_optimizer, seed_everything, set_rate, take_step
+from .mlm_batches import AHEAD, Builder, batches_of, held_out_parts
+from .mlm_model import MaskedLoss, load_masked_lm, product_dtype
 from .prepare import choose_device
 from .progress import Progress
 from .ranks import Ranks, start_ranks
 from .state import LOG, Log, TrainingRun, restore, training_tensors
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 Say = Callable[[str], None]
@@ -60,7 +62,7 @@ def pretrain(config: PretrainConfig, report: Say, show: Say | None = None) -> di
         with quiet_transformers():
             plan = _plan(config, ranks, report if first else _nothing)
             with TrainingRun(config.out, plan.header, config.overwrite) if first else nullcontext() as run:
-                return _Training(plan, run, show if first else None).run()
+                return _train(plan, run, show if first else None)
     finally:
         ranks.stop()
 
@@ -100,10 +102,6 @@ class Plan:
 
 
 def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
-    from fastmask_kernels import processor
-
-    from .mlm_model import load_masked_lm, product_dtype
-
     seed_everything(config.seed)
     files = resolve_model(config.init)
     tokenizer = load_tokenizer(files)
@@ -183,129 +181,137 @@ def _header(config, ranks, files, tokenizer, stream, held_out, dtype) -> dict:
     }
 
 
-class _Training:
-    """A run of a plan. ``run`` is its directory, None on all ranks but the first, which alone writes."""
+def _train(plan: Plan, run: TrainingRun | None, show: Say | None) -> dict:
+    """Train from the last checkpoint, or from the start, to the end, and return the result.
 
-    def __init__(self, plan: Plan, run: TrainingRun | None, show: Say | None):
-        self.plan, self.directory, self.show = plan, run, show
-        self.ranks, self.config = plan.ranks, plan.config
-        # after how many steps the model stands, and what it has seen until then, over all ranks
-        self.counts = {"step": 0, "tokens": 0, "masked": 0}
-        self.held_out: list[dict] = []
-        self.batch: Batch | None = None
-
-    def run(self) -> dict:
-        """Trains to the end; returns the result."""
-        done = self.directory and (self.directory.result, self.directory.last)
-        result, checkpoint = self.ranks.gather(done)[0]
-        if result is not None:
-            self.plan.say(f"{self.config.out} is complete for this configuration; nothing to do")
-            return result
-        self._prepare(checkpoint)
-        if self.directory is None:
-            return self._train(None)
-        with Log(self.directory.path / LOG, self.counts["step"]) as log:
-            result = self._train(log)
-        self.directory.finish(self.model, self.plan.tokenizer, result)
-        self.plan.say(f"{self.config.out}: {result['step']:,} steps, {result['tokens']:,} tokens, "
-                      f"{result['masked']:,} masked, {result['tokens_per_second']:,} tokens/s")  # fmt: skip
+    ``run`` is the directory, None on all ranks but the first, which alone writes.
+    """
+    config, ranks = plan.config, plan.ranks
+    result, checkpoint = ranks.gather(run and (run.result, run.last))[0]
+    if result is not None:
+        plan.say(f"{config.out} is complete for this configuration; nothing to do")
         return result
-
-    def _prepare(self, checkpoint: Path | None) -> None:
-        import torch
-
-        from .mlm_model import MaskedLoss, load_masked_lm
-
-        model = self.plan.model if checkpoint is None else load_masked_lm(resolve_model(str(checkpoint)))[0]
-        self.model = model.to(self.ranks.device).train()
-        self.measured = MaskedLoss(self.model, self.plan.dtype)
-        self.trained = self.ranks.wrap(self.measured)
-        self.optimizer = make_optimizer(self.model, self.config.lr, self.config.weight_decay)
-        # dropout differs between ranks
-        torch.manual_seed(self.config.seed + self.ranks.rank)
-        if checkpoint is not None:
-            saved = restore(checkpoint, self.model, self.optimizer, self.ranks)
-            self.plan.stream.load_state_dict(saved["streams"][self.ranks.rank])
-            self.counts, self.held_out = saved["counts"], saved["held_out"]
-            self.plan.say(f"goes on after step {self.counts['step']:,}")
-
-    def _train(self, log: Log | None) -> dict:
-        plan, first = self.plan, self.counts["step"]
-        progress = Progress(plan.steps, first, plan.say, self.show)
-        shares = (value and max(1, value // self.ranks.world)
-                  for value in (_batch_size(self.config), self.config.batch_tokens))  # fmt: skip
-        schedule = linear_schedule(plan.steps, self.config.warmup)
-        with closing(run_ahead(batches_of(plan.stream, plan.builder, *shares), AHEAD)) as batches:
-            steps = train(self._loss, islice(batches, plan.steps - first), self.optimizer, schedule, first, self._parts,
-                          self.ranks)  # fmt: skip
-            for step, loss in self._kept(steps):
-                self._count(step, loss, log, progress)
-                if (step + 1) % self.config.save_every == 0 or step + 1 == plan.steps:
-                    self._checkpoint(log)
-        figures = {**self.counts, "held_out": self.held_out, "tokens_per_second": round(progress.rate)}
-        return {**plan.header, **figures}
-
-    def _parts(self, batch: Batch) -> list[tuple[Part, float]]:
-        """The parts, each with the factor that makes the step's loss the mean over all ranks' masked tokens."""
-        self.batch = batch
-        self.tokens, self.masked = self.ranks.total([batch.tokens, batch.masked])
-        # DDP takes the mean over ranks, whose masked tokens may differ in number
-        return [(part, self.ranks.world / self.masked) for part in batch.parts]
-
-    def _loss(self, share: tuple[Part, float]) -> torch.Tensor:
-        part, factor = share
-        return self.trained(part) * factor
-
-    def _kept(self, steps: Iterator[tuple[int, float]]) -> Iterator[tuple[int, float]]:
-        """The steps; when training diverges, the error says which checkpoint is there."""
-        try:
-            for step, loss in steps:
-                if self.directory is not None:
-                    self.directory.confirm()
-                yield step, loss
-        except Diverged as error:
-            if self.directory is None:
+    state = _state(plan, checkpoint)
+    trained = ranks.wrap(state.masked_loss)
+    factor = linear_schedule(plan.steps, config.warmup)
+    progress = Progress(plan.steps, state.step, plan.say, show)
+    shares = (value and max(1, value // ranks.world) for value in (_batch_size(config), config.batch_tokens))
+    with (Log(run.path / LOG, state.step) if run else nullcontext() as log, freed_memory_kept(),
+          closing(run_ahead(batches_of(plan.stream, plan.builder, *shares), AHEAD)) as batches):  # fmt: skip
+        for step in range(state.step, plan.steps):
+            batch = next(batches)  # this rank's sequences, in parts of T tokens of which M are masked
+            tokens, masked = ranks.total([batch.tokens, batch.masked])
+            rate = config.lr * factor(step)
+            set_rate(state.optimizer, rate)
+            losses = []
+            for number, part in enumerate(batch.parts, 1):
+                with ranks.exchanging(number == len(batch.parts)):
+                    # the mean over all masked tokens: DDP's is over ranks, which may have more or fewer of them
+                    loss = trained(part) * (ranks.world / masked)  # []
+                    loss.backward()
+                losses.append(loss.detach())
+            try:
+                value = take_step(state.optimizer, torch.stack(losses).sum(), step, ranks)
+            except Diverged as error:
+                if run:
+                    raise run.diverged(error) from error
                 raise
-            self.directory.discard_unconfirmed()
-            raise FastmaskError(f"{error}; {self.directory.last_good()}") from error
+            state.count(tokens, masked)
+            progress.update(step, value, tokens)
+            if run:
+                run.confirm()
+                log.write(step=step + 1, loss=value, lr=rate, tokens=tokens, masked=masked,
+                          tokens_per_second=round(progress.rate))  # fmt: skip
+            if (step + 1) % config.save_every == 0 or step + 1 == plan.steps:
+                _measure(plan, state, run, log)
+                _save(plan, state, run, log, batch.position)
+    result = {**plan.header, **state.counts, "held_out": state.held_out, "tokens_per_second": round(progress.rate)}
+    if run:
+        run.finish(state.model, plan.tokenizer, result)
+        plan.say(f"{config.out}: {result['step']:,} steps, {result['tokens']:,} tokens, "
+                 f"{result['masked']:,} masked, {result['tokens_per_second']:,} tokens/s")  # fmt: skip
+    return result
 
-    def _count(self, step: int, loss: float, log: Log | None, progress: Progress) -> None:
-        self.counts = {"step": step + 1, "tokens": self.counts["tokens"] + self.tokens,
-                       "masked": self.counts["masked"] + self.masked}  # fmt: skip
-        progress.update(step, loss, self.tokens)
-        if log is not None:
-            rate = self.optimizer.param_groups[0]["lr"]
-            log.write(step=step + 1, loss=loss, lr=rate, tokens=self.tokens, masked=self.masked,
-                      tokens_per_second=round(progress.rate))  # fmt: skip
 
-    def _checkpoint(self, log: Log | None) -> None:
-        step = self.counts["step"]
-        if self.plan.held_out is not None:
-            loss = self._held_out_loss()
-            if not math.isfinite(loss):
-                last = f"; {self.directory.last_good()}" if self.directory else ""
-                raise FastmaskError(f"training diverged: the held-out loss is {loss} after step {step}; "
-                                    f"try a lower --lr{last}")  # fmt: skip
-            self.held_out.append({"step": step, "loss": loss})
-            self.plan.say(f"step {step:,} of {self.plan.steps:,}: held-out loss {loss:.4f}")
-            if log is not None:
-                log.write(step=step, held_out_loss=loss)
-        tensors = training_tensors(self.model, self.optimizer, self.ranks)
-        streams = self.ranks.gather(self.batch.position)
-        if self.directory is not None:
-            log.sync()
-            document = {"counts": self.counts, "streams": streams, "held_out": self.held_out}
-            self.directory.save(step, self.model, self.plan.tokenizer, tensors, document)
+@dataclass(slots=True)
+class _State:
+    """What a checkpoint holds.
 
-    def _held_out_loss(self) -> float:
-        """Mean cross-entropy of the held-out masked tokens, over all ranks, without dropout."""
-        import torch
+    Attributes:
+        model, optimizer: after ``step`` steps.
+        masked_loss: the model, from a part of a batch to the sum of its masked tokens' losses.
+        counts: steps taken, and real tokens and masked tokens seen in them, over all ranks.
+        held_out: step and loss of each measurement.
+    """
 
-        self.model.eval()
-        losses, masked = torch.zeros((), dtype=torch.float64, device=self.ranks.device), 0
-        with torch.inference_mode():
-            for part in held_out_parts(self.plan.held_out, self.plan.builder):
-                losses += self.measured(part)
-                masked += len(part.labels)
-        self.model.train()
-        return self.ranks.mean(losses).item() * self.ranks.world / self.ranks.total([masked])[0]
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    masked_loss: MaskedLoss
+    counts: dict[str, int]
+    held_out: list[dict]
+
+    @property
+    def step(self) -> int:
+        """Return the number of steps taken."""
+        return self.counts["step"]
+
+    def count(self, tokens: int, masked: int) -> None:
+        """Add a step."""
+        for name, more in (("step", 1), ("tokens", tokens), ("masked", masked)):
+            self.counts[name] += more
+
+
+def _state(plan: Plan, checkpoint: Path | None) -> _State:
+    """Return what training goes on from: the checkpoint, to which the stream is set too, or the model as it is."""
+    ranks, config = plan.ranks, plan.config
+    model = plan.model if checkpoint is None else load_masked_lm(resolve_model(str(checkpoint)))[0]
+    model = model.to(ranks.device).train()
+    optimizer = make_optimizer(model, config.lr, config.weight_decay)
+    state = _State(model, optimizer, MaskedLoss(model, plan.dtype), {"step": 0, "tokens": 0, "masked": 0}, [])
+    torch.manual_seed(config.seed + ranks.rank)  # dropout differs between ranks
+    if checkpoint is not None:
+        saved = restore(checkpoint, model, optimizer, ranks)
+        plan.stream.load_state_dict(saved["streams"][ranks.rank])
+        state.counts, state.held_out = saved["counts"], saved["held_out"]
+        plan.say(f"goes on after step {state.step:,}")
+    return state
+
+
+def _save(plan: Plan, state: _State, run: TrainingRun | None, log: Log | None, position: dict) -> None:
+    """Write a checkpoint; all ranks give their random state and their position in the stream."""
+    tensors = training_tensors(state.model, state.optimizer, plan.ranks)
+    streams = plan.ranks.gather(position)
+    if run:
+        log.sync()
+        document = {"counts": state.counts, "streams": streams, "held_out": state.held_out}
+        run.save(state.step, state.model, plan.tokenizer, tensors, document)
+
+
+def _measure(plan: Plan, state: _State, run: TrainingRun | None, log: Log | None) -> None:
+    """Measure the held-out loss, if there is held-out data.
+
+    Raises:
+        FastmaskError: it is not finite.
+    """
+    if plan.held_out is None:
+        return
+    loss, step = _held_out_loss(plan, state), state.step
+    if not math.isfinite(loss):
+        last = f"; {run.last_good()}" if run else ""
+        raise FastmaskError(f"training diverged: the held-out loss is {loss} after step {step}; try a lower --lr{last}")
+    state.held_out.append({"step": step, "loss": loss})
+    plan.say(f"step {step:,} of {plan.steps:,}: held-out loss {loss:.4f}")
+    if run:
+        log.write(step=step, held_out_loss=loss)
+
+
+def _held_out_loss(plan: Plan, state: _State) -> float:
+    """Return the mean cross-entropy of the held-out masked tokens, over all ranks, without dropout."""
+    state.model.eval()
+    losses, masked = torch.zeros((), dtype=torch.float64, device=plan.ranks.device), 0
+    with torch.inference_mode():
+        for part in held_out_parts(plan.held_out, plan.builder):
+            losses += state.masked_loss(part)
+            masked += len(part.labels)
+    state.model.train()
+    return plan.ranks.mean(losses).item() * plan.ranks.world / plan.ranks.total([masked])[0]

@@ -145,10 +145,11 @@ class TrainingRun:
             self._confirmed = True
             self._remove_checkpoints(keep=self.last.name if self.last else "")
 
-    def discard_unconfirmed(self) -> None:
-        """Training cannot go on from the last checkpoint if no step from it was good."""
+    def diverged(self, error: FastmaskError) -> FastmaskError:
+        """Return the error with the last checkpoint from which training can go on: a step from it was good."""
         if not self._confirmed and self.last:
             _remove_whole(self.last)
+        return FastmaskError(f"{error}; {self.last_good()}")
 
     def last_good(self) -> str:
         """The last checkpoint, in words."""
