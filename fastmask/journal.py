@@ -16,6 +16,9 @@ JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
 RESULT_NEUTRAL = ("threads", "device")
 """Options that leave the result as it is, so that a resumed run may have others. The kind of device is in the
 identity. ``batch_tokens`` is not one: it changes the last bits of an importance."""
+VERSION = "fastmask_version"
+"""Its third number may differ. A patch release writes the same bytes from the same input, or it is no patch release:
+whatever changes a mask, a number, a layout or an option is a new minor version, and cannot resume an older run."""
 
 
 def is_ours(name: str) -> bool:
@@ -55,15 +58,21 @@ def _parse(line: bytes) -> dict | None:
 
 
 def differences(there: dict, here: dict) -> list[str]:
-    """What keeps a run of header ``here`` from going on where one of ``there`` began, key by key."""
+    """Return what keeps a run of header ``here`` from resuming one of header ``there``, a line for each setting."""
     was, now = _settings(there), _settings(here)
-    names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    names = [name for name in {**was, **now} if not _agree(name, was.get(name), now.get(name))]
     return [f"{name} was {was.get(name, 'absent')}, is now {now.get(name, 'absent')}" for name in names]
 
 
 def listed(found: list[str]) -> str:
     """Return differences in a line, which a corpus of a thousand files does not make endless."""
     return "; ".join([*found[:20], f"and {len(found) - 20} more"] if len(found) > 20 else found)
+
+
+def _agree(name: str, was: str | None, now: str | None) -> bool:
+    if name == VERSION and was and now:  # a run of pretrain or of a recipe did not always note it
+        return was.split(".")[:2] == now.split(".")[:2]
+    return was == now or name == VERSION
 
 
 def _settings(header: dict) -> dict[str, str]:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .config import ScoreConfig
 from .directories import begun_beside, recover, replace_directory
 from .durable import (
@@ -24,7 +25,7 @@ from .durable import (
     write_atomically,
 )
 from .errors import InputError, OutputError
-from .journal import differences
+from .journal import VERSION, differences
 from .plain import parse_json, read_regular
 from .read import check_path, describe_inputs
 from .schema import manifest_path
@@ -171,7 +172,7 @@ class Ledger:
                   if name not in _UNSETTLING}  # fmt: skip
         needs = {name: self._steps[name]["fingerprint"] for name in step.needs}
         # as it will be read again: tuples are lists in JSON
-        return json.loads(json.dumps({"config": config, "needs": needs, **self.read_by(step)}))
+        return json.loads(json.dumps({VERSION: __version__, "config": config, "needs": needs, **self.read_by(step)}))
 
     def _made(self, step: Step, directory: Path, entry: dict | None = None) -> str:
         """The fingerprint of what a step made; that in its entry if the weights have not been touched since."""

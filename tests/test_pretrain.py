@@ -19,6 +19,7 @@ from pretrain_samples import SHAPE, largest_difference, log_of, quiet, save_mode
 from shard_samples import FIELDS, IDENTITY, build
 from transformers import AutoModelForMaskedLM, BertConfig
 
+from fastmask import __version__
 from fastmask.config import ScoreConfig
 from fastmask.config_train import PretrainConfig
 from fastmask.corruption import corrupt
@@ -171,6 +172,14 @@ def test_a_finished_run_is_left_alone_and_another_is_refused_or_begins_again(con
     pretrain(replace(config, save_every=5), lines.append)
     assert lines[-1].endswith("nothing to do")
     assert (Path(config.out) / "pretrain.json").stat().st_mtime_ns == before
+    run = Path(config.out) / "run.json"
+    run.write_text(run.read_text().replace(__version__, "0.1.77"))  # by another patch release
+    pretrain(config, lines.append)
+    assert lines[-1].endswith("nothing to do")
+    run.write_text(run.read_text().replace("0.1.77", "0.99.0"))
+    with pytest.raises(OutputError, match=r'fastmask_version was "0\.99\.0", is now'):
+        pretrain(config, quiet)
+    run.write_text(run.read_text().replace("0.99.0", __version__))
     with pytest.raises(OutputError, match=r"--lr was 0\.001, is now 0\.002 \(--overwrite"):
         pretrain(replace(config, lr=2e-3), quiet)
     pretrain(replace(config, lr=2e-3, overwrite=True), quiet)

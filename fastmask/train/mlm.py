@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from fastmask_kernels import processor
 
+from .. import __version__
 from ..ahead import run_ahead
 from ..config_train import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
+from ..journal import VERSION
 from ..lengths import longest_input
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..stream import TrainingStream
@@ -170,6 +172,7 @@ def _batch_size(config: PretrainConfig) -> int | None:
 def _header(config, ranks, files, tokenizer, stream, held_out, dtype) -> dict:
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     return {
+        VERSION: __version__,
         "config": {name: value for name, value in settings.items() if name not in UNSETTLING},
         "weights_sha256": files.weights_sha256,
         "tokenizer_sha256": tokenizer_hash(tokenizer),
