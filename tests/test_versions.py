@@ -58,7 +58,7 @@ def test_steps_made_by_another_release(tmp_path):
     corpus.write_text("a film\n")
     step = Step("masks", "score", ScoreConfig(), files=(str(corpus),))
     ledger = Ledger(out)
-    ledger.lock()
+    ledger.lock([step])
     write_run(out / "masks")
     ledger.finish(step, ledger.read_by(step))
     ledger.release()
