@@ -153,9 +153,9 @@ class Evidence:
 
 def bands_of(certificate: dict, levels: tuple[str, ...]) -> Bands | None:
     """The bands that a shard's certificate hands to the next shard; None when that has to calibrate anew."""
-    if not certificate.get("settled"):
+    eps = certificate.get("eps", {})
+    if not certificate.get("settled") or not set(levels[:-1]) <= eps.keys():
         return None
-    eps = certificate["eps"]
     return Bands(levels, (*(eps[level] for level in levels[:-1]), TIE))
 
 

@@ -26,6 +26,7 @@ from .durable import (
 )
 from .errors import InputError, OutputError
 from .journal import VERSION, differences
+from .manifest import type_fault
 from .plain import parse_json, read_regular
 from .read import check_path, describe_inputs
 from .schema import manifest_path
@@ -46,6 +47,9 @@ _MODELS = ("finetune", "train-masker", "pretrain")
 _UNSETTLING = ("out", "overwrite", "save_every", "json", "picture")
 COMPLETE, BEGUN, TO_DO, AGAIN = "complete", "begun", "to do", "to do again"
 _REASONS = 5
+STEP = {"made_from": {"config": dict}, "weights": dict, "fingerprint": str}
+RECORD = {"steps": {"*": {**STEP, _PERMITTED: bool}}, "files": {"*": list}}
+"""The types of what ``steps.json`` holds, as ``manifest.type_fault`` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +84,11 @@ class Ledger:
             return
         try:
             document = parse_json(read_regular(self.out / STEPS))
-            self._steps, self._files = dict(document["steps"]), dict(document["files"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise OutputError(f"{self.out / STEPS}: is damaged: {error}") from error
+        if fault := _fault(document):
+            raise OutputError(f"{self.out / STEPS}: is damaged: {fault}")
+        self._steps, self._files = document["steps"], document["files"]
 
     def lock(self, steps: Iterable[Step]) -> None:
         """Makes the directory and keeps others from it until ``release``; OutputError when one is there already."""
@@ -210,6 +216,21 @@ def _weights(directory: Path) -> dict[str, list[int]]:
     """File -> size and time of change of a model's weights."""
     found = sorted(directory.glob("*.safetensors"))
     return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
+
+
+def _fault(document: object) -> str | None:
+    """Say what is not as ``Ledger`` keeps it; None where all is."""
+    if fault := type_fault(document, RECORD):
+        return fault
+    if not document.keys() >= RECORD.keys():
+        return 'lacks "steps" or "files"'
+    for name, entry in document["steps"].items():
+        if not (entry.keys() >= STEP.keys() and "config" in entry["made_from"]):
+            return f'step "{name}": lacks what it was made from'
+    for name, known in document["files"].items():
+        if [type(one) for one in known] != [int, int, str]:
+            return f'file "{name}": expected a size, a time and a hash'
+    return None
 
 
 def _is_ours(path: Path) -> bool:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from math import inf
+
 NONE = type(None)
+NUMBER = (float, int)
+CERTIFICATE = {
+    "eps": {"*": NUMBER}, "decisions": int, "rechecked": {"*": int}, "pairs": {"*": int}, "max_error": {"*": NUMBER},
+    "audited": int, "flips": int, "rescored": int, "settled": bool, "batch_tokens_halved": {"*": int},
+}  # fmt: skip
+"""What ``certify`` goes on from; a shard that was not scored with a model has none of it."""
 ENTRY = {
-    "index": int, "file": str, "sha256": str, "certificate": dict, "skipped": (int, list),
+    "index": int, "file": str, "sha256": str, "certificate": CERTIFICATE, "skipped": (int, list),
     "labelled": int, "misclassified": int,
 }  # fmt: skip
 """What ``schema.is_entry`` does not look at itself, in a journal's entry or a manifest's."""
+CONFIG = {
+    "method": str, "max_length": int, "like": (str, NONE), "model": (str, NONE), "text_field": str, "label_field": str,
+    "encoding": str, "on_error": str, "stop_words": str,
+}  # fmt: skip
+"""What every configuration has."""
 MANIFEST_FIELDS = {
     "fastmask_version": str,
     "config": {
-        "method": str, "max_length": int, "like": (str, NONE), "model": (str, NONE), "text_field": str,
-        "label_field": str, "encoding": str, "on_error": str, "stop_words": str,
+        **CONFIG, "threshold": NUMBER, "mask_rate": (*NUMBER, NONE), "segment": str, "precision": str, "certify": bool,
+        "device": str, "kernels": str, "batch_tokens": int, "shard_rows": int, "max_text_mb": int, "seed": int,
+        "threads": int,
     },
     "tokenizer": {"name": str, "local": bool, "vocabulary_sha256": str},
     "model": (dict, NONE),
@@ -24,6 +38,14 @@ MANIFEST_FIELDS = {
     "remapped": {"tokenizer": dict, "shards": [str]},
 }  # fmt: skip
 """Field -> its type, several, a list of one kind, or the fields of an object; "*" is any. More may be there."""
+
+
+def is_certificate(value: dict) -> bool:
+    """Return whether a shard's certificate, whose fields have their types, has all of them and can be gone on from."""
+    lower = value.get("eps", {})
+    needed = CERTIFICATE.keys() - {"batch_tokens_halved"} <= value.keys()  # which older ones lack
+    same = all(value[key].keys() == lower.keys() for key in ("pairs", "max_error")) if needed else False
+    return not value or (same and all(0 <= bound < inf for bound in lower.values()))
 
 
 def type_fault(value: object, kind, name: str = "") -> str | None:
@@ -45,7 +67,10 @@ def type_fault(value: object, kind, name: str = "") -> str | None:
     return next((fault for fault in faults if fault), None)
 
 
-_NAMES = {int: "a whole number", str: "a text", bool: "true or false", dict: "an object", list: "a list", NONE: "null"}
+_NAMES = {
+    int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "an object", list: "a list",
+    NONE: "null",
+}  # fmt: skip
 
 
 def _words(value: object, wanted: str, name: str) -> str:

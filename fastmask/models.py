@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from .errors import ModelError, first_line
 from .labels import NUMBERS_ARE_NAMES, Classes
 from .panics import panics_told
-from .plain import is_special, parse_json, read_regular
+from .plain import is_special, parse_json, read_regular, short_number
 from .sizes import check_counts, shapes_of
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def weight_files(path: Path) -> list[Path]:
         raise ModelError(f"{path}: {WEIGHTS_INDEX} names {outside[0]!a}, which is not a file of this directory")
     files = [path / name for name in sorted(names)]
     for file in files:
-        if not file.is_file():
+        if not os.path.isfile(file):  # also where the name is too long to be one
             raise ModelError(f"{path}: {file.name}, named by {WEIGHTS_INDEX}, is missing")
     return files
 
@@ -215,4 +215,4 @@ def _check_growth(tokenizer: PreTrainedTokenizerBase) -> None:
         steps += step.get("normalizers") or []
         most *= max(1, len(step.get("content") or ""), len(step.get("prepend") or ""))
     if most > MOST_OF_A_CHARACTER:
-        raise ValueError(f"its normalizer makes up to {most:.4g} characters of one")
+        raise ValueError(f"its normalizer makes up to {short_number(most)} characters of one")

@@ -25,40 +25,42 @@ def panics_told(model: str) -> Iterator[None]:
 
 
 class _Quiet:
-    """Native code says nothing inside, from whichever thread, where Python's standard error is not descriptor 2.
+    """Native code says nothing inside, from whichever thread, where Python's streams are not descriptors 1 and 2.
 
     So it is in the commands (``screen.open_doors``); elsewhere what others print would be lost.
     """
 
     def __init__(self):
-        self._lock, self._inside, self._kept = threading.Lock(), 0, None
+        self._lock, self._inside, self._kept = threading.Lock(), 0, {}
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
-            if self._inside == 1 and _is_apart():
-                self._kept = _moved()
+            if self._inside == 1:
+                streams = {1: sys.stdout, 2: sys.stderr}
+                moved = {number: _moved(number) for number, stream in streams.items() if _is_apart(stream, number)}
+                self._kept = {number: kept for number, kept in moved.items() if kept is not None}
 
     def __exit__(self, *_) -> None:
         with self._lock:
             self._inside -= 1
-            if self._inside == 0 and self._kept is not None:
-                os.dup2(self._kept, 2)
-                os.close(self._kept)
-                self._kept = None
+            while self._inside == 0 and self._kept:
+                number, kept = self._kept.popitem()
+                os.dup2(kept, number)
+                os.close(kept)
 
 
-def _is_apart() -> bool:
+def _is_apart(stream, number: int) -> bool:
     try:
-        return sys.stderr.fileno() != 2
+        return stream.fileno() != number
     except (AttributeError, OSError, ValueError):
         return False
 
 
-def _moved() -> int | None:
-    """Lead descriptor 2 to nowhere; return where it went, None where too many files are open to do it."""
+def _moved(number: int) -> int | None:
+    """Lead a descriptor to nowhere; return where it went, None where too many files are open to do it."""
     try:
-        kept = os.dup(2)
+        kept = os.dup(number)
     except OSError:
         return None
     try:
@@ -66,7 +68,7 @@ def _moved() -> int | None:
     except OSError:
         os.close(kept)
         return None
-    os.dup2(nowhere, 2)
+    os.dup2(nowhere, number)
     os.close(nowhere)
     return kept
 

@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -159,7 +159,9 @@ def repair(out: str, meter=None) -> list[str]:
     manifest = read_manifest(out)
     if "remapped" in manifest:
         raise OutputError(f"{out}: was made by fastmask remap; the same command makes it again with --overwrite")
-    config, paths = ScoreConfig(**manifest["config"]), [one["name"] for one in manifest["inputs"]]
+    if unknown := manifest["config"].keys() - {field.name for field in fields(ScoreConfig)}:
+        raise OutputError(f"{out}: made with --{min(unknown)}, which this fastmask does not know")
+    config, paths = ScoreConfig(**manifest["config"]), [one.get("name", "") for one in manifest["inputs"]]
     if STDIN in paths:
         raise OutputError(f"{out}: was made from standard input, which is gone; score it again with --overwrite")
     # one device is enough for some shards, and there may be fewer than there were

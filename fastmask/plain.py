@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from decimal import Decimal
 from pathlib import Path
 
 
@@ -28,6 +29,11 @@ def read_regular(path: str | Path) -> bytes:
     """Return the content of a regular file; OSError for any other."""
     check_regular(path)
     return Path(path).read_bytes()
+
+
+def short_number(value: float) -> str:
+    """Return a number in few characters, also a whole one that is too large for a float."""
+    return f"{value:.4g}" if abs(value) < 1e300 else f"{Decimal(value):.3e}"
 
 
 def parse_json(data: str | bytes):

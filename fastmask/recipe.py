@@ -123,7 +123,7 @@ def _parsed(path: str) -> dict:
         return tomllib.loads(read_regular(path).decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, None, None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOML's own, or a number of more digits than Python reads
         raise InputError(path, None, None, f"is not TOML: {error}") from error
     except RecursionError:
         raise InputError(path, None, None, "is not TOML that can be read: it is nested too deep") from None
@@ -173,7 +173,7 @@ def _typed(where: str, annotation: str, value):
     if kind == "tuple":
         values = value if isinstance(value, list) else [value]
         return tuple(_typed(where, rest.partition(",")[0], one) for one in values)
-    if kind == "float" and type(value) is int:
+    if kind == "float" and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value).__name__ != kind:
         kinds = {"int": "a whole number", "float": "a number", "str": "a text in quotes", "bool": "true or false"}

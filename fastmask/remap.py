@@ -111,13 +111,13 @@ def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end
 def inputs_again(manifest: dict) -> HashedInputs:
     """Return the inputs that the shards were made from; InputError unless they are as they were."""
     recorded = manifest["inputs"]
-    paths = [entry["name"] for entry in recorded]
+    paths = [entry.get("name", "") for entry in recorded]
     if STDIN in paths:
         raise InputError("<stdin>", None, None, "cannot be read again; remap_masks takes the texts from Python")
     inputs = HashedInputs(paths)
     for was, now in zip(recorded, inputs.entries, strict=True):
-        if was["sha256"] != now["sha256"]:
-            raise InputError(was["name"], None, None, "has changed since the shards were made")
+        if was.get("sha256") != now["sha256"]:
+            raise InputError(now["name"], None, None, "has changed since the shards were made")
     return inputs
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .columns import check_offsets, column, list_lengths, present, ragged
 from .errors import OutputError
-from .manifest import ENTRY, MANIFEST_FIELDS, type_fault
+from .manifest import CONFIG, ENTRY, MANIFEST_FIELDS, is_certificate, type_fault
 from .plain import check_regular, parse_json, read_regular
 from .records import ScoredSentences
 from .sound import count_fault, entry_fault, tokenizer_fault, value_fault
@@ -212,8 +212,9 @@ def check_manifest(manifest: object, where: str) -> None:
         raise OutputError(f"{where}: lacks {', '.join(missing)}")
     if fault := type_fault(manifest, MANIFEST_FIELDS):
         raise OutputError(f"{where}: {fault}")
-    if lacking := {"count", "messages"} - manifest["skipped"].keys():
-        raise OutputError(f'{where}: field "skipped": lacks {", ".join(sorted(lacking))}')
+    for field, keys in (("skipped", {"count", "messages"}), ("config", CONFIG.keys())):
+        if lacking := keys - manifest[field].keys():
+            raise OutputError(f'{where}: field "{field}": lacks {", ".join(sorted(lacking))}')
     if not isinstance(manifest["shards"], list):
         raise OutputError(f"{where}: the list of shards is damaged")
     for index, entry in enumerate(manifest["shards"]):
@@ -233,7 +234,7 @@ def is_entry(entry: object) -> bool:
     """Whether ``entry`` has the keys of ENTRY_KEYS, integers where numbers belong, its shard's file name."""
     if not isinstance(entry, dict) or not all(key in entry for key in ENTRY_KEYS):
         return False
-    if type_fault(entry, ENTRY):
+    if type_fault(entry, ENTRY) or not is_certificate(entry["certificate"]):
         return False
     numbers = all(type(entry[key]) is int for key in ("index", "first_row", "end_row", *COUNTS))
     return numbers and entry["file"] == shard_name(entry["index"])

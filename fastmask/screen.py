@@ -101,13 +101,13 @@ def _as_it_is(stream):
 
 
 def open_doors() -> None:
-    """Let all that Python prints go through doors; standard error's has a descriptor of its own.
+    """Let all that Python prints go through doors with descriptors of their own.
 
-    Descriptor 2 is left to native code, which ``panics`` keeps quiet where it would speak before us.
+    Descriptors 1 and 2 are left to native code, which ``panics`` keeps quiet where it would speak before us.
     """
-    errors = open(os.dup(2), "wb")  # noqa: SIM115 (for the life of the process)
-    sys.stderr = Door(errors, sys.stderr.encoding, "backslashreplace", line_buffering=True)
     sys.stdout.flush()
     # what the terminal cannot show is no reason to stop
-    out = sys.stdout
-    sys.stdout = Door(out.buffer, out.encoding, "backslashreplace", line_buffering=out.line_buffering)
+    sys.stdout, sys.stderr = (
+        Door(open(os.dup(number), "wb"), stream.encoding, "backslashreplace", line_buffering=buffers_lines)  # noqa: SIM115 (for the life of the process)
+        for number, stream, buffers_lines in ((1, sys.stdout, sys.stdout.line_buffering), (2, sys.stderr, True))
+    )

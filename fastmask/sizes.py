@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ModelError
+from .plain import short_number
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,8 @@ FEW_LABELS = 2**16
 FEW_NUMBERS = 2**27
 """So many may be missing in a file, as those of a new head are."""
 _LARGEST_HEADER = 10**8
+_COUNTS = re.compile(r"(num|n)_.*|.*_(size|dim)")
+_HEADS = re.compile(r".*_heads?")
 
 
 def shapes_of(files: Iterable[Path]) -> Shapes:
@@ -42,7 +45,7 @@ def shapes_of(files: Iterable[Path]) -> Shapes:
 
 
 def check_counts(config: dict, shapes: Shapes, name: str) -> None:
-    """Raise ModelError where a configuration has more layers or classes than its weight files can hold.
+    """Raise ModelError where a configuration has more layers or classes than its weight files can hold, or below none.
 
     Args:
         config: as config.json has it; what is in it for a part of the model counts, too.
@@ -53,7 +56,10 @@ def check_counts(config: dict, shapes: Shapes, name: str) -> None:
     for key, value in _numbers(config):
         most = labels if key == "num_labels" else max(FEW_LAYERS, len(shapes)) if _REPEATED.fullmatch(key) else value
         if value > most:
-            raise ModelError(f"{name}: {key} cannot be {value:.4g} in config.json, there are not the weights for it")
+            found = short_number(value)
+            raise ModelError(f"{name}: {key} cannot be {found} in config.json, there are not the weights for it")
+        if (value < 0 and _COUNTS.fullmatch(key)) or (value <= 0 and _HEADS.fullmatch(key)):
+            raise ModelError(f"{name}: {key} cannot be {short_number(value)} in config.json")
 
 
 def _numbers(config: dict) -> Iterator[tuple[str, float]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .columns import flat, known, list_lengths, numbers, present
+from .plain import short_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +28,7 @@ def entry_fault(entry: dict) -> str | None:
     """Say which of a shard's counts, all of them integers, cannot be; None where they can."""
     for key in ("first_row", "end_row", "rows", "scored", "tokens", "masked", "bytes"):
         if not 0 <= entry[key] < MOST_ROWS:
-            return f"{key} cannot be {entry[key]:.3g}"
+            return f"{key} cannot be {short_number(entry[key])}"
     for part, whole in (("first_row", "end_row"), ("scored", "rows"), ("masked", "tokens")):
         if entry[part] > entry[whole]:
             return f"{part} cannot be more than {whole}"

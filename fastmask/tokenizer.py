@@ -64,6 +64,8 @@ def recorded_tokenizer(recorded: dict) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: it is gone, or is not the same any more.
     """
+    if lacking := [key for key in ("name", "local", "vocabulary_sha256") if key not in recorded]:
+        raise ModelError(f"the tokenizer of these shards is not known, its record lacks {lacking[0]}")
     if recorded["local"] and recorded["name"] != EMBEDDED and not Path(recorded["name"]).is_dir():
         raise ModelError(f"{recorded['name']}: the directory of these shards' tokenizer is not here")
     tokenizer = load_tokenizer(resolve_model(None if recorded["name"] == EMBEDDED else recorded["name"]))
@@ -78,7 +80,7 @@ def same_tokens(recorded: dict, tokenizer: PreTrainedTokenizerBase) -> bool:
     By the hash, or rule by rule if the manifest's tokenizer is still there: what transformers saves with a model is not
     always written as it was in the model that it was trained from.
     """
-    if recorded["vocabulary_sha256"] == tokenizer_hash(tokenizer):
+    if recorded.get("vocabulary_sha256") == tokenizer_hash(tokenizer):
         return True
     try:
         theirs = recorded_tokenizer(recorded)
@@ -99,8 +101,8 @@ def check_tokenizer(shards: str, recorded: dict, tokenizer: PreTrainedTokenizerB
     if not same_tokens(recorded, tokenizer):
         out = f"{Path(shards).resolve().name}-{Path(model).resolve().name}"
         command = shlex.join(["fastmask", "remap", shards, "--tokenizer", model, "-o", out])
-        raise ModelError(f"{shards}: was made with the tokenizer of {recorded['name']}, which is not that of {model}; "
+        raise ModelError(f"{shards}: was made with the tokenizer of {recorded.get('name')}, which is not that of {model}; "
                          f"{command} makes masks for it")  # fmt: skip
     if recorded.get("vocab_size", size := vocabulary(tokenizer)[0]) != size:
-        raise ModelError(f"{shards}: its manifest says that {recorded['name']} has {recorded['vocab_size']} ids, "
+        raise ModelError(f"{shards}: its manifest says that {recorded.get('name')} has {recorded['vocab_size']} ids, "
                          f"it has {size}")  # fmt: skip

@@ -50,7 +50,17 @@ def build(lengths, masked, *, scored=None, label=None, predicted=None, prob=None
         scored=np.asarray([True] * n if scored is None else scored, bool),
         mask_offsets=np.concatenate([[0], np.cumsum([len(m) for m in masked], dtype=np.int64)]),
         mask_index=np.asarray([p for m in masked for p in m], np.int32),
-        certificate={"variants": tokens, "eps": 0.125},
+        certificate={
+            "eps": {"bfloat16": 0.125},
+            "decisions": tokens,
+            "rechecked": {"float32": 0},
+            "pairs": {"bfloat16": 0},
+            "max_error": {"bfloat16": 0.0},
+            "audited": 0,
+            "flips": 0,
+            "rescored": 0,
+            "settled": True,
+        },
     )
 
 

@@ -55,7 +55,7 @@ ALLOWED = {
                 "records", "scoring", "variants"},
     "engine": {"backend", "blocks", "certify", "config", "decide", "records", "scoring", "variants"},
     "masker": {"blocks", "certify", "decide", "engine", "pieces", "records", "scoring", "variants"},
-    "sizes": {"errors"},
+    "sizes": {"plain", "errors"},
     "models": {"panics", "plain", "errors", "labels", "sizes"},
     "tokenizer": {"errors", "models"},
     "pieces": {"tokenizer"},
@@ -65,7 +65,7 @@ ALLOWED = {
     "plain": set(),
     "manifest": set(),
     "columns": set(),
-    "sound": {"columns"},
+    "sound": {"columns", "plain"},
     "schema": {"manifest", "plain", "columns", "errors", "records", "sound"},
     "journal": {"plain", "durable", "errors", "schema"},
     "shards": {"plain", "directories", "durable", "errors", "journal", "records", "schema"},
@@ -95,7 +95,7 @@ ALLOWED = {
     # the three stages, from a recipe
     "recipe": {"plain", "config", "config_train", "errors", "streams"},
     "steps": {"config", "config_train", "errors", "recipe"},
-    "ledger": {"", "plain", "config", "directories", "durable", "errors", "journal", "models", "read", "schema",
+    "ledger": {"", "manifest", "plain", "config", "directories", "durable", "errors", "journal", "models", "read", "schema",
                "steps"},
     "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "schema", "show", "steps", "train"},
     # what people see
