@@ -29,6 +29,9 @@ import harness
 from outcomes import Case, Outcome, attempt
 
 HANG_SECONDS = 5.0
+"""Of a case's own processor time: others may use the machine."""
+WAIT_SECONDS = 60.0
+"""By the clock, for a case that waits for something that never comes."""
 MEMORY = 3 << 30
 """Bytes that a worker may take on top of what it began with."""
 CASES_A_WORKER = 1500
@@ -111,12 +114,12 @@ def _received(pipe, worker, batch: range, work: Path):
     for done, number in enumerate(batch):
         began = time.perf_counter()
         try:
-            if pipe.poll(HANG_SECONDS):
+            if _answers(pipe, worker.pid):
                 yield pipe.recv()
                 continue
-            kind, seconds = "hang", HANG_SECONDS
+            kind, seconds = "hang", time.perf_counter() - began
             os.kill(worker.pid, signal.SIGUSR1)
-            time.sleep(0.2)
+            time.sleep(0.5)  # it writes where it is
             worker.kill()
             worker.join()
         except EOFError:
@@ -126,6 +129,20 @@ def _received(pipe, worker, batch: range, work: Path):
         yield number, Outcome(f"{kind} in {_place(trace)}", trace[:2000]), seconds
         return done + 1
     return len(batch)
+
+
+def _answers(pipe, pid: int) -> bool:
+    """Wait for a case; returns whether it ended, or its process did."""
+    used, began = _cpu_seconds(pid), time.perf_counter()
+    while not pipe.poll(1.0):
+        if _cpu_seconds(pid) - used > HANG_SECONDS or time.perf_counter() - began > WAIT_SECONDS:
+            return False
+    return True
+
+
+def _cpu_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _place(trace: str) -> str:

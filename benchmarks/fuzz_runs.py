@@ -426,8 +426,8 @@ def fuzz_ledger(rng: Random, folder: Path, world: World) -> None:
     (folder / "r.toml").write_bytes(recipe)
     steps = {}
     for step in Run(str(folder / "r.toml")).steps:
-        (folder / "run" / step.name).mkdir(parents=True)
-        for name in ("model.safetensors", "metrics.json", "_manifest.json", "pretrain.json", "report.json"):
+        shutil.copytree(world.model, folder / "run" / step.name)
+        for name in ("metrics.json", "_manifest.json", "pretrain.json", "report.json"):
             (folder / "run" / step.name / name).write_bytes(b"{}")
         steps[step.name] = {
             "made_from": {"config": {"a": 1}, "needs": {}},

@@ -184,7 +184,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        with quiet_transformers(), panics_told(files.name):
+        with quiet_transformers(), panics_told(files.name, loading=True):
             tokenizer = AutoTokenizer.from_pretrained(files.dir, local_files_only=True, trust_remote_code=False)
         _check_growth(tokenizer)
     except ModelError:

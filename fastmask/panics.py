@@ -12,13 +12,16 @@ from .errors import ModelError, shortened
 
 
 @contextmanager
-def panics_told(model: str) -> Iterator[None]:
-    """Make a ModelError, which names the model, of what the library raises, and print none of its own lines."""
+def panics_told(model: str, *, loading: bool = False) -> Iterator[None]:
+    """Make a ModelError, which names the model, of what the library raises, and print none of its own lines.
+
+    Besides panics it raises bare Exceptions; ``loading`` leaves these to who loads.
+    """
     try:
         with _QUIET:
             yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if type(error).__name__ != "PanicException" and (loading or type(error) is not Exception):
             raise
         reason = shortened(" ".join(str(error).split()), 160)
         raise ModelError(f"{model}: its tokenizer.json cannot take a text: {reason}") from error

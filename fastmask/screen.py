@@ -107,7 +107,6 @@ def open_doors() -> None:
     """
     sys.stdout.flush()
     # what the terminal cannot show is no reason to stop
-    sys.stdout, sys.stderr = (
-        Door(open(os.dup(number), "wb"), stream.encoding, "backslashreplace", line_buffering=buffers_lines)  # noqa: SIM115 (for the life of the process)
-        for number, stream, buffers_lines in ((1, sys.stdout, sys.stdout.line_buffering), (2, sys.stderr, True))
-    )
+    for name, number, by_line in (("stdout", 1, sys.stdout.line_buffering), ("stderr", 2, True)):
+        copy = open(os.dup(number), "wb")  # noqa: SIM115 (for the life of the process)
+        setattr(sys, name, Door(copy, getattr(sys, name).encoding, "backslashreplace", line_buffering=by_line))

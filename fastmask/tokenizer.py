@@ -101,7 +101,8 @@ def check_tokenizer(shards: str, recorded: dict, tokenizer: PreTrainedTokenizerB
     if not same_tokens(recorded, tokenizer):
         out = f"{Path(shards).resolve().name}-{Path(model).resolve().name}"
         command = shlex.join(["fastmask", "remap", shards, "--tokenizer", model, "-o", out])
-        raise ModelError(f"{shards}: was made with the tokenizer of {recorded.get('name')}, which is not that of {model}; "
+        theirs = recorded.get("name", "another model")
+        raise ModelError(f"{shards}: was made with the tokenizer of {theirs}, which is not that of {model}; "
                          f"{command} makes masks for it")  # fmt: skip
     if recorded.get("vocab_size", size := vocabulary(tokenizer)[0]) != size:
         raise ModelError(f"{shards}: its manifest says that {recorded.get('name')} has {recorded['vocab_size']} ids, "

@@ -1,0 +1,206 @@
+"""What the fuzzer has found, each kind by itself: the line that says it, and what is taken."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import fastmask, refusal
+from shard_samples import contents, write_part, write_run
+from transformers import AutoTokenizer
+
+from fastmask.api import score
+from fastmask.config import ScoreConfig
+from fastmask.control import RandomControl
+from fastmask.errors import FastmaskError, InputError, ModelError, OutputError
+from fastmask.journal import JOURNAL
+from fastmask.ledger import Ledger
+from fastmask.models import load_tokenizer, resolve_model, weight_files
+from fastmask.pipeline import repair
+from fastmask.plain import short_number
+from fastmask.recipe import read_recipe
+from fastmask.remap import inputs_again
+from fastmask.schema import MANIFEST, check_manifest, read_manifest
+from fastmask.tokenizer import check_tokenizer
+from fastmask.weights import load_weights
+
+
+@pytest.fixture
+def model(tmp_path, mr_tiny) -> Path:
+    return Path(shutil.copytree(mr_tiny, tmp_path / "model"))
+
+
+@pytest.fixture
+def shards(tmp_path) -> Path:
+    return write_run(tmp_path / "shards", 2)
+
+
+def edit(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# --- numbers beyond floats and beyond what Python reads ---
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(-5, "-5"), (10**30, "1e+30"), (0.25, "0.25"), (-(10**400), "-1.000e+400")]
+)
+def test_short_numbers(number, shown):
+    assert short_number(number) == shown
+
+
+def test_numbers_beyond_floats(shards, model, tmp_path):
+    manifest = read_manifest(shards)
+    manifest["shards"][0]["rows"] = 10**400
+    with pytest.raises(OutputError, match=r"rows cannot be 1\.000e\+400"):
+        check_manifest(manifest, "m.json")
+    edit(model / "config.json", lambda config: config.update(num_hidden_layers=10**400))
+    with pytest.raises(ModelError, match=r"num_hidden_layers cannot be 1\.000e\+400"):
+        resolve_model(str(model))
+    recipe = 'out = "o"\ninit = "i"\n[task]\ntrain = "t"\ntest = "t"\n[in-domain]\ncorpus = "c"\n[finetune]\nlr = '
+    for value, words in ((f"1{'0' * 400}", "lr: 1.* is not a number"), ("9" * 5000, "is not TOML: Exceeds the limit")):
+        (tmp_path / "r.toml").write_text(recipe + value)
+        with pytest.raises(FastmaskError, match=rf"r\.toml: .*{words}"):
+            read_recipe(str(tmp_path / "r.toml"))
+
+
+# --- certificates, from which a run goes on ---
+
+CHANGES = {
+    "no number": lambda one: one.update(decisions="many"),
+    "no object": lambda one: one.update(max_error=True),
+    "a key is gone": lambda one: one.pop("decisions"),
+    "a precision is gone": lambda one: one["eps"].clear(),
+    "a bound that bounds nothing": lambda one: one["eps"].update(bfloat16=float("nan")),
+    "a negative bound": lambda one: one["eps"].update(bfloat16=-1.0),
+    "a list": lambda one: one.update(pairs=[1]),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_shard_whose_certificate_is_damaged_is_made_again(tmp_path, how):
+    wanted = contents(write_run(tmp_path / "whole", 3))
+    header, first, second = (write_part(tmp_path / "part") / JOURNAL).read_bytes().splitlines()
+    entry = json.loads(second)
+    CHANGES[how](entry["certificate"])
+    (tmp_path / "part" / JOURNAL).write_bytes(b"\n".join([header, first, json.dumps(entry).encode(), b""]))
+    assert contents(write_run(tmp_path / "part", 3)) == wanted
+
+
+def test_a_manifest_whose_certificate_is_damaged(shards):
+    edit(shards / MANIFEST, lambda manifest: manifest["shards"][1]["certificate"].update(eps=3))
+    with pytest.raises(OutputError, match=r"the entry of shard-00001\.parquet is damaged"):
+        read_manifest(shards)
+
+
+# --- keys that are missing ---
+
+
+@pytest.mark.parametrize("key", ["method", "max_length", "encoding", "stop_words"])
+def test_a_configuration_without_a_key(shards, key):
+    edit(shards / MANIFEST, lambda manifest: manifest["config"].pop(key))
+    with pytest.raises(OutputError, match=f'field "config": lacks {key}'):
+        RandomControl(ScoreConfig(method="random", like=str(shards)), [])
+
+
+def test_a_configuration_that_repair_does_not_know(shards):
+    edit(shards / MANIFEST, lambda manifest: manifest["config"].update(colour="red"))
+    (shards / "shard-00001.parquet").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"made with --colour, which this fastmask does not know"):
+        repair(str(shards))
+
+
+@pytest.mark.parametrize("key", ["name", "local", "vocabulary_sha256"])
+def test_a_tokenizer_without_a_key(shards, model, key):
+    record = {"name": "n", "local": True, "vocabulary_sha256": "ab"}
+    del record[key]
+    with pytest.raises(ModelError, match=r"was made with the tokenizer of (n|another model), which is not that of m"):
+        check_tokenizer(str(shards), record, load_tokenizer(resolve_model(str(model))), "m")
+    edit(shards / MANIFEST, lambda manifest: manifest.update(tokenizer=record))
+    assert f"its record lacks {key}" in refusal(fastmask("inspect", shards, "--rows", 1))
+
+
+def test_inputs_without_a_name_or_a_hash(shards, tmp_path):
+    (tmp_path / "c.txt").write_text("text\n")
+    for entry in ({"sha256": "ab"}, {"name": str(tmp_path / "c.txt")}):
+        with pytest.raises(InputError, match=r"no such file|has changed since the shards were made"):
+            inputs_again({"inputs": [entry]})
+
+
+# --- the record of a recipe's run ---
+
+STEP = {"made_from": {"config": {}}, "weights": {}, "fingerprint": "ab"}
+
+
+@pytest.mark.parametrize(("record", "words"), [
+    ([], 'expected an object, found a list'), ({}, 'lacks "steps" or "files"'),
+    ({"steps": [], "files": {}}, 'field "steps": expected an object'),
+    ({"steps": {"a": None}, "files": {}}, 'field "steps.a": expected an object, found null'),
+    ({"steps": {"a": {}}, "files": {}}, 'step "a": lacks what it was made from'),
+    ({"steps": {"a": STEP | {"made_from": {}}}, "files": {}}, 'step "a": lacks what it was made from'),
+    ({"steps": {"a": STEP | {"made_from": {"config": 1}}}, "files": {}}, r'field "steps\.a\.made_from\.config"'),
+    ({"steps": {"a": STEP | {"fingerprint": 1}}, "files": {}}, r'field "steps\.a\.fingerprint": expected a text'),
+    ({"steps": {}, "files": {"f": [1, 2]}}, 'file "f": expected a size, a time and a hash'),
+    ({"steps": {}, "files": {"f": 1}}, r'field "files\.f": expected a list'),
+])  # fmt: skip
+def test_a_damaged_record(tmp_path, record, words):
+    (tmp_path / "steps.json").write_text(json.dumps(record))
+    with pytest.raises(OutputError, match=rf"steps\.json: is damaged: .*{words}"):
+        Ledger(tmp_path)
+
+
+def test_a_sound_record(tmp_path):
+    record = {"steps": {"a": STEP, "b": STEP | {"again": True}}, "files": {"f": [1, 2, "ab"]}}
+    (tmp_path / "steps.json").write_text(json.dumps(record))
+    Ledger(tmp_path)
+
+
+# --- models ---
+
+
+def test_a_part_whose_name_is_too_long(model):
+    (model / "model.safetensors").rename(model / "a.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "x" * 300}}))
+    with pytest.raises(ModelError, match=r"x{300}, named by model\.safetensors\.index\.json, is missing"):
+        weight_files(model)
+
+
+@pytest.mark.parametrize("heads", [-1, 0, -4, 3, 256])
+def test_heads_that_cannot_be(model, heads):
+    edit(model / "config.json", lambda config: config.update(num_attention_heads=heads))
+    with pytest.raises(
+        ModelError, match=f"^{model}: (num_attention_heads cannot be {heads} in config|cannot be loaded: )"
+    ):
+        load_weights(resolve_model(str(model)), classifies_tokens=False)
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size", "num_labels", "intermediate_size"])
+def test_sizes_below_nothing(model, key):
+    edit(model / "config.json", lambda config: config.update({key: -2}))
+    with pytest.raises(ModelError, match=f"^{model}: {key} cannot be -2 in config.json"):
+        resolve_model(str(model))
+
+
+def test_a_tokenizer_that_lacks_the_token_for_what_it_does_not_know(model):
+    edit(model / "tokenizer.json", lambda content: content["model"].update(unk_token="[NONE]"))
+    with pytest.raises(
+        ModelError, match=rf"^{model}: its tokenizer\.json cannot take a text: WordPiece error: Missing"
+    ):
+        list(score(["a fine \u2603 film"], model=str(model)))
+
+
+def test_what_native_code_prints_of_a_file_does_not_reach_the_terminal(model, tmp_path, capfd, monkeypatch):
+    """As in the commands, whose own streams have descriptors of their own."""
+    edit(model / "tokenizer.json", lambda content: content["added_tokens"][0].update({"evil\x1b[31m": 1}))
+    edit(model / "tokenizer_config.json", lambda content: content.update(tokenizer_class="BertTokenizer"))
+    with (tmp_path / "out").open("w") as out, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", out)
+        load_tokenizer(resolve_model(str(model)))
+    assert capfd.readouterr() == ("", "")
+    assert (tmp_path / "out").read_text() == ""
+    AutoTokenizer.from_pretrained(model)
+    assert "unknown kwarg" in capfd.readouterr().out  # it does print it where nobody leads it away
