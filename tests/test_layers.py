@@ -95,8 +95,8 @@ ALLOWED = {
     # the three stages, from a recipe
     "recipe": {"plain", "config", "config_train", "errors", "streams"},
     "steps": {"config", "config_train", "errors", "recipe"},
-    "ledger": {"", "manifest", "plain", "config", "directories", "durable", "errors", "journal", "models", "read", "schema",
-               "steps"},
+    "ledger": {"", "manifest", "plain", "config", "directories", "durable", "errors", "journal", "models", "read",
+               "schema", "steps"},
     "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "schema", "show", "steps", "train"},
     # what people see
     "meter": set(),
