@@ -15,17 +15,9 @@ from typing import Any
 from . import __version__
 from .config import ScoreConfig
 from .directories import begun_beside, recover, replace_directory
-from .durable import (
-    TEMPORARY,
-    FileLock,
-    json_bytes,
-    locked_directory,
-    os_errors_named,
-    remove_temporaries,
-    write_atomically,
-)
+from .durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
 from .errors import InputError, OutputError
-from .journal import VERSION, differences
+from .locked import VERSION, LockedDirectory, differences
 from .manifest import type_fault
 from .plain import parse_json, read_regular
 from .read import check_path, describe_inputs
@@ -61,16 +53,17 @@ class Planned:
     reasons: tuple[str, ...] = ()
 
 
-class Ledger:
+class Ledger(LockedDirectory):
     """The record in ``out``.
 
     Raises:
         OutputError: ``out`` holds something else than a run, or its record is damaged.
     """
 
+    LOCK = LOCK
+
     def __init__(self, out: Path):
-        self.out = out
-        self._lock: FileLock | None = None
+        super().__init__(out)
         self._of_model = cache(model_identity)
         self._load()
 
@@ -78,40 +71,33 @@ class Ledger:
         self._steps: dict[str, dict] = {}
         # name of a file of the user's -> its size, time of change and sha256: a large corpus is hashed once
         self._files: dict[str, list] = {}
-        if not (self.out / STEPS).is_file():
-            if self.out.is_file() or (self.out.is_dir() and not all(map(_is_ours, self.out.iterdir()))):
-                raise OutputError(f"{self.out}: is there already, and no run of a recipe; choose another out")
+        if not (self.path / STEPS).is_file():
+            if self.path.is_file() or (self.path.is_dir() and not all(map(_is_ours, self.path.iterdir()))):
+                raise OutputError(f"{self.path}: is there already, and no run of a recipe; choose another out")
             return
         try:
-            document = parse_json(read_regular(self.out / STEPS))
+            document = parse_json(read_regular(self.path / STEPS))
         except (OSError, ValueError) as error:
-            raise OutputError(f"{self.out / STEPS}: is damaged: {error}") from error
+            raise OutputError(f"{self.path / STEPS}: is damaged: {error}") from error
         if fault := _fault(document):
-            raise OutputError(f"{self.out / STEPS}: is damaged: {fault}")
+            raise OutputError(f"{self.path / STEPS}: is damaged: {fault}")
         self._steps, self._files = document["steps"], document["files"]
 
     def lock(self, steps: Iterable[Step]) -> None:
-        """Makes the directory and keeps others from it until ``release``; OutputError when one is there already."""
-        with os_errors_named(self.out):
-            self._lock = locked_directory(self.out, LOCK)
-            try:
-                self._load()  # another run may have ended meanwhile
-                remove_temporaries(self.out)
-                for step in steps:
-                    recover(self.out / step.name)
-                if not (self.out / STEPS).is_file():  # from the first moment it is a run's directory
-                    self._keep()
-            except BaseException:
-                self.release()
-                raise
+        """Make the directory and keep others from it until ``close``; OutputError when one is there already."""
+        self.locked(lambda: self._prepare(steps))
 
-    def release(self) -> None:
-        """Lets others in."""
-        self._lock.release()
+    def _prepare(self, steps: Iterable[Step]) -> None:
+        self._load()  # another run may have ended meanwhile
+        remove_temporaries(self.path)
+        for step in steps:
+            recover(self.path / step.name)
+        if not (self.path / STEPS).is_file():  # from the first moment it is a run's directory
+            self._keep()
 
     def state(self, step: Step) -> Planned:
         """How it stands with a step whose needed steps are complete."""
-        directory, entry = self.out / step.name, self._steps.get(step.name)
+        directory, entry = self.path / step.name, self._steps.get(step.name)
         if entry is None or not directory.exists():
             return Planned(step, BEGUN if directory.exists() else TO_DO)
         if not _is_whole(step, directory):
@@ -139,15 +125,15 @@ class Ledger:
 
     def make_again(self, step: Step) -> None:
         """Notes that a step is being made again: the next start need not ask whether it may be."""
-        with os_errors_named(self.out):
-            if begun_beside(self.out / step.name).exists():
-                shutil.rmtree(begun_beside(self.out / step.name))
+        with os_errors_named(self.path):
+            if begun_beside(self.path / step.name).exists():
+                shutil.rmtree(begun_beside(self.path / step.name))
             self._steps[step.name][_PERMITTED] = True
             self._keep()
 
     def place(self, step: Step) -> Path:
         """Where a step is made: beside its old output if it is made again, which stays until ``finish``."""
-        directory = self.out / step.name
+        directory = self.path / step.name
         again = step.command in _RESUMED and _PERMITTED in self._steps.get(step.name, {})
         return begun_beside(directory) if again else directory
 
@@ -156,7 +142,7 @@ class Ledger:
         for before, now in zip(read["files"], self.read_by(step)["files"], strict=True):
             if before != now:
                 raise InputError(*before, None, None, f"has changed while {step.name} was made from it")
-        directory, made = self.out / step.name, self.place(step)
+        directory, made = self.path / step.name, self.place(step)
         entry = {"made_from": self._header(step), "weights": _weights(made), "fingerprint": self._made(step, made)}
         if made != directory:
             # before it takes its place: whatever a kill leaves there is known for what it is
@@ -169,12 +155,12 @@ class Ledger:
 
     def settle(self, step: Step) -> None:
         """Remove what was begun to replace a step's output, which is complete as it is."""
-        shutil.rmtree(begun_beside(self.out / step.name), ignore_errors=True)
+        shutil.rmtree(begun_beside(self.path / step.name), ignore_errors=True)
 
     def _header(self, step: Step) -> dict:
         """What decides a step's result; the steps that it needs are complete."""
         settings = step.config.as_dict() if isinstance(step.config, ScoreConfig) else asdict(step.config)
-        config = {name: _within(value, f"{self.out}/") for name, value in settings.items()
+        config = {name: _within(value, f"{self.path}/") for name, value in settings.items()
                   if name not in _UNSETTLING}  # fmt: skip
         needs = {name: self._steps[name]["fingerprint"] for name in step.needs}
         # as it will be read again: tuples are lists in JSON
@@ -197,9 +183,9 @@ class Ledger:
         return self._files[name][2]
 
     def _keep(self) -> None:
-        with os_errors_named(self.out / STEPS):
+        with os_errors_named(self.path / STEPS):
             document = {"steps": self._steps, "files": self._files}
-            write_atomically(self.out / STEPS, json_bytes(document))
+            write_atomically(self.path / STEPS, json_bytes(document))
 
 
 def _is_whole(step: Step, directory: Path) -> bool:

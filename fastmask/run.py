@@ -54,7 +54,7 @@ class Run:
         return self
 
     def __exit__(self, *_) -> None:
-        self.ledger.release()
+        self.ledger.close()
 
     def plan(self) -> list[Planned]:
         """Every step's state; what needs a step that is to do is to do itself, unless the same comes out of that."""

@@ -62,12 +62,13 @@ ALLOWED = {
     # decisions to disk and back
     "durable": {"errors"},
     "directories": {"durable", "errors"},
+    "locked": {"directories", "durable", "errors"},
     "plain": set(),
     "manifest": set(),
     "columns": set(),
     "sound": {"columns", "plain"},
     "schema": {"manifest", "plain", "columns", "errors", "records", "sound"},
-    "journal": {"plain", "durable", "errors", "schema"},
+    "journal": {"plain", "durable", "errors", "locked", "schema"},
     "shards": {"plain", "directories", "durable", "errors", "journal", "records", "schema"},
     "dataset": {"columns", "errors", "schema", "sound"},
     # shards to training sequences
@@ -95,7 +96,7 @@ ALLOWED = {
     # the three stages, from a recipe
     "recipe": {"plain", "config", "config_train", "errors", "streams"},
     "steps": {"config", "config_train", "errors", "recipe"},
-    "ledger": {"", "manifest", "plain", "config", "directories", "durable", "errors", "journal", "models", "read",
+    "ledger": {"", "manifest", "plain", "config", "directories", "durable", "errors", "locked", "models", "read",
                "schema", "steps"},
     "run": {"durable", "errors", "ledger", "meter", "pipeline", "read", "recipe", "schema", "show", "steps", "train"},
     # what people see

@@ -13,7 +13,7 @@ from helpers import fastmask, refusal
 
 from fastmask.config import ScoreConfig
 from fastmask.errors import InputError
-from fastmask.journal import differences
+from fastmask.locked import differences
 from fastmask.read import read_rows
 
 MB = 10**6

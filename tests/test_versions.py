@@ -11,8 +11,9 @@ from shard_samples import IDENTITY, open_run, sample, write_part, write_run
 import fastmask as package
 from fastmask.config import ScoreConfig
 from fastmask.errors import OutputError
-from fastmask.journal import JOURNAL, differences
+from fastmask.journal import JOURNAL
 from fastmask.ledger import AGAIN, COMPLETE, STEPS, Ledger
+from fastmask.locked import differences
 from fastmask.shards import RunDirectory
 from fastmask.steps import Step
 
@@ -61,7 +62,7 @@ def test_steps_made_by_another_release(tmp_path):
     ledger.lock([step])
     write_run(out / "masks")
     ledger.finish(step, ledger.read_by(step))
-    ledger.release()
+    ledger.close()
     for version, state in (("0.1.9", COMPLETE), ("0.2.0", AGAIN)):
         document = json.loads((out / STEPS).read_text())
         document["steps"]["masks"]["made_from"]["fastmask_version"] = version

@@ -17,8 +17,8 @@ from ..ahead import run_ahead
 from ..config_train import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..corruption import ordinary_ids
 from ..errors import FastmaskError, ModelError
-from ..journal import VERSION
 from ..lengths import longest_input
+from ..locked import VERSION
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..stream import TrainingStream
 from ..tokenizer import check_tokenizer, tokenizer_hash, vocabulary

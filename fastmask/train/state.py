@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..directories import Replacement, check_free, drop_begun, recover, what_was_begun
-from ..durable import TEMPORARY, locked_directory, os_errors_named, remove_temporaries, sync, write_atomically
+from ..directories import check_free, drop_begun, recover
+from ..durable import TEMPORARY, os_errors_named, remove_temporaries, sync, write_atomically
 from ..errors import FastmaskError, ModelError, OutputError
-from ..journal import differences
+from ..locked import LockedDirectory, differences
 from ..plain import parse_json, read_regular
 from .checkpoint import save_model
 
@@ -36,7 +36,7 @@ _OURS = re.compile(
 """Names of the files of a run and of a model, which go where another run takes the place of one."""
 
 
-class TrainingRun:
+class TrainingRun(LockedDirectory):
     """The directory ``out``, locked, to be used in a ``with``.
 
     Args:
@@ -46,41 +46,23 @@ class TrainingRun:
             made beside.
 
     Attributes:
-        path: the directory; while it replaces another one, where it is made.
         result: content of RESULT if the run is finished, else None.
 
     Raises:
         OutputError: it cannot be written, is in use, holds something else, or a run with another header.
     """
 
+    LOCK, KEPT = LOCK, "checkpoint-*"
+
     def __init__(self, out: str, header: dict, overwrite: bool):
-        self.path, self.header = Path(out), header
+        super().__init__(Path(out), header)
         self.result: dict | None = None
         self._confirmed = True
-        self._replacement: Replacement | None = None
         with os_errors_named(self.path):
             recover(self.path)
             # the lock alone is left by a run that was killed before it wrote anything
             check_free(out, overwrite or any((self.path / name).is_file() for name in (RUN, LOCK)))
-            self._lock = locked_directory(self.path, LOCK)
-            try:
-                self._prepare(overwrite)
-            except BaseException:
-                self._close()
-                raise
-
-    def __enter__(self) -> TrainingRun:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        try:
-            if self._replacement is not None:
-                self._replacement.close(keep=any(self.path.glob("checkpoint-*")))
-        finally:
-            self._lock.release()
+        self.locked(lambda: self._prepare(overwrite))
 
     def _prepare(self, overwrite: bool) -> None:
         if self._goes_on(overwrite):
@@ -88,13 +70,12 @@ class TrainingRun:
                 drop_begun(self.path)
             return
         if {path.name for path in self.path.iterdir()} - {LOCK}:
-            self._replacement = Replacement(self.path, lambda name: _OURS.fullmatch(name) is not None)
-            self.path = self._replacement.path
+            self.begin_beside(lambda name: _OURS.fullmatch(name) is not None)
             if self._goes_on(overwrite):
                 if self.result:  # it was killed before it took its place
-                    self.path = self._replacement.install()
+                    self.install()
                 return
-            self._replacement.clear()
+            self.start_beside_again()
         write_atomically(self.path / RUN, json.dumps(self.header, indent=2).encode() + b"\n")
 
     def _goes_on(self, overwrite: bool) -> bool:
@@ -104,11 +85,10 @@ class TrainingRun:
             shutil.rmtree(half_written)
         if not (self.path / RUN).is_file():
             return False
-        if changed := differences(_document(self.path / RUN), self.header):
-            if overwrite:
-                return False
-            raise OutputError(f"{self.path}: made with other settings: {'; '.join(changed)} "
-                              f"(--overwrite begins again{what_was_begun(self.path)})")  # fmt: skip
+        there = _document(self.path / RUN)
+        if overwrite and differences(there, self.header):
+            return False
+        self.check_header(there)
         self.result = _document(self.path / RESULT) if (self.path / RESULT).is_file() else None
         if self.result:  # killed while it removed them
             self._remove_checkpoints()
@@ -176,8 +156,7 @@ class TrainingRun:
             made.rmdir()
             write_atomically(self.path / RESULT, json.dumps(result, indent=2).encode() + b"\n")
             self._remove_checkpoints()
-            if self._replacement is not None:
-                self.path = self._replacement.install()
+            self.install()
 
 
 def _remove_whole(checkpoint: Path) -> None:

@@ -1,0 +1,126 @@
+"""A directory that one process at a time writes, and what decides its content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar, Self
+
+from .directories import Replacement, what_was_begun
+from .durable import FileLock, locked_directory, os_errors_named
+from .errors import OutputError
+
+RESULT_NEUTRAL = ("threads", "device")
+"""Options that leave the result as it is, so that a resumed run may have others. The kind of device is in the
+identity. ``batch_tokens`` is not one: it changes the last bits of an importance."""
+VERSION = "fastmask_version"
+"""Its third number may differ. A patch release writes the same bytes from the same input, or it is no patch release:
+whatever changes a mask, a number, a layout or an option is a new minor version, and cannot resume an older run."""
+
+
+class LockedDirectory:
+    """The base of every run's directory, to be used in a ``with``.
+
+    Args:
+        path: the directory.
+        header: ``config`` and whatever else decides the result, JSON-ready; None where ``check_header`` is not used.
+
+    Attributes:
+        LOCK: name of the lock's file.
+        KEPT: pattern of the files for which it pays to keep a replacement that is not finished.
+        path: the directory; while it is to replace another one, where it is made.
+    """
+
+    LOCK: ClassVar[str]
+    KEPT: ClassVar[str] = ""
+
+    def __init__(self, path: Path, header: dict | None = None):
+        self.path, self.header = path, header
+        self._lock: FileLock | None = None
+        self._replacement: Replacement | None = None
+
+    def locked(self, prepare: Callable[[], None]) -> None:
+        """Make the directory if need be, lock it and call ``prepare``; an error there gives the lock back.
+
+        Raises:
+            OutputError: another process has it, or it cannot be written.
+        """
+        with os_errors_named(self.path):
+            self._lock = locked_directory(self.path, self.LOCK)
+            try:
+                prepare()
+            except BaseException:
+                self.close()
+                raise
+
+    def check_header(self, there: dict) -> None:
+        """Raise OutputError if what is there was made from another header, and say what differs."""
+        if found := differences(there, self.header):
+            reason = f"made with other settings: {listed(found)}"
+            raise OutputError(f"{self.path}: {reason} (--overwrite replaces it{what_was_begun(self.path)})")
+
+    def begin_beside(self, is_ours: Callable[[str], bool]) -> None:
+        """Leave the directory as it is, and let ``path`` be where another one is made, as ``Replacement`` says."""
+        self._replacement = Replacement(self.path, is_ours)
+        self.path = self._replacement.path
+
+    def start_beside_again(self) -> None:
+        """Remove what was begun beside the directory."""
+        self._replacement.clear()
+
+    def install(self) -> None:
+        """Put what was made beside, which is whole, in its place; nothing where the directory itself was written."""
+        if self._replacement is not None:
+            self.path = self._replacement.install()
+
+    def close(self) -> None:
+        """Let other runs write here; a second call does nothing."""
+        with ExitStack() as last:
+            if self._lock is not None:
+                last.callback(self._lock.release)
+            if self._replacement is not None:
+                self._replacement.close(keep=any(self.path.glob(self.KEPT)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def differences(there: dict, here: dict) -> list[str]:
+    """Return what keeps a run of header ``here`` from resuming one of header ``there``, a line for each setting."""
+    was, now = _settings(there), _settings(here)
+    names = [name for name in {**was, **now} if not _agree(name, was.get(name), now.get(name))]
+    return [f"{name} was {was.get(name, 'absent')}, is now {now.get(name, 'absent')}" for name in names]
+
+
+def listed(found: list[str]) -> str:
+    """Return differences in a line, which a corpus of a thousand files does not make endless."""
+    return "; ".join([*found[:20], f"and {len(found) - 20} more"] if len(found) > 20 else found)
+
+
+def _agree(name: str, was: str | None, now: str | None) -> bool:
+    if name == VERSION and was and now:  # a run of pretrain or of a recipe did not always note it
+        return was.split(".")[:2] == now.split(".")[:2]
+    return was == now or name == VERSION
+
+
+def _settings(header: dict) -> dict[str, str]:
+    """What must agree, as JSON, by option (``--stop-words``) or path in the identity (``model.sha256``)."""
+    config = {name: value for name, value in header["config"].items() if name not in RESULT_NEUTRAL}
+    options = {f"--{name.replace('_', '-')}": value for name, value in config.items()}
+    return dict(_leaves("", {**options, **{key: value for key, value in header.items() if key != "config"}}))
+
+
+def _leaves(path: str, value) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(f"{path}.{key}" if path else key, inner)
+    elif isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _leaves(f"{path}[{index}]", inner)
+    else:
+        yield path, json.dumps(value)
