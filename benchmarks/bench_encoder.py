@@ -28,12 +28,12 @@ from fastmask.encoder import DTYPES, build_encoder
 from fastmask.engine import Engine
 from fastmask.families import family_weights
 from fastmask.models import load_tokenizer, resolve_model
+from fastmask.packing import Template
 from fastmask.pieces import never_masked
 from fastmask.read import read_documents
 from fastmask.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.segment import Segmenter
 from fastmask.template import template_of
-from fastmask.variants import Template
 from fastmask.weights import load_classifier
 
 MODEL = harness.SHARED / "models/mr-minilm"

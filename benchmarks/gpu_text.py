@@ -13,8 +13,8 @@ import harness
 import numpy as np
 from tokenizers import Tokenizer
 
+from fastmask.packing import Template
 from fastmask.records import EncodedSentences
-from fastmask.variants import Template
 
 DATA = harness.ROOT / "tests/data"
 MODELS = {

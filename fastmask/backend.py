@@ -24,10 +24,10 @@ from .encoder import Encoder, OutOfMemory, build_encoder
 from .errors import FastmaskError
 from .families import FamilyWeights
 from .generic import GenericEncoder
+from .packing import Template
 from .probe import fault_of, unsteady
 from .records import EncodedSentences
 from .scoring import Asker
-from .variants import Template
 
 # Tokens of a calibration block on the processor: small, so that every core gets some.
 CALIBRATION_BLOCK = 400

@@ -13,9 +13,8 @@ from .dataset import open_shards
 from .decide import cap_of, ragged_positions, random_positions
 from .errors import OutputError
 from .plain import read_regular
-from .records import EncodedSentences, ScoredSentences
+from .records import FRAME, EncodedSentences, ScoredSentences
 from .schema import manifest_path
-from .sequences import FRAME
 
 
 class RandomControl:

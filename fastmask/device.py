@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,11 @@ import torch
 from fastmask_kernels import launch, reference
 from fastmask_kernels.layouts import Sequences, Special, Texts
 
-from .certify import TIE, Limits
 from .errors import FastmaskError
 from .families import FamilyWeights
 from .family_rules import position_ids
 from .layers import DTYPES, Norm, TokenHead, blocks_of, make_head
-from .variants import Block, Template, Variants, bounds_of, pack_variants
+from .packing import Block, Template, Variants, bounds_of, pack_variants
 
 # A batch of these fills a large GPU; one of the other hardly costs more than an empty one.
 BATCH_TOKENS = 65536
@@ -143,12 +143,15 @@ class DeviceEncoder:
         return self.head(self._rows(batch))
 
     @torch.inference_mode()
-    def decide(self, batch: DeviceBatch, row: np.ndarray, target: np.ndarray, limits: Limits) -> torch.Tensor:
+    def decide(
+        self, batch: DeviceBatch, row: np.ndarray, target: np.ndarray, limits: Sequence[np.ndarray], tie: float
+    ) -> torch.Tensor:
         """Answers to K questions about a batch: float64 [2, K] of z and decisions, still on the device.
 
         Args:
             row: int32 [K], each question's variant in the batch; target: int32 [K], its class.
-            limits: what z is compared with, float64 [K] each.
+            limits: what z is compared with, ``cascade.Limits``: three of float64 [K].
+            tie: differences up to which are rounding.
         """
         rows, wanted = send(self.device, row, target)
         # an even number of columns, so that each row starts at a multiple of 16 bytes
@@ -156,7 +159,7 @@ class DeviceEncoder:
         if self.device.type == "cuda":
             against = against.pin_memory().to(self.device, non_blocking=True)
         found = self.ops.importance_deltas(
-            self._rows(batch), self.head.parameters, rows, wanted, *against[:, : len(row)], TIE
+            self._rows(batch), self.head.parameters, rows, wanted, *against[:, : len(row)], tie
         )
         return torch.stack([found.z, found.decision.double()])
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .certify import Limits
+from .certify import TIE, Limits
 from .device import DeviceBlock, read
+from .packing import Variants, hash_variants
 from .scoring import Asker
-from .variants import Variants, hash_variants
 
 
 class DeviceAsker(Asker):
@@ -28,7 +28,7 @@ class DeviceAsker(Asker):
             asked = np.flatnonzero(place[of] >= 0)
             batch = self.encoder(encoder.precision).batch(self._block(encoder), distinct.take(part))
             chosen = Limits(*(values[asked] for values in limits))
-            return asked, encoder.decide(batch, place[of[asked]], target[asked], chosen)
+            return asked, encoder.decide(batch, place[of[asked]], target[asked], chosen, TIE)
 
         answers = [answer for _, answer in self._in_batches(encoder, distinct.lengths, run)]
         order = np.concatenate([asked for asked, _ in answers])

@@ -12,9 +12,10 @@ from .blocks import SentenceBlock, distinct_sentences, spread, take_ragged
 from .certify import TIE, Bands, Evidence, calibrated
 from .config import ScoreConfig
 from .decide import ragged_positions
+from .packing import Template
 from .records import EncodedSentences, ScoredSentences
 from .scoring import BlockScorer, BlockScores, Rules
-from .variants import FULL, Template
+from .variants import FULL
 
 # Sentences whose every variant is compared at the first two levels; every third one whole at float32 and float64, too.
 # Some 2,000 variants of review text: fewer give a band below errors that turn up later in a run.

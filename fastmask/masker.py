@@ -15,10 +15,11 @@ from .blocks import SentenceBlock
 from .certify import TIE, Bands, Evidence, probability
 from .decide import cap_of, select
 from .engine import CALIBRATION_STRIDE, Engine
+from .packing import bounds_of
 from .pieces import not_masked
 from .records import EncodedSentences, ScoredSentences
 from .scoring import Asker, BlockScores, Rules, audit_sample
-from .variants import FULL, bounds_of, describe
+from .variants import FULL, describe
 
 
 class MaskerEngine(Engine):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .errors import first_line
+from .packing import Template
 from .records import PackedBatch
-from .variants import Template
 
 # Answers that differ by more of their size than this are two answers, not one with float32's noise.
 NOISE = 1e-4

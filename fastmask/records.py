@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+FRAME = 2
+"""Special tokens around a sequence that is trained on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Aspect:

@@ -13,7 +13,8 @@ from .encoder import Encoder, OutOfMemory
 from .errors import FastmaskError
 from .greedy import accept, advance, look_ahead
 from .memo import Memo
-from .variants import FULL, Variants, batch_starts, describe, hash_variants, pack_variants
+from .packing import Variants, batch_starts, hash_variants, pack_variants
+from .variants import FULL, describe
 from .verdict import UnitScores, Verdict
 
 # Share of accepted decisions that are recomputed at the next precision.

@@ -9,10 +9,9 @@ import numba as nb
 import numpy as np
 
 from .errors import FastmaskError
+from .records import FRAME
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
-FRAME = 2
-"""Special tokens around a sequence."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,8 @@ from tokenizers import Encoding, Tokenizer
 
 from .errors import ModelError
 from .family_rules import takes_types
+from .packing import Template
 from .panics import panics_told
-from .variants import Template
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

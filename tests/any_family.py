@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from fastmask.variants import Template
+from fastmask.packing import Template
 
 VOCABULARY = 40
 PAD, BOS, EOS, CLS, UNKNOWN = range(5)

@@ -20,10 +20,10 @@ from fastmask.decide import stop_words
 from fastmask.encode import TextEncoder
 from fastmask.engine import Engine
 from fastmask.models import load_tokenizer, resolve_model
+from fastmask.packing import Template
 from fastmask.pieces import never_masked
 from fastmask.records import EncodedSentences
 from fastmask.template import template_of
-from fastmask.variants import Template
 from fastmask.weights import load_weights
 
 CLS, SEP = 1, 2

@@ -18,8 +18,9 @@ from fastmask.device import DeviceEncoder, send
 from fastmask.encoder import build_encoder
 from fastmask.errors import FastmaskError
 from fastmask.frontend import encode_texts
+from fastmask.packing import Template, pack_variants
 from fastmask.scoring import log_odds
-from fastmask.variants import FULL, Template, describe, pack_variants
+from fastmask.variants import FULL, describe
 
 DEVICE = os.environ.get("FASTMASK_TEST_DEVICE", "cpu")
 """Where the Triton kernels run: "cuda", or the CPU in Triton's interpreter."""

@@ -12,9 +12,10 @@ from fastmask.device import DeviceBlock
 from fastmask.encoder import build_encoder
 from fastmask.family_rules import FAST_FAMILIES, position_ids
 from fastmask.generic import GenericEncoder
+from fastmask.packing import Block, Template
 from fastmask.records import PackedBatch
 from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
-from fastmask.variants import FULL, Block, Template, describe
+from fastmask.variants import FULL, describe
 
 VOCABULARY = 40
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "num_labels": 3}

@@ -16,8 +16,8 @@ from fastmask.api import score as score_texts
 from fastmask.config import ScoreConfig
 from fastmask.dataset import open_shards
 from fastmask.masker import MaskerEngine
+from fastmask.packing import Template
 from fastmask.pipeline import score_corpus
-from fastmask.variants import Template
 
 FAMILIES = {name: CONFIGS[name] for name in ("bert", "bert-one-layer", "roberta", "distilbert", "electra-projected")}
 FAMILIES |= {"bert-odd": CONFIGS["bert-odd"]}

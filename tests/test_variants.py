@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 from fastmask.blocks import distinct_sentences, make_blocks, spread, take_ragged
 from fastmask.greedy import advance
 from fastmask.memo import Memo
-from fastmask.variants import (
-    FULL,
-    METHOD_CODES,
-    Template,
-    batch_starts,
-    describe,
-    hash_variants,
-    pack_variants,
-)
+from fastmask.packing import Template, batch_starts, hash_variants, pack_variants
+from fastmask.variants import FULL, METHOD_CODES, describe
 
 QUICK = settings(deadline=None, max_examples=60)
 words = st.lists(st.integers(FIRST_ID, 9), min_size=1, max_size=10)

@@ -12,31 +12,15 @@ import numpy as np
 
 from ..corruption import corrupt
 from ..sequences import Example
-from .packed import PackedTensors, pack
+from .mlm_model import Part
+from .packed import pack
 
 if TYPE_CHECKING:
-    import torch
-
     from ..stream import TrainingStream
 
 AHEAD = 2
 """Batches that wait for the model."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What goes through the model at a time: B sequences with M masked tokens.
-
-    Attributes:
-        packed: the corrupted sequences.
-        at: int64 [M], places of the masked tokens in ``packed.input_ids``.
-        labels: int64 [M], the ids that were there.
-    """
-
-    packed: PackedTensors
-    at: torch.Tensor
-    labels: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from fastmask_kernels import processor
@@ -10,14 +10,26 @@ from fastmask_kernels import processor
 from ..errors import ModelError
 from ..models import ModelFiles
 from ..weights import load_pretrained
-from .packed import enable_packing, hidden_states, runs_packed
-
-if TYPE_CHECKING:
-    from .mlm_batches import Part
+from .packed import PackedTensors, enable_packing, hidden_states, runs_packed
 
 TRAINED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
 HEADS = ("cls.", "lm_head.", "vocab_", "generator_")
 """How the names of the heads' parameters begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What goes through the model at a time: B sequences with M masked tokens.
+
+    Attributes:
+        packed: the corrupted sequences.
+        at: int64 [M], places of the masked tokens in ``packed.input_ids``.
+        labels: int64 [M], the ids that were there.
+    """
+
+    packed: PackedTensors
+    at: torch.Tensor
+    labels: torch.Tensor
 
 
 def load_masked_lm(files: ModelFiles) -> tuple[torch.nn.Module, list[str]]:

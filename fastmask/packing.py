@@ -1,0 +1,245 @@
+"""Variants of texts, described by a few numbers each, laid end to end by numba as a model reads them.
+
+A variant is a text with some of its tokens left out, cut on the right, between special tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numba as nb
+import numpy as np
+from fastmask_kernels.splitmix import mix
+
+from .records import PackedBatch
+
+# As the ``removed`` position of a variant: none.
+NOTHING = np.int32(1 << 30)
+_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The special tokens around a variant: ``prefix content suffix``, or ``prefix context middle content suffix``.
+
+    Attributes:
+        prefix, middle, suffix: int32, each may be empty; the second form is that of aspect units.
+        content_type: token type of the content; that of a context is 0.
+        special_types: int32, of the special tokens in order; None for 0 before the content and its type after it.
+        typed: whether the model is to be given token types.
+        words: int32, a few ordinary tokens to try a model with.
+    """
+
+    prefix: np.ndarray
+    middle: np.ndarray
+    suffix: np.ndarray
+    content_type: int
+    special_types: np.ndarray | None = None
+    typed: bool = True
+    words: np.ndarray | None = None
+
+    @property
+    def types(self) -> np.ndarray:
+        """int32: token types of the special tokens in order."""
+        if self.special_types is not None:
+            return self.special_types
+        before = len(self.prefix) + len(self.middle)
+        return np.repeat(np.array([0, self.content_type], np.int32), [before, len(self.suffix)])
+
+    def without_types(self) -> Template:
+        """The same tokens for a model that is not given token types."""
+        return replace(self, content_type=0, special_types=np.zeros_like(self.types), typed=False)
+
+    def around(self, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and token types, int32 each, of a text alone, ids int32, between its special tokens."""
+        before, after = len(self.prefix), len(self.types) - len(self.suffix)
+        types = np.full(len(content), self.content_type, np.int32)
+        return (
+            np.concatenate([self.prefix, content, self.suffix]),
+            np.concatenate([self.types[:before], types, self.types[after:]]),
+        )
+
+    def room(self, context_length: np.ndarray, max_length: int) -> np.ndarray:
+        """int32 [U]: content tokens that fit beside contexts of the given lengths int [U]."""
+        return (self.longest_context(max_length) - context_length).astype(np.int32)
+
+    def longest_context(self, max_length: int) -> int:
+        """Tokens that fit besides the special ones; a longer context is cut on the right, as the variants are."""
+        return max_length - len(self.prefix) - len(self.suffix) - len(self.middle)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """U units scored together in lockstep, T tokens.
+
+    Attributes:
+        offsets: int64 [U + 1] into the token arrays; input_ids: int32 [T].
+        context_offsets, context_ids: int64 [U + 1], int32 [C].
+        room: int32 [U], content tokens that fit in a variant.
+        kept: int32 [T], greedy's buffer: positions kept so far, from each unit's offset on.
+        kept_count, cursor: int32 [U].
+        template, method: how variants look.
+    """
+
+    offsets: np.ndarray
+    input_ids: np.ndarray
+    context_offsets: np.ndarray
+    context_ids: np.ndarray
+    room: np.ndarray
+    kept: np.ndarray
+    kept_count: np.ndarray
+    cursor: np.ndarray
+    template: Template
+    method: str
+
+    @property
+    def arrays(self) -> tuple:
+        """What the numba functions below take as ``block``."""
+        t = self.template
+        return (
+            self.offsets,
+            self.input_ids,
+            self.context_offsets,
+            self.context_ids,
+            self.room,
+            self.kept,
+            self.kept_count,
+            (t.prefix, t.middle, t.suffix, np.int32(t.content_type), t.types),
+        )
+
+    @property
+    def walk(self) -> tuple:
+        """What greedy's steps read and move on."""
+        return self.offsets, self.room, self.kept, self.kept_count, self.cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """V variants of a block's units: described, not written out.
+
+    Attributes:
+        table: int32 [V, 5], rows (unit, kept, next, removed, count). Content token c < count of a variant is at the
+            unit's position ``buffer[c]`` of greedy's buffer where c < kept, else at next + (c - kept), one further
+            from position ``removed`` on.
+        lengths: int32 [V], in tokens, context and special tokens included.
+    """
+
+    table: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, chosen: np.ndarray) -> Variants:
+        """Those at ``chosen`` int [R]."""
+        return Variants(self.table[chosen], self.lengths[chosen])
+
+    @property
+    def units(self) -> np.ndarray:
+        """int32 [V]."""
+        return self.table[:, 0]
+
+
+@nb.njit(**_JIT)
+def write_row(table, v, unit, kept, position, removed, count):
+    table[v, 0], table[v, 1], table[v, 2], table[v, 3], table[v, 4] = unit, kept, position, removed, count
+
+
+@nb.njit(**_JIT)
+def around(context_offsets, unit, special):
+    """Tokens of a unit's variants besides the content."""
+    return context_offsets[unit + 1] - context_offsets[unit] + len(special[0]) + len(special[1]) + len(special[2])
+
+
+@nb.njit(**_JIT)
+def _content(block, row, out):
+    """Write a variant's content tokens to ``out``; returns how many."""
+    offsets, input_ids, _, _, _, kept, _, _ = block
+    start, count = offsets[row[0]], row[4]
+    for c in range(count):
+        if c < row[1]:
+            position = kept[start + c]
+        else:
+            position = row[2] + c - row[1]
+            position += position >= row[3]
+        out[c] = input_ids[start + position]
+    return count
+
+
+@nb.njit(**_JIT)
+def _hash_variants(block, table, hashes):
+    _, _, context_offsets, context_ids, _, _, _, _ = block
+    scratch = np.empty(max(1, table[:, 4].max()), np.int32)
+    for v in range(len(table)):
+        begin, end = context_offsets[table[v, 0]], context_offsets[table[v, 0] + 1]
+        count = _content(block, table[v], scratch)
+        state = np.uint64(end - begin)
+        for k in range(begin, end):
+            state = mix(state, context_ids[k] + 1)
+        for k in range(count):
+            state = mix(state, scratch[k] + 1)
+        hashes[v] = mix(state, count)
+
+
+def hash_variants(block: Block, variants: Variants) -> np.ndarray:
+    """uint64 [V]: the same for variants that are the same tokens, whatever their units."""
+    hashes = np.empty(len(variants), np.uint64)
+    if len(variants):
+        _hash_variants(block.arrays, variants.table, hashes)
+    return hashes
+
+
+@nb.njit(**_JIT)
+def _copy(source, target, at):
+    target[at : at + len(source)] = source
+    return at + len(source)
+
+
+@nb.njit(**_JIT)
+def _pack(block, table, cu_seqlens, ids, types):
+    _, _, context_offsets, context_ids, _, _, _, special = block
+    prefix, middle, suffix, content_type, special_types = special
+    first, second = len(prefix), len(prefix) + len(middle)
+    scratch = np.empty(max(1, table[:, 4].max()), np.int32)
+    for v in range(len(table)):
+        unit = table[v, 0]
+        at = cu_seqlens[v]
+        _copy(special_types[:first], types, at)
+        start = _copy(prefix, ids, at)
+        at = _copy(context_ids[context_offsets[unit] : context_offsets[unit + 1]], ids, start)
+        types[start:at] = 0
+        _copy(special_types[first:second], types, at)
+        start = _copy(middle, ids, at)
+        count = _content(block, table[v], scratch)
+        at = _copy(scratch[:count], ids, start)
+        types[start:at] = content_type
+        _copy(special_types[second:], types, at)
+        _copy(suffix, ids, at)
+
+
+def bounds_of(variants: Variants) -> np.ndarray:
+    """cu_seqlens int32 [V + 1] of variants laid end to end."""
+    cu_seqlens = np.zeros(len(variants) + 1, np.int32)
+    np.cumsum(variants.lengths, out=cu_seqlens[1:])
+    return cu_seqlens
+
+
+def pack_variants(block: Block, variants: Variants) -> PackedBatch:
+    """Lay at least one variant end to end."""
+    cu_seqlens = bounds_of(variants)
+    ids, types = np.empty(cu_seqlens[-1], np.int32), np.empty(cu_seqlens[-1], np.int32)
+    _pack(block.arrays, variants.table, cu_seqlens, ids, types)
+    return PackedBatch(ids, types, cu_seqlens, int(variants.lengths.max()))
+
+
+@nb.njit(**_JIT)
+def batch_starts(lengths, budget):
+    """Where batches of at most ``budget`` tokens start: lengths int32 [V] -> int64 [N]; longer ones stand alone."""
+    starts = np.empty(len(lengths), np.int64)
+    count = total = 0
+    for v in range(len(lengths)):
+        total += lengths[v]
+        if v == 0 or total > budget:
+            starts[count], total = v, lengths[v]
+            count += 1
+    return starts[:count]
