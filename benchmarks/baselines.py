@@ -13,8 +13,8 @@ import harness
 import numpy as np
 import torch
 
+from fastmask.core.records import EncodedSentences
 from fastmask.models import load_tokenizer, resolve_model
-from fastmask.records import EncodedSentences
 
 
 @dataclass(frozen=True, slots=True)

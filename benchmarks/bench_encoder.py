@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from fastmask_kernels import launch
 
 from fastmask.blocks import take_ragged
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.decide import stop_words
 from fastmask.encode import TextEncoder
 from fastmask.encoder import DTYPES, build_encoder
@@ -31,7 +32,6 @@ from fastmask.models import load_tokenizer, resolve_model
 from fastmask.packing import Template
 from fastmask.pieces import never_masked
 from fastmask.read import read_documents
-from fastmask.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.segment import Segmenter
 from fastmask.template import template_of
 from fastmask.weights import load_classifier

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import harness
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.meter import NoMeter
 from fastmask.pipeline import score_corpus
 from fastmask.schema import read_manifest

@@ -12,7 +12,7 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.encode import TextEncoder
 from fastmask.frontend import encoded_shards
 from fastmask.models import load_tokenizer, resolve_model

@@ -49,7 +49,7 @@ def masker_arm(folder: Path, corpus: Path, model: str, lines: int, threads: int)
     """The whole job and what it is measured against."""
     import torch
 
-    from fastmask.config import ScoreConfig
+    from fastmask.core.config import ScoreConfig
     from fastmask.models import resolve_model
     from fastmask.pipeline import score_corpus
     from fastmask.weights import load_classifier

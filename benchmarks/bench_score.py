@@ -19,9 +19,9 @@ import harness
 import numpy as np
 from baselines import Task, captum_arm, padded_arm
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.records import PackedBatch, ScoredSentences
 from fastmask.engine import Engine
-from fastmask.records import PackedBatch, ScoredSentences
 
 ARMS = ("fastmask", "fastmask-fp32", "padded", "hf-32", "hf-128", "fastmask-loo", "captum")
 LEAVE_ONE_OUT = ("fastmask-loo", "captum")

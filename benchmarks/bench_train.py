@@ -60,7 +60,7 @@ def prepare(folder: Path, corpus: Path, model: str, lines: int) -> None:
     """``text.txt``, ``model`` with a masked-language-model head, ``smooth`` (the same without dropout), ``shards``."""
     import torch
 
-    from fastmask.config import ScoreConfig
+    from fastmask.core.config import ScoreConfig
     from fastmask.models import load_tokenizer, quiet_transformers, resolve_model
     from fastmask.pipeline import score_corpus
     from fastmask.train.mlm_model import load_masked_lm
@@ -81,7 +81,7 @@ def prepare(folder: Path, corpus: Path, model: str, lines: int) -> None:
 
 def pretrain_config(folder: Path, model: str, batch: int, steps: int, **options):
     """Settings of ``fastmask pretrain`` on the prepared folder; the directory that it writes is new."""
-    from fastmask.config_train import PretrainConfig
+    from fastmask.core.config_train import PretrainConfig
 
     out = tempfile.mkdtemp(dir=folder)
     return PretrainConfig((str(folder / "shards"),), out, str(folder / model), batch_size=batch, max_steps=steps,

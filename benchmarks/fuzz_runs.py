@@ -72,7 +72,7 @@ class World(NamedTuple):
 
     def score(self, out: Path, overwrite: bool = False, **options) -> None:
         """Score the corpus, three documents a shard."""
-        from fastmask.config import ScoreConfig
+        from fastmask.core.config import ScoreConfig
         from fastmask.pipeline import score_corpus
 
         config = ScoreConfig(model=str(self.model), shard_rows=3, **OPTIONS, **options)
@@ -234,8 +234,8 @@ def fuzz_text(rng: Random, folder: Path, world: World) -> None:
 def read_shards(rng: Random, out: Path, world: World) -> None:
     """Read shards in all the ways there are, then ``verify``: what it finds sound must be readable."""
     import fastmask
+    from fastmask.core.errors import FastmaskError
     from fastmask.dataset import open_shards
-    from fastmask.errors import FastmaskError
     from fastmask.shards import verify
 
     readers: tuple[Callable[[], object], ...] = (

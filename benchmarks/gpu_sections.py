@@ -26,7 +26,7 @@ import op_harness
 import torch
 from tokenizers import Tokenizer
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.engine import Engine
 from fastmask.models import resolve_model
 from fastmask.template import template_of

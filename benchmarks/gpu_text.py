@@ -13,8 +13,8 @@ import harness
 import numpy as np
 from tokenizers import Tokenizer
 
+from fastmask.core.records import EncodedSentences
 from fastmask.packing import Template
-from fastmask.records import EncodedSentences
 
 DATA = harness.ROOT / "tests/data"
 MODELS = {

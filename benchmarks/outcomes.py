@@ -45,7 +45,7 @@ class Unclean(Exception):
 
 def attempt(case: Case, rng: Random, folder: Path, world) -> Outcome:
     """Return how a case ends in this process."""
-    from fastmask.errors import FastmaskError
+    from fastmask.core.errors import FastmaskError
 
     # a file, as the commands' own streams are files
     printed = (folder.parent / "said").open("w+", errors="backslashreplace")

@@ -69,8 +69,8 @@ max-length = 128
 
 def make_genept(work: Path) -> dict:
     """WORK/genept, a masked-language model pre-trained from random weights on masks at random; what that took."""
-    from fastmask.config import ScoreConfig
-    from fastmask.config_train import PretrainConfig
+    from fastmask.core.config import ScoreConfig
+    from fastmask.core.config_train import PretrainConfig
     from fastmask.pipeline import score_corpus
     from fastmask.train.mlm import pretrain
 

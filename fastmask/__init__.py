@@ -17,8 +17,8 @@ _HOMES = {
     "SelectiveMaskCollator": "collator",
     "remap_masks": "remap",
     "remap_shards": "remapped",
-    "ScoreConfig": "config",
-    "FastmaskError": "errors",
+    "ScoreConfig": "core.config",
+    "FastmaskError": "core.errors",
 }
 __all__ = ["__version__", *_HOMES]
 

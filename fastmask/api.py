@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .config import ScoreConfig
-from .errors import FastmaskError
+from .core.config import ScoreConfig
+from .core.errors import FastmaskError
+from .core.panics import panics_told
+from .core.records import ScoredSentences
 from .frontend import encode_texts
-from .panics import panics_told
-from .records import ScoredSentences
 from .scorer import Scorer
 from .tokenizer import recorded_tokenizer
 

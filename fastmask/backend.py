@@ -17,16 +17,16 @@ import torch
 from fastmask_kernels import processor
 
 from .blocks import BLOCK_TOKENS, SentenceBlock, make_blocks, make_pools
-from .config import ScoreConfig
+from .core.config import ScoreConfig
+from .core.errors import FastmaskError
+from .core.records import EncodedSentences
 from .device import DeviceEncoder
 from .device_scoring import DeviceAsker
 from .encoder import Encoder, OutOfMemory, build_encoder
-from .errors import FastmaskError
 from .families import FamilyWeights
 from .generic import GenericEncoder
 from .packing import Template
 from .probe import fault_of, unsteady
-from .records import EncodedSentences
 from .scoring import Asker
 
 # Tokens of a calibration block on the processor: small, so that every core gets some.

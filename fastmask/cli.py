@@ -13,10 +13,10 @@ from contextlib import contextmanager
 import click
 
 from . import __version__
-from .config import EvaluateConfig, ExportConfig, ScoreConfig
-from .config_train import FinetuneConfig, MaskerConfig, PretrainConfig
-from .errors import FastmaskError
-from .options import options_of
+from .core.config import EvaluateConfig, ExportConfig, ScoreConfig
+from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from .core.errors import FastmaskError
+from .core.options import options_of
 from .screen import make_console, one_line, open_doors, say, say_traceback, show_live
 
 RESUMABLE = ("score", "remap", "pretrain", "run")
@@ -120,10 +120,10 @@ def score(corpus, out, control, overwrite, quiet, **options):
     CORPUS: .txt (a document a line), .jsonl, .csv, .tsv or .parquet, each also .gz, or - for lines on standard input.
     A run that was stopped goes on when the same command is given again.
     """
+    from .core.startup import start_numba
     from .inputs import default_out
     from .pipeline import score_corpus
     from .show import label_warnings, totals_line
-    from .startup import start_numba
 
     start_numba()
     meter = _meter(quiet, unsaid := default_out(corpus) if out is None else None)
@@ -142,8 +142,8 @@ def score(corpus, out, control, overwrite, quiet, **options):
 def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from .api import score as score_texts
+    from .core.startup import start_numba
     from .show import sentence_table, sentence_text, surfaces
-    from .startup import start_numba
 
     start_numba()
     console, found = make_console(), False
@@ -316,7 +316,7 @@ def run(recipe, dry_run, overwrite, quiet):
 
 def main() -> None:
     """Entry point of the ``fastmask`` command."""
-    from .startup import open_closed_streams, set_waiting
+    from .core.startup import open_closed_streams, set_waiting
 
     open_closed_streams()
     open_doors()

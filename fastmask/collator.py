@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .core.errors import FastmaskError, ModelError
 from .corruption import corrupt, ordinary_ids, whole_numbers
-from .errors import FastmaskError, ModelError
 from .sequences import Example, Frame, Origin, Sentences, check_room, examples_of
 from .tokenizer import check_tokenizer, special_ids, vocabulary
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .config import DEFAULT_RATE, ScoreConfig
+from .core.config import DEFAULT_RATE, ScoreConfig
+from .core.errors import OutputError
+from .core.plain import read_regular
+from .core.records import FRAME, EncodedSentences, ScoredSentences
 from .dataset import open_shards
 from .decide import cap_of, ragged_positions, random_positions
-from .errors import OutputError
-from .plain import read_regular
-from .records import FRAME, EncodedSentences, ScoredSentences
 from .schema import manifest_path
 
 

@@ -11,8 +11,8 @@ from os import PathLike, fspath
 import numpy as np
 
 from .columns import flat, list_lengths, numbers
+from .core.errors import FastmaskError, OutputError
 from .dataset import ShardSet, open_shards
-from .errors import FastmaskError, OutputError
 from .schema import ROW_GROUP, manifest_path
 from .sequences import Sentences
 

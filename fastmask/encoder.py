@@ -17,13 +17,13 @@ from fastmask_kernels import launch
 from fastmask_kernels.layouts import Sequences
 from torch import nn
 
-from .errors import FastmaskError
+from .core.errors import FastmaskError
+from .core.memo import Memo
+from .core.records import PackedBatch
 from .families import FamilyWeights, family_weights
 from .family_rules import position_ids
 from .generic import SPARE_TOKENS, GenericEncoder
 from .layers import DTYPES, FullBlock, Norm, TokenHead, blocks_of, make_head
-from .memo import Memo
-from .records import PackedBatch
 
 OutOfMemory = torch.OutOfMemoryError
 """What an encoder raises when a batch does not fit on its device."""

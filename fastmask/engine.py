@@ -10,10 +10,10 @@ import numpy as np
 from .backend import Backend
 from .blocks import SentenceBlock, distinct_sentences, spread, take_ragged
 from .certify import TIE, Bands, Evidence, calibrated
-from .config import ScoreConfig
+from .core.config import ScoreConfig
+from .core.records import EncodedSentences, ScoredSentences
 from .decide import ragged_positions
 from .packing import Template
-from .records import EncodedSentences, ScoredSentences
 from .scoring import BlockScorer, BlockScores, Rules
 from .variants import FULL
 

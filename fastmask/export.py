@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import ExportConfig
+from .core.config import ExportConfig
+from .core.directories import claim, new_directory
+from .core.durable import write_atomically
+from .core.errors import FastmaskError, ModelError
 from .corruption import corrupt
-from .directories import claim, new_directory
-from .durable import write_atomically
-from .errors import FastmaskError, ModelError
 from .sequences import Example
 from .stream import TrainingStream
 

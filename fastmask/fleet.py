@@ -20,11 +20,11 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe, wait
 
 from .certify import bands_of
-from .config import ScoreConfig
-from .errors import FastmaskError
+from .core.config import ScoreConfig
+from .core.errors import FastmaskError
+from .core.records import EncodedSentences, ScoredSentences
 from .lookahead import UNKNOWN, Attempt, Lookahead
 from .models import ModelFiles
-from .records import EncodedSentences, ScoredSentences
 
 # Shards held per device: the one in work, and one that is done and waits for its turn.
 _SHARDS_HELD = 2

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 
-from .ahead import run_ahead
-from .config import ScoreConfig
+from .core.background import run_ahead
+from .core.config import ScoreConfig
+from .core.labels import ANY_CLASSES, LABEL_FIELD, Classes
+from .core.records import Document, EncodedSentences
 from .encode import TextEncoder
-from .labels import ANY_CLASSES, LABEL_FIELD, Classes
 from .read import check_label, check_text, read_rows
-from .records import Document, EncodedSentences
 from .segment import Segmenter
 from .streams import Stamp
 

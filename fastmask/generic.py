@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .core.records import PackedBatch
 from .layers import DTYPES
-from .records import PackedBatch
 
 BATCH_TOKENS = 4096
 # Fewer rows than these leave a processor's cores waiting for the weights.

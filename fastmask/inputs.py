@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .config import ScoreConfig
-from .errors import FastmaskError, InputError
+from .core.config import ScoreConfig
+from .core.errors import FastmaskError, InputError
 from .formats import base_name
 from .read import read_documents
 from .streams import STDIN, standard_input_is_file

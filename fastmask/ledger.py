@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .config import ScoreConfig
-from .directories import begun_beside, recover, replace_directory
-from .durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
-from .errors import InputError, OutputError
+from .core.config import ScoreConfig
+from .core.directories import begun_beside, recover, replace_directory
+from .core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
+from .core.errors import InputError, OutputError
+from .core.plain import parse_json, read_regular
 from .locked import VERSION, LockedDirectory, differences
 from .manifest import type_fault
-from .plain import parse_json, read_regular
 from .read import check_path, describe_inputs
 from .schema import manifest_path
 from .steps import Step

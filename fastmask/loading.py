@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .config import ScoreConfig
+from .core.config import ScoreConfig
+from .core.errors import ModelError
 from .decide import stop_words
-from .errors import ModelError
 from .lengths import longest_input
 from .models import ModelFiles
 from .pieces import never_masked

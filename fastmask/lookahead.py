@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .certify import Bands
-from .records import EncodedSentences, ScoredSentences
+from .core.records import EncodedSentences, ScoredSentences
 
 UNKNOWN: Final = object()
 """Stands for bands that depend on a shard which is not scored yet; None are known bands: the shard calibrates."""

@@ -13,11 +13,11 @@ import numpy as np
 
 from .blocks import SentenceBlock
 from .certify import TIE, Bands, Evidence, probability
+from .core.records import EncodedSentences, ScoredSentences
 from .decide import cap_of, select
 from .engine import CALIBRATION_STRIDE, Engine
 from .packing import bounds_of
 from .pieces import not_masked
-from .records import EncodedSentences, ScoredSentences
 from .scoring import Asker, BlockScores, Rules, audit_sample
 from .variants import FULL, describe
 

@@ -12,15 +12,15 @@ from itertools import islice
 from pathlib import Path
 
 from . import __version__
-from .ahead import run_ahead
 from .certify import merged_certificate
-from .config import ScoreConfig
-from .errors import FastmaskError, InputError, OutputError
+from .core.background import run_ahead
+from .core.config import ScoreConfig
+from .core.errors import FastmaskError, InputError, OutputError
+from .core.records import EncodedSentences, ScoredSentences
 from .frontend import STOP_SECONDS, encoded_shards
 from .inputs import count_rows, is_aspect_corpus, seekable_standard_input
 from .meter import NoMeter
 from .read import HashedInputs
-from .records import EncodedSentences, ScoredSentences
 from .schema import read_manifest
 from .scorer import Scorer
 from .shards import RunDirectory, verify

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .errors import first_line
+from .core.errors import first_line
+from .core.records import PackedBatch
 from .packing import Template
-from .records import PackedBatch
 
 # Answers that differ by more of their size than this are two answers, not one with float32's noise.
 NOISE = 1e-4

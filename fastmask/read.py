@@ -8,21 +8,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 
-from .config import MAX_TEXT_MB
-from .errors import FastmaskError, InputError, Unreadable
+from .core.config import MAX_TEXT_MB
+from .core.errors import FastmaskError, InputError, Unreadable
+from .core.labels import LABEL_FIELD, Label, read_label
+from .core.records import Aspect, Document
 from .formats import Fields, Reading, has_fields, open_records, type_name
-from .labels import LABEL_FIELD, Label, read_label
-from .records import Aspect, Document
-from .streams import (
-    MB,
-    STDIN,
-    Stamp,
-    changed,
-    check_path,
-    open_input,
-    source_name,
-    standard_input_is_file,
-)
+from .streams import MB, STDIN, Stamp, changed, check_path, open_input, source_name, standard_input_is_file
 
 ASPECTS_FIELD = "aspects"
 

@@ -7,10 +7,10 @@ from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from .config import EvaluateConfig, ScoreConfig
-from .config_train import FinetuneConfig, MaskerConfig, PretrainConfig
-from .errors import FastmaskError, InputError
-from .plain import read_regular
+from .core.config import EvaluateConfig, ScoreConfig
+from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from .core.errors import FastmaskError, InputError
+from .core.plain import read_regular
 from .streams import STDIN
 
 METHODS = ("masker", "greedy", "prefix", "leave-one-out")

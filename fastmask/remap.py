@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .config import MAX_TEXT_MB
+from .core.config import MAX_TEXT_MB
+from .core.errors import FastmaskError, InputError, ModelError
+from .core.panics import panics_told
 from .dataset import ShardSet, open_shards
-from .errors import FastmaskError, InputError, ModelError
-from .panics import panics_told
 from .pieces import special_ids_in_text
 from .read import HashedInputs, read_rows
 from .streams import STDIN

@@ -9,10 +9,10 @@ from itertools import chain, islice, repeat
 import numpy as np
 
 from . import __version__
+from .core.errors import OutputError
+from .core.records import EncodedSentences, ScoredSentences
 from .dataset import ShardSet, open_shards
-from .errors import OutputError
 from .models import load_tokenizer, resolve_model
-from .records import EncodedSentences, ScoredSentences
 from .remap import inputs_again, remapped, texts_again
 from .schema import header_of
 from .shards import RunDirectory

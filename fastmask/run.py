@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .durable import json_bytes, os_errors_named, write_atomically
-from .errors import FastmaskError, OutputError
+from .core.durable import json_bytes, os_errors_named, write_atomically
+from .core.errors import FastmaskError, OutputError
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .read import read_rows
 from .recipe import Recipe, TaskFiles, read_recipe

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .columns import check_offsets, column, list_lengths, present, ragged
-from .errors import OutputError
+from .core.errors import OutputError
+from .core.plain import check_regular, parse_json, read_regular
+from .core.records import ScoredSentences
 from .manifest import CONFIG, ENTRY, MANIFEST_FIELDS, is_certificate, type_fault
-from .plain import check_regular, parse_json, read_regular
-from .records import ScoredSentences
 from .sound import count_fault, entry_fault, tokenizer_fault, value_fault
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from .certify import Bands, bands_of
-from .config import ScoreConfig
 from .control import RandomControl
+from .core.config import ScoreConfig
+from .core.records import EncodedSentences, ScoredSentences
 from .decide import stop_words
 from .encode import TextEncoder
 from .fleet import Fleet
@@ -16,7 +17,6 @@ from .loading import load_engine
 from .meter import NoMeter
 from .models import ModelFiles, load_tokenizer, resolve_model
 from .pieces import special_ids_in_text
-from .records import EncodedSentences, ScoredSentences
 from .tokenizer import tokenizer_record
 
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from .blocks import SentenceBlock
 from .certify import DOUBT, Bands, Evidence, Limits, Targets, decisions, resolve, targets
+from .core.errors import FastmaskError
+from .core.memo import Memo
 from .encoder import Encoder, OutOfMemory
-from .errors import FastmaskError
 from .greedy import accept, advance, look_ahead
-from .memo import Memo
 from .packing import Variants, batch_starts, hash_variants, pack_variants
 from .variants import FULL, describe
 from .verdict import UnitScores, Verdict

@@ -12,12 +12,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from .directories import Replacement, drop_begun, recover, what_was_begun
-from .durable import FileLock, append, locked_directory, os_errors_named, remove, remove_temporaries, write_atomically
-from .errors import OutputError
+from .core.directories import Replacement, drop_begun, recover, what_was_begun
+from .core.durable import (
+    FileLock,
+    append,
+    locked_directory,
+    os_errors_named,
+    remove,
+    remove_temporaries,
+    write_atomically,
+)
+from .core.errors import OutputError
+from .core.plain import read_regular
+from .core.records import ScoredSentences
 from .journal import JOURNAL, LOCK, differences, is_ours, journal_line, listed, read_journal
-from .plain import read_regular
-from .records import ScoredSentences
 from .schema import (
     MANIFEST,
     OLD_MANIFEST,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .columns import flat, known, list_lengths, numbers, present
-from .plain import short_number
+from .core.plain import short_number
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,9 +10,9 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
+from .core.errors import FastmaskError
 from .corpus import BLOCK_TOKENS, Corpus
 from .corruption import ordinary_ids
-from .errors import FastmaskError
 from .sequences import Example, Examples, Frame, Origin, check_room, examples_of
 from .tokenizer import recorded_tokenizer, vocabulary
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from .errors import ModelError
+from .core.errors import ModelError
+from .core.panics import panics_told
 from .family_rules import takes_types
 from .packing import Template
-from .panics import panics_told
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

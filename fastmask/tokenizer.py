@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ModelError
+from .core.errors import ModelError
 from .models import EMBEDDED, ModelFiles, load_tokenizer, resolve_model
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ import torch
 from fastmask_kernels import processor
 from transformers import PreTrainedTokenizerBase
 
-from fastmask.config_train import FinetuneConfig
-from fastmask.durable import claim
-from fastmask.errors import ModelError
-from fastmask.labels import Classes
+from fastmask.core.config_train import FinetuneConfig
+from fastmask.core.durable import claim
+from fastmask.core.errors import ModelError
+from fastmask.core.labels import Classes
 from fastmask.models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from fastmask.read import read_documents
 from fastmask.train.checkpoint import save_model

@@ -14,7 +14,8 @@ import numpy as np
 from click.testing import CliRunner
 
 from fastmask.cli import cli
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.records import EncodedSentences
 from fastmask.dataset import open_shards
 from fastmask.decide import stop_words
 from fastmask.encode import TextEncoder
@@ -22,7 +23,6 @@ from fastmask.engine import Engine
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.packing import Template
 from fastmask.pieces import never_masked
-from fastmask.records import EncodedSentences
 from fastmask.template import template_of
 from fastmask.weights import load_weights
 

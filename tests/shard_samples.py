@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmask.config import ScoreConfig
-from fastmask.records import EncodedSentences, ScoredSentences
+from fastmask.core.config import ScoreConfig
+from fastmask.core.records import EncodedSentences, ScoredSentences
 from fastmask.shards import RunDirectory
 
 IDENTITY = {

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from fastmask.ahead import run_ahead
+from fastmask.core.background import run_ahead
 
 
 def test_run_ahead_is_bounded_and_stops():

@@ -20,9 +20,9 @@ from any_family import (
 )
 from helpers import encoded, masks_of
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import FastmaskError
 from fastmask.engine import Engine
-from fastmask.errors import FastmaskError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 THRESHOLD = 0.05

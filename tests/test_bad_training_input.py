@@ -13,7 +13,7 @@ from helpers import contents, fastmask, golden, held, kill_held, process, refusa
 from safetensors.numpy import load_file, save_file
 from shard_samples import FIELDS, IDENTITY, build
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.dataset import open_shards
 from fastmask.pipeline import score_corpus
 from fastmask.shards import RunDirectory

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification
 
 from fastmask import TrainingStream, score_corpus
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.train.checkpoint import save_model
 
 TEXTS = ["A great film. Dull, not funny! The café ☕ is great.", "Not a film [SEP] it is </s> coffee. It was great."]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import ADDITIVE, FIRST_ID, METHODS, Toy, encoded, masks_of, pseudo_noise, split, toy_engine
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 
 
 @pytest.fixture(autouse=True)

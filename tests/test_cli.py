@@ -10,8 +10,8 @@ import pytest
 from helpers import contents, fastmask, golden, process, refusal, rows_of, write_jsonl
 
 from fastmask.cli import cli
-from fastmask.config import EvaluateConfig, ExportConfig, ScoreConfig
-from fastmask.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from fastmask.core.config import EvaluateConfig, ExportConfig, ScoreConfig
+from fastmask.core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 
 
 @pytest.fixture(scope="module")

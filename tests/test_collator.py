@@ -19,8 +19,8 @@ from fastmask import (
     remap_masks,
     score_corpus,
 )
+from fastmask.core.errors import FastmaskError, ModelError
 from fastmask.corruption import corrupt, ordinary_ids
-from fastmask.errors import FastmaskError, ModelError
 from fastmask.tokenizer import special_ids
 from fastmask.train.vocabulary import learn_wordpieces
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fastmask.config import ScoreConfig
-from fastmask.errors import FastmaskError
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import FastmaskError
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3", "mps", "cpu,cpu,cpu", "cuda:1,cuda:0"])

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from helpers import golden, rows_of, write_jsonl
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.dataset import open_shards
-from fastmask.errors import FastmaskError, OutputError
 from fastmask.pipeline import score_corpus
 
 

@@ -6,8 +6,8 @@ import torch
 from fastmask_kernels import reference
 
 import fastmask
+from fastmask.core.errors import FastmaskError
 from fastmask.corruption import corrupt, ordinary_ids
-from fastmask.errors import FastmaskError
 
 MASK = 4
 ORDINARY = ordinary_ids(500, {"cls": 2, "sep": 3, "mask": MASK, "pad": 0, "unk": 1, "bos": None, "eos": None})

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from shard_samples import contents, open_run, sample, write_run
 
+from fastmask.core.errors import OutputError
 from fastmask.dataset import BATCH_ROWS, CACHED_GROUPS, ShardSet, open_shards
-from fastmask.errors import OutputError
 from fastmask.schema import arrow_schema, shard_name, to_table
 
 SHARDS = 3

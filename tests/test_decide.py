@@ -6,8 +6,8 @@ from helpers import flat, offsets_of, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastmask.core.errors import InputError
 from fastmask.decide import cap_of, ragged_positions, random_positions, select, stop_words
-from fastmask.errors import InputError
 
 QUICK = settings(deadline=None, max_examples=100)
 

@@ -13,10 +13,10 @@ from transformers import BertConfig
 from fastmask.backend import Backend, device_of
 from fastmask.blocks import make_blocks, make_pools
 from fastmask.certify import Limits, decisions
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import FastmaskError
 from fastmask.device import DeviceEncoder, send
 from fastmask.encoder import build_encoder
-from fastmask.errors import FastmaskError
 from fastmask.frontend import encode_texts
 from fastmask.packing import Template, pack_variants
 from fastmask.scoring import log_odds

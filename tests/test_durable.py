@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from helpers import contents
 
-from fastmask.directories import claim, new_directory
-from fastmask.errors import OutputError
+from fastmask.core.directories import claim, new_directory
+from fastmask.core.errors import OutputError
 
 
 def fill(out: Path, overwrite: bool = False) -> None:
@@ -44,7 +44,7 @@ def test_what_fails_on_the_way_leaves_what_was_there(taken, tmp_path, monkeypatc
             raise OSError(28, "No space left on device")
         return rename(path, target)
 
-    monkeypatch.setattr("fastmask.directories.exchange", lambda *_: False)
+    monkeypatch.setattr("fastmask.core.directories.exchange", lambda *_: False)
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OutputError, match=r"cannot write .*out: No space left"):
         fill(taken, overwrite=True)

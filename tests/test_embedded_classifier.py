@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_finetune import toy_file, weights_of
 
-from fastmask.errors import ModelError
+from fastmask.core.errors import ModelError
 from fastmask.models import resolve_model
 from fastmask.train.vocabulary import learn_wordpieces
 

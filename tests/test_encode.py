@@ -10,10 +10,10 @@ from helpers import encoder_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastmask.core.labels import Classes
+from fastmask.core.records import Aspect, Document
 from fastmask.encode import TextEncoder, Tokens, _trim_spaces
-from fastmask.labels import Classes
 from fastmask.models import load_tokenizer, resolve_model
-from fastmask.records import Aspect, Document
 
 PIECES = [
     *"abcdefAZ .?!'-",

@@ -20,12 +20,12 @@ from transformers import (
     RobertaConfig,
 )
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import ModelError
+from fastmask.core.records import PackedBatch
 from fastmask.encoder import PackedEncoder, build_encoder
-from fastmask.errors import ModelError
 from fastmask.generic import GenericEncoder
 from fastmask.pipeline import score_corpus
-from fastmask.records import PackedBatch
 
 VOCABULARY = 200
 WIDE = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 96}

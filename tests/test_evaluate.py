@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastmask.config import EvaluateConfig
-from fastmask.errors import FastmaskError
-from fastmask.labels import Classes
+from fastmask.core.config import EvaluateConfig
+from fastmask.core.errors import FastmaskError
+from fastmask.core.labels import Classes
 from fastmask.train.arms import evaluate, find_runs, read_predictions
 from fastmask.train.comparison import draw
 from fastmask.train.evaluate import METRICS, compare, detectable_difference, statements

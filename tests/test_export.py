@@ -12,9 +12,9 @@ import pytest
 from helpers import fastmask, golden, refusal, write_jsonl
 
 from fastmask import ScoreConfig, score_corpus
-from fastmask.config import ExportConfig
+from fastmask.core.config import ExportConfig
+from fastmask.core.errors import FastmaskError, ModelError
 from fastmask.corruption import corrupt, ordinary_ids
-from fastmask.errors import FastmaskError, ModelError
 from fastmask.export import _write_mds, export_shards, fields_of
 from fastmask.schema import MANIFEST
 from fastmask.stream import TrainingStream

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from fastmask.core.records import PackedBatch
 from fastmask.device import DeviceBlock
 from fastmask.encoder import build_encoder
 from fastmask.family_rules import FAST_FAMILIES, position_ids
 from fastmask.generic import GenericEncoder
 from fastmask.packing import Block, Template
-from fastmask.records import PackedBatch
 from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
 from fastmask.variants import FULL, describe
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastmask.errors import FastmaskError, InputError, OutputError
+from fastmask.core.errors import FastmaskError, InputError, OutputError
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.read import read_documents
 from fastmask.train import checkpoint

@@ -17,13 +17,13 @@ import pytest
 from helpers import contents, encoded, fastmask, golden, held, kill_held, refusal, write_jsonl
 
 from fastmask.certify import TIE, Bands
-from fastmask.config import ScoreConfig
-from fastmask.errors import FastmaskError, InputError, ModelError
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import FastmaskError, InputError, ModelError
+from fastmask.core.records import ScoredSentences
 from fastmask.fleet import Fleet, _portable, _Worker
 from fastmask.frontend import encoded_shards
 from fastmask.meter import Meter, NoMeter
 from fastmask.pipeline import score_corpus
-from fastmask.records import ScoredSentences
 from fastmask.scorer import Scorer
 from fastmask.shards import RunDirectory
 

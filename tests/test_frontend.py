@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from helpers import encoder_of
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import InputError
+from fastmask.core.labels import Classes
 from fastmask.encode import TextEncoder
-from fastmask.errors import InputError
 from fastmask.frontend import encode_texts, encoded_shards
-from fastmask.labels import Classes
 
 CLASSES = Classes(("no", "yes"))
 LINES = ["A great film. A bad plot!", "", "fine", "...", "It is 3.5 hours long", "so so", "  "]

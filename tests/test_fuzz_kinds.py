@@ -11,14 +11,14 @@ from shard_samples import contents, write_part, write_run
 from transformers import AutoTokenizer
 
 from fastmask.api import score
-from fastmask.config import ScoreConfig
 from fastmask.control import RandomControl
-from fastmask.errors import FastmaskError, InputError, ModelError, OutputError
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
+from fastmask.core.plain import short_number
 from fastmask.journal import JOURNAL
 from fastmask.ledger import Ledger
 from fastmask.models import load_tokenizer, resolve_model, weight_files
 from fastmask.pipeline import repair
-from fastmask.plain import short_number
 from fastmask.recipe import read_recipe
 from fastmask.remap import inputs_again
 from fastmask.schema import MANIFEST, check_manifest, read_manifest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import encoder_of, golden, masks_of, parts_of, real_engine, rows_of, write_jsonl
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.frontend import encode_texts
 from fastmask.pipeline import score_corpus
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from helpers import FIRST_ID, Toy, ToyEncoder, encoded, masks_of, pseudo_noise, toy_engine
 
-from fastmask.config import ScoreConfig
-from fastmask.errors import FastmaskError
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import FastmaskError
 
 VOCABULARY = 20
 ONE_THREAD = {"threads": 1, "stop_words": "none"}

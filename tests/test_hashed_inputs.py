@@ -8,7 +8,7 @@ from helpers import contents, write_jsonl
 from test_remap import byte_bpe
 
 from fastmask import ScoreConfig, remap_masks, score_corpus
-from fastmask.errors import FastmaskError, InputError
+from fastmask.core.errors import FastmaskError, InputError
 from fastmask.ledger import Ledger
 from fastmask.meter import NoMeter
 from fastmask.pipeline import repair

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from fastmask.core.records import Document
 from fastmask.encode import TextEncoder
 from fastmask.frontend import encode_texts
-from fastmask.records import Document
 from fastmask.segment import Segmenter
 
 CORPUS = ["A great film . Dull, not funny! It is great. The film was not great."] * 4

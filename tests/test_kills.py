@@ -9,8 +9,8 @@ from helpers import contents
 from kills import killed_everywhere
 from shard_samples import IDENTITY, sample, write_run
 
-from fastmask.config import ExportConfig
-from fastmask.directories import claim
+from fastmask.core.config import ExportConfig
+from fastmask.core.directories import claim
 from fastmask.export import export_shards
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.shards import RunDirectory, verify

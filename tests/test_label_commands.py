@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from helpers import fastmask, golden, refusal, rows_of, write_jsonl
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.meter import NoMeter
 from fastmask.run import Run
 from fastmask.shards import RunDirectory

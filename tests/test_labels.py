@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastmask.errors import InputError
-from fastmask.labels import ANY_CLASSES, Classes, read_label
+from fastmask.core.errors import InputError
+from fastmask.core.labels import ANY_CLASSES, Classes, read_label
 from fastmask.read import read_documents
 
 SENTIMENT = ("negative", "positive")

@@ -253,7 +253,9 @@ def test_help_imports_nothing_heavy(arguments):
 
 
 def test_the_package_itself_is_light():
-    code = f"import sys, fastmask, fastmask.config, fastmask.errors; print(sorted({HEAVY!r} & set(sys.modules)))"
+    code = (
+        f"import sys, fastmask, fastmask.core.config, fastmask.core.errors; print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

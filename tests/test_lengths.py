@@ -14,9 +14,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from fastmask.errors import ModelError
+from fastmask.core.errors import ModelError
+from fastmask.core.labels import Classes
 from fastmask.family_rules import most_tokens, takes_types
-from fastmask.labels import Classes
 from fastmask.lengths import longest_input
 from fastmask.train.examples import Row, encode_rows
 from fastmask.train.packed import class_logits, pack

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import fastmask, refusal
 
-from fastmask.config import ScoreConfig
-from fastmask.errors import InputError
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import InputError
 from fastmask.locked import differences
 from fastmask.read import read_rows
 

@@ -10,8 +10,8 @@ from helpers import fastmask, process, refusal
 from safetensors.torch import load_file, save_file
 
 from fastmask.api import score
-from fastmask.errors import FastmaskError, ModelError
-from fastmask.labels import ANY_CLASSES
+from fastmask.core.errors import FastmaskError, ModelError
+from fastmask.core.labels import ANY_CLASSES
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.remap import remap_masks
 from fastmask.train.examples import Row, encode_rows

@@ -13,7 +13,7 @@ from test_encoder import CONFIGS, VOCABULARY
 from transformers import AlbertConfig, AutoModelForTokenClassification
 
 from fastmask.api import score as score_texts
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.dataset import open_shards
 from fastmask.masker import MaskerEngine
 from fastmask.packing import Template

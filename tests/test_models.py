@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastmask.errors import ModelError
+from fastmask.core.errors import ModelError
 from fastmask.models import load_tokenizer, resolve_model, weights_hash
 from fastmask.weights import load_classifier, load_weights
 

@@ -15,7 +15,7 @@ import pytest
 from helpers import fastmask, refusal
 from shard_samples import write_run
 
-from fastmask.errors import FastmaskError, InputError, ModelError, OutputError
+from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.journal import JOURNAL
 from fastmask.models import resolve_model, weight_files
 from fastmask.read import read_documents

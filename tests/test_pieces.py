@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from fastmask import score_corpus
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.decide import stop_words
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.pieces import never_masked, not_masked, special_ids_in_text

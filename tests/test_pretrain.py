@@ -20,11 +20,11 @@ from shard_samples import FIELDS, IDENTITY, build
 from transformers import AutoModelForMaskedLM, BertConfig
 
 from fastmask import __version__
-from fastmask.config import ScoreConfig
-from fastmask.config_train import PretrainConfig
+from fastmask.core.config import ScoreConfig
+from fastmask.core.config_train import PretrainConfig
+from fastmask.core.errors import FastmaskError, ModelError, OutputError
 from fastmask.corruption import corrupt
 from fastmask.dataset import open_shards
-from fastmask.errors import FastmaskError, ModelError, OutputError
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.pipeline import score_corpus
 from fastmask.shards import RunDirectory

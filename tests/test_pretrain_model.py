@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pretrain_samples import FAMILIES, SHAPE, save_model, without_dropout
 from transformers import AutoModel, AutoModelForMaskedLM, RobertaConfig
 
+from fastmask.core.errors import FastmaskError
 from fastmask.corruption import corrupt
-from fastmask.errors import FastmaskError
 from fastmask.models import resolve_model
 from fastmask.sequences import Example
 from fastmask.train.loop import take_step

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fastmask.config import ScoreConfig
-from fastmask.errors import FastmaskError
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import FastmaskError
 from fastmask.recipe import PAPER_SEEDS, read_recipe
 from fastmask.steps import steps_of
 

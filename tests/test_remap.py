@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fastmask import ScoreConfig, open_shards, remap_masks, score_corpus
-from fastmask.errors import FastmaskError, InputError, ModelError
+from fastmask.core.errors import FastmaskError, InputError, ModelError
 from fastmask.remap import covered
 
 TEXTS = [

@@ -9,7 +9,7 @@ from test_remap import byte_bpe
 from transformers import AutoTokenizer, RobertaConfig, RobertaForMaskedLM
 
 from fastmask import ScoreConfig, open_shards, remap_masks, remap_shards, score_corpus
-from fastmask.errors import OutputError
+from fastmask.core.errors import OutputError
 from fastmask.schema import MANIFEST
 from fastmask.shards import RunDirectory, verify
 

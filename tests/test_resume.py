@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import contents, fastmask, golden, held, kill_held, refusal, write_jsonl
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 from fastmask.pipeline import score_corpus
 
 SHARD_ROWS = 17
@@ -135,7 +135,7 @@ def test_a_changed_corpus_is_not_resumed(corpus, config, whole, tmp_path):
 
 
 def test_two_runs_at_once(corpus, config, tmp_path):
-    from fastmask.durable import FileLock
+    from fastmask.core.durable import FileLock
 
     (tmp_path / "out").mkdir()
     lock = FileLock(tmp_path / "out" / ".fastmask.lock")

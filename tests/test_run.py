@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import fastmask, golden, held, kill_held, process, refusal, write_jsonl
 
-from fastmask.config_train import FinetuneConfig
+from fastmask.core.config_train import FinetuneConfig
 from fastmask.run import Run, compared_work
 from fastmask.train.prepare import build_task
 

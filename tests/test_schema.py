@@ -12,7 +12,7 @@ from shard_samples import FIELDS, IDENTITY, build, config, sample
 
 from fastmask.columns import column, flat, list_lengths, present
 from fastmask.columns import ragged as ragged_column
-from fastmask.errors import OutputError
+from fastmask.core.errors import OutputError
 from fastmask.schema import (
     FORMAT_VERSION,
     SKIPPED_SHOWN,

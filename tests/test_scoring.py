@@ -9,7 +9,7 @@ from helpers import ADDITIVE, CLS, FIRST_ID, METHODS, SEP, Toy, encoded, masks_o
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastmask.config import ScoreConfig
+from fastmask.core.config import ScoreConfig
 
 getcontext().prec = 60
 QUICK = settings(deadline=None, max_examples=40)

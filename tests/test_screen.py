@@ -12,7 +12,7 @@ import pytest
 from helpers import fastmask, rows_of, write_jsonl
 from test_one_line import paths_in
 
-from fastmask.errors import InputError, OutputError, shortened
+from fastmask.core.errors import InputError, OutputError, shortened
 from fastmask.schema import MANIFEST, check_manifest
 from fastmask.screen import MOST_OF_A_LINE, one_line
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmask.errors import FastmaskError
+from fastmask.core.errors import FastmaskError
 from fastmask.sequences import Frame, Sentences, examples_of
 
 FRAME = Frame(101, 102)

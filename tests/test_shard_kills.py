@@ -13,8 +13,8 @@ import pytest
 from kills import killed_everywhere
 from shard_samples import FIELDS, contents, open_run, sample, write_part, write_run
 
-from fastmask.directories import recover
-from fastmask.errors import OutputError
+from fastmask.core.directories import recover
+from fastmask.core.errors import OutputError
 from fastmask.shards import verify
 
 
@@ -43,7 +43,7 @@ def test_a_kill_at_any_moment_leaves_a_directory_to_resume(tmp_path, finished):
 def test_a_kill_at_any_moment_of_an_overwrite(exchanges, tmp_path, finished, monkeypatch):
     """The old result is there until the new one is; where directories cannot change places, after the next start."""
     if not exchanges:
-        monkeypatch.setattr("fastmask.directories.exchange", lambda *_: False)
+        monkeypatch.setattr("fastmask.core.directories.exchange", lambda *_: False)
     old = write_run(tmp_path / "old", 2, threshold=0.01)
     (old / "notes").mkdir()
     (old / "notes" / "thesis.txt").write_text("mine")
@@ -194,8 +194,8 @@ import resource, sys
 sys.path.insert(0, sys.argv[1])
 from kills import Killed, kill_at
 from shard_samples import open_run, sample
-from fastmask.directories import recover
-from fastmask.errors import OutputError
+from fastmask.core.directories import recover
+from fastmask.core.errors import OutputError
 with open_run(sys.argv[2]) as run:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     try:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from shard_samples import FIELDS, IDENTITY, ROWS, config, contents, open_run, sample, write_part, write_run
 
+from fastmask.core.errors import OutputError
 from fastmask.dataset import open_shards
-from fastmask.errors import OutputError
 from fastmask.schema import MANIFEST, OLD_MANIFEST, shard_name
 from fastmask.shards import Damage, RunDirectory, verify
 

@@ -10,11 +10,11 @@ import pytest
 from shard_samples import FIELDS, IDENTITY, build, open_run
 
 import fastmask
-from fastmask.config import ExportConfig
 from fastmask.control import RandomControl
+from fastmask.core.config import ExportConfig
+from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.corpus import Corpus
 from fastmask.dataset import open_shards
-from fastmask.errors import FastmaskError, OutputError
 from fastmask.export import export_shards
 from fastmask.remap import remap_masks
 from fastmask.schema import ROW_GROUP, arrow_schema, shard_name, totals

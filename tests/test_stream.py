@@ -15,9 +15,9 @@ from shard_samples import contents
 from stream_samples import SPECIAL, TOKENIZER, key, make_blocks_small, sample_corpus, stream, take, write_corpus
 
 import fastmask
+from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.corpus import Corpus
 from fastmask.dataset import open_shards
-from fastmask.errors import FastmaskError, OutputError
 from fastmask.schema import MANIFEST, shard_name
 from fastmask.sequences import Frame, examples_of
 

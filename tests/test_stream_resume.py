@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream_samples import key, make_blocks_small, sample_corpus, stream, take, write_corpus
 from torch.utils.data import DataLoader
 
-from fastmask.errors import FastmaskError
+from fastmask.core.errors import FastmaskError
 from fastmask.torch_stream import TorchStream
 
 

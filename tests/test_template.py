@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from fastmask.errors import ModelError
+from fastmask.core.errors import ModelError
 from fastmask.template import template_of
 
 DATA = Path(__file__).parent / "data"

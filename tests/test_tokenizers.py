@@ -17,9 +17,9 @@ from transformers import (
 )
 
 import fastmask as package
-from fastmask.config import ScoreConfig
-from fastmask.errors import ModelError
-from fastmask.labels import Classes
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import ModelError
+from fastmask.core.labels import Classes
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.pipeline import score_corpus
 from fastmask.remap import remap_masks

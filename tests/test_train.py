@@ -18,10 +18,10 @@ from transformers import (
     RobertaConfig,
 )
 
-from fastmask.errors import FastmaskError, InputError
-from fastmask.labels import Classes
+from fastmask.core.errors import FastmaskError, InputError
+from fastmask.core.labels import Classes
+from fastmask.core.records import Aspect, Document
 from fastmask.models import load_tokenizer, resolve_model
-from fastmask.records import Aspect, Document
 from fastmask.train.examples import Row, class_index, encode_rows, find_classes, labelled_rows
 from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, set_rate, shuffled_batches, take_step
 from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed

@@ -13,9 +13,9 @@ from helpers import fastmask, golden, process, refusal, rows_of, write_jsonl
 from test_train import FAMILIES
 from transformers import AutoModelForTokenClassification
 
-from fastmask.config import ScoreConfig
-from fastmask.config_train import MaskerConfig
-from fastmask.errors import FastmaskError, ModelError, OutputError
+from fastmask.core.config import ScoreConfig
+from fastmask.core.config_train import MaskerConfig
+from fastmask.core.errors import FastmaskError, ModelError, OutputError
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.pipeline import score_corpus
 from fastmask.train.masker import measure, token_counts, token_logits, token_scores, train_masker

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmask.blocks import distinct_sentences, make_blocks, spread, take_ragged
+from fastmask.core.memo import Memo
 from fastmask.greedy import advance
-from fastmask.memo import Memo
 from fastmask.packing import Template, batch_starts, hash_variants, pack_variants
 from fastmask.variants import FULL, METHOD_CODES, describe
 

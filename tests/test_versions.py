@@ -9,8 +9,8 @@ from helpers import fastmask
 from shard_samples import IDENTITY, open_run, sample, write_part, write_run
 
 import fastmask as package
-from fastmask.config import ScoreConfig
-from fastmask.errors import OutputError
+from fastmask.core.config import ScoreConfig
+from fastmask.core.errors import OutputError
 from fastmask.journal import JOURNAL
 from fastmask.ledger import AGAIN, COMPLETE, STEPS, Ledger
 from fastmask.locked import differences

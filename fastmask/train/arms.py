@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import EvaluateConfig
-from ..durable import os_errors_named, write_atomically
-from ..errors import FastmaskError, InputError, ModelError
-from ..labels import Classes
+from ..core.config import EvaluateConfig
+from ..core.durable import os_errors_named, write_atomically
+from ..core.errors import FastmaskError, InputError, ModelError
+from ..core.labels import Classes
+from ..core.plain import parse_json, read_regular
 from ..models import load_tokenizer, resolve_model
-from ..plain import parse_json, read_regular
 from ..read import read_documents
 from ..weights import load_classifier
 from .comparison import draw

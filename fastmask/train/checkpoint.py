@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..directories import new_directory
-from ..durable import json_bytes
-from ..errors import FastmaskError, OutputError
+from ..core.directories import new_directory
+from ..core.durable import json_bytes
+from ..core.errors import FastmaskError, OutputError
 from ..models import quiet_transformers
 from ..weights import not_finite
 

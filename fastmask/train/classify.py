@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config_train import FinetuneConfig
-from ..directories import claim
+from ..core.config_train import FinetuneConfig
+from ..core.directories import claim
 from ..models import quiet_transformers
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs

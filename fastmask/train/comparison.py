@@ -7,8 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..durable import os_errors_named, write_atomically
-from ..errors import FastmaskError
+from ..core.durable import os_errors_named, write_atomically
+from ..core.errors import FastmaskError
 from ..screen import one_line, shown
 
 if TYPE_CHECKING:

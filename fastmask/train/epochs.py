@@ -15,7 +15,7 @@ from .progress import SECONDS_BETWEEN_LINES
 if TYPE_CHECKING:
     import torch
 
-    from ..config_train import FinetuneConfig, MaskerConfig
+    from ..core.config_train import FinetuneConfig, MaskerConfig
 
 
 class Measured(NamedTuple):

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ..errors import FastmaskError
+from ..core.errors import FastmaskError
 
 METRICS = ("accuracy", "macro_f1")
 RESAMPLES = 10_000

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import FastmaskError, InputError
-from ..labels import LABEL_FIELD, NO_LABEL, Classes, Label, is_fraction, whole_number
-from ..panics import panics_told
-from ..records import Document
+from ..core.errors import FastmaskError, InputError
+from ..core.labels import LABEL_FIELD, NO_LABEL, Classes, Label, is_fraction, whole_number
+from ..core.panics import panics_told
+from ..core.records import Document
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import FastmaskError
+from ..core.errors import FastmaskError
 from .ranks import ALONE, Ranks
 
 if TYPE_CHECKING:

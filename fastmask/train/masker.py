@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config_train import MaskerConfig
-from ..directories import claim
-from ..errors import FastmaskError, ModelError
+from ..core.config_train import MaskerConfig
+from ..core.directories import claim
+from ..core.errors import FastmaskError, ModelError
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained
 from .checkpoint import save_model

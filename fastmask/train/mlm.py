@@ -13,10 +13,10 @@ import torch
 from fastmask_kernels import processor
 
 from .. import __version__
-from ..ahead import run_ahead
-from ..config_train import BATCH_SIZE, EPOCHS, PretrainConfig
+from ..core.background import run_ahead
+from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig
+from ..core.errors import FastmaskError, ModelError
 from ..corruption import ordinary_ids
-from ..errors import FastmaskError, ModelError
 from ..lengths import longest_input
 from ..locked import VERSION
 from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from fastmask_kernels import processor
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 from ..models import ModelFiles
 from ..weights import load_pretrained
 from .packed import PackedTensors, enable_packing, hidden_states, runs_packed

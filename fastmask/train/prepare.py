@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..config_train import CONFIGS, FinetuneConfig
-from ..errors import FastmaskError, ModelError
-from ..labels import NUMBERS_ARE_NAMES, Classes
+from ..core.config_train import CONFIGS, FinetuneConfig
+from ..core.errors import FastmaskError, ModelError
+from ..core.labels import NUMBERS_ARE_NAMES, Classes
 from ..models import ModelFiles, load_tokenizer, resolve_model
 from ..read import read_documents
 from ..weights import USUAL_RANGE, is_head, load_pretrained

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from ..core.errors import ModelError
 from ..family_rules import fast_path_fault
 from ..lengths import longest_input
 from ..template import model_template

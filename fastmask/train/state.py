@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..directories import check_free, drop_begun, recover
-from ..durable import TEMPORARY, os_errors_named, remove_temporaries, sync, write_atomically
-from ..errors import FastmaskError, ModelError, OutputError
+from ..core.directories import check_free, drop_begun, recover
+from ..core.durable import TEMPORARY, os_errors_named, remove_temporaries, sync, write_atomically
+from ..core.errors import FastmaskError, ModelError, OutputError
+from ..core.plain import parse_json, read_regular
 from ..locked import LockedDirectory, differences
-from ..plain import parse_json, read_regular
 from .checkpoint import save_model
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.errors import FastmaskError
 from ..dataset import open_shards
-from ..errors import FastmaskError
 from ..models import ModelFiles
 from ..template import template_of
 from ..tokenizer import check_tokenizer
