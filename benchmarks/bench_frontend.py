@@ -13,11 +13,11 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from fastmask.core.config import ScoreConfig
-from fastmask.encode import TextEncoder
-from fastmask.frontend import encoded_shards
 from fastmask.models import load_tokenizer, resolve_model
-from fastmask.read import read_documents
-from fastmask.segment import Segmenter
+from fastmask.text.documents import read_documents
+from fastmask.text.frontend import encoded_shards
+from fastmask.text.sentences import Segmenter
+from fastmask.text.tokens import TextEncoder
 
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT.parent / "shared/data/yelp/corpus.txt"

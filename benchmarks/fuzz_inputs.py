@@ -29,7 +29,7 @@ ENCODINGS = (
 def read(path: Path, rng: Random, encoding: str = "utf-8") -> None:
     """Read a file as ``score`` does, then once more from a row in the middle: what follows must be the same."""
     from fastmask.core.labels import Classes
-    from fastmask.read import read_rows
+    from fastmask.text.documents import read_rows
 
     options = {
         "on_error": rng.choice(("fail", "skip", "skip")),

@@ -121,9 +121,9 @@ def score(corpus, out, control, overwrite, quiet, **options):
     A run that was stopped goes on when the same command is given again.
     """
     from .core.startup import start_numba
-    from .inputs import default_out
     from .pipeline import score_corpus
     from .show import label_warnings, totals_line
+    from .text.inputs import default_out
 
     start_numba()
     meter = _meter(quiet, unsaid := default_out(corpus) if out is None else None)

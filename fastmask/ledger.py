@@ -20,9 +20,9 @@ from .core.errors import InputError, OutputError
 from .core.plain import parse_json, read_regular
 from .locked import VERSION, LockedDirectory, differences
 from .manifest import type_fault
-from .read import check_path, describe_inputs
 from .schema import manifest_path
 from .steps import Step
+from .text.documents import check_path, describe_inputs
 
 STEPS, LOCK = "steps.json", ".fastmask-run.lock"
 MODEL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "*.txt",

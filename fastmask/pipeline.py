@@ -17,14 +17,14 @@ from .core.background import run_ahead
 from .core.config import ScoreConfig
 from .core.errors import FastmaskError, InputError, OutputError
 from .core.records import EncodedSentences, ScoredSentences
-from .frontend import STOP_SECONDS, encoded_shards
-from .inputs import count_rows, is_aspect_corpus, seekable_standard_input
 from .meter import NoMeter
-from .read import HashedInputs
 from .schema import read_manifest
 from .scorer import Scorer
 from .shards import RunDirectory, verify
-from .streams import STDIN
+from .text.documents import HashedInputs
+from .text.frontend import STOP_SECONDS, encoded_shards
+from .text.inputs import count_rows, is_aspect_corpus, seekable_standard_input
+from .text.streams import STDIN
 
 # Shards scored ahead of the writer, for each device.
 _SCORED_AHEAD = 1

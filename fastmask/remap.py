@@ -14,8 +14,8 @@ from .core.errors import FastmaskError, InputError, ModelError
 from .core.panics import panics_told
 from .dataset import ShardSet, open_shards
 from .pieces import special_ids_in_text
-from .read import HashedInputs, read_rows
-from .streams import STDIN
+from .text.documents import HashedInputs, read_rows
+from .text.streams import STDIN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,12 +11,12 @@ from .control import RandomControl
 from .core.config import ScoreConfig
 from .core.records import EncodedSentences, ScoredSentences
 from .decide import stop_words
-from .encode import TextEncoder
 from .fleet import Fleet
 from .loading import load_engine
 from .meter import NoMeter
 from .models import ModelFiles, load_tokenizer, resolve_model
 from .pieces import special_ids_in_text
+from .text.tokens import TextEncoder
 from .tokenizer import tokenizer_record
 
 

@@ -25,7 +25,7 @@ from fastmask.core.durable import claim
 from fastmask.core.errors import ModelError
 from fastmask.core.labels import Classes
 from fastmask.models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
-from fastmask.read import read_documents
+from fastmask.text.documents import read_documents
 from fastmask.train.checkpoint import save_model
 from fastmask.train.classify import measure
 from fastmask.train.epochs import torch_dtype

@@ -18,12 +18,12 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences
 from fastmask.dataset import open_shards
 from fastmask.decide import stop_words
-from fastmask.encode import TextEncoder
 from fastmask.engine import Engine
 from fastmask.models import load_tokenizer, resolve_model
 from fastmask.packing import Template
 from fastmask.pieces import never_masked
 from fastmask.template import template_of
+from fastmask.text.tokens import TextEncoder
 from fastmask.weights import load_weights
 
 CLS, SEP = 1, 2

@@ -9,7 +9,7 @@ import torch
 
 from fastmask.core.records import Document
 from fastmask.models import ASSETS, load_tokenizer, resolve_model
-from fastmask.read import read_documents
+from fastmask.text.documents import read_documents
 from fastmask.train.examples import encode_rows, labelled_rows
 from fastmask.train.packed import enable_packing
 from fastmask.train.predict import accuracy, predict

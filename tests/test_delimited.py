@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastmask import delimited
 from fastmask.core.errors import InputError
-from fastmask.read import read_documents, read_rows
+from fastmask.text import delimited
+from fastmask.text.documents import read_documents, read_rows
 
 GLUE = [('"He told me the ending was cheap .', "0"), ("A warm and generous film .", "1"), ('Dull " and " long "', "0")]
 

@@ -17,9 +17,9 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
 from fastmask.device import DeviceEncoder, send
 from fastmask.encoder import build_encoder
-from fastmask.frontend import encode_texts
 from fastmask.packing import Template, pack_variants
 from fastmask.scoring import log_odds
+from fastmask.text.frontend import encode_texts
 from fastmask.variants import FULL, describe
 
 DEVICE = os.environ.get("FASTMASK_TEST_DEVICE", "cpu")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fastmask.core.labels import Classes
 from fastmask.core.records import Aspect, Document
-from fastmask.encode import TextEncoder, Tokens, _trim_spaces
 from fastmask.models import load_tokenizer, resolve_model
+from fastmask.text.tokens import TextEncoder, Tokens, _trim_spaces
 
 PIECES = [
     *"abcdefAZ .?!'-",
@@ -195,8 +195,8 @@ def test_aspects_are_units_of_one_sentence(encoder):
 def test_answers_do_not_depend_on_batches_or_the_word_table(mr_tiny, encoder, monkeypatch):
     texts = ["the film is great .", "", "not a film", "great unheardofword"] * 3
     expected = encoder.tokenize(texts)
-    monkeypatch.setattr("fastmask.encode._BATCH_CHARS", 20)
-    monkeypatch.setattr("fastmask.encode._CACHE_BYTES", 0)
+    monkeypatch.setattr("fastmask.text.tokens._BATCH_CHARS", 20)
+    monkeypatch.setattr("fastmask.text.tokens._CACHE_BYTES", 0)
     for found, wanted in zip(encoder_of(mr_tiny).tokenize(texts), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
 

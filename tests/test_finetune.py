@@ -12,7 +12,7 @@ import torch
 
 from fastmask.core.errors import FastmaskError, InputError, OutputError
 from fastmask.models import load_tokenizer, resolve_model
-from fastmask.read import read_documents
+from fastmask.text.documents import read_documents
 from fastmask.train import checkpoint
 from fastmask.train.classify import FinetuneConfig, finetune
 from fastmask.train.examples import encode_rows, labelled_rows

@@ -21,11 +21,11 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, InputError, ModelError
 from fastmask.core.records import ScoredSentences
 from fastmask.fleet import Fleet, _portable, _Worker
-from fastmask.frontend import encoded_shards
 from fastmask.meter import Meter, NoMeter
 from fastmask.pipeline import score_corpus
 from fastmask.scorer import Scorer
 from fastmask.shards import RunDirectory
+from fastmask.text.frontend import encoded_shards
 
 SHARD_ROWS = 8
 TWO = "cpu,cpu"

@@ -10,8 +10,8 @@ from helpers import encoder_of
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import InputError
 from fastmask.core.labels import Classes
-from fastmask.encode import TextEncoder
-from fastmask.frontend import encode_texts, encoded_shards
+from fastmask.text.frontend import encode_texts, encoded_shards
+from fastmask.text.tokens import TextEncoder
 
 CLASSES = Classes(("no", "yes"))
 LINES = ["A great film. A bad plot!", "", "fine", "...", "It is 3.5 hours long", "so so", "  "]

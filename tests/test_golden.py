@@ -7,8 +7,8 @@ import pytest
 from helpers import encoder_of, golden, masks_of, parts_of, real_engine, rows_of, write_jsonl
 
 from fastmask.core.config import ScoreConfig
-from fastmask.frontend import encode_texts
 from fastmask.pipeline import score_corpus
+from fastmask.text.frontend import encode_texts
 
 NEAR = 1e-5
 """Largest difference of a probability at float32; the golden files have seven digits of most."""

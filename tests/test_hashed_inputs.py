@@ -12,8 +12,8 @@ from fastmask.core.errors import FastmaskError, InputError
 from fastmask.ledger import Ledger
 from fastmask.meter import NoMeter
 from fastmask.pipeline import repair
-from fastmask.read import HashedInputs, read_rows
 from fastmask.steps import Step
+from fastmask.text.documents import HashedInputs, read_rows
 
 CHANGED = "has changed since it was hashed"
 FIRST = [{"text": f"a good film number {n}"} for n in range(6)]

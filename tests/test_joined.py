@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from fastmask.core.records import Document
-from fastmask.encode import TextEncoder
-from fastmask.frontend import encode_texts
-from fastmask.segment import Segmenter
+from fastmask.text.frontend import encode_texts
+from fastmask.text.sentences import Segmenter
+from fastmask.text.tokens import TextEncoder
 
 CORPUS = ["A great film . Dull, not funny! It is great. The film was not great."] * 4
 PIECES = ["A great film.", "Dull", "film", "!", "?", "...", " ", "  ", "\n", "\u00a0", "é", "中", ". ", ".", '"', ")"]

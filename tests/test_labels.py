@@ -11,7 +11,7 @@ import pytest
 
 from fastmask.core.errors import InputError
 from fastmask.core.labels import ANY_CLASSES, Classes, read_label
-from fastmask.read import read_documents
+from fastmask.text.documents import read_documents
 
 SENTIMENT = ("negative", "positive")
 STARS = ("1", "2", "3")

@@ -14,7 +14,7 @@ from helpers import fastmask, refusal
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import InputError
 from fastmask.locked import differences
-from fastmask.read import read_rows
+from fastmask.text.documents import read_rows
 
 MB = 10**6
 LONG = "long text " * (MB // 10 + 1)

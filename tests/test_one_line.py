@@ -18,11 +18,11 @@ from shard_samples import write_run
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.journal import JOURNAL
 from fastmask.models import resolve_model, weight_files
-from fastmask.read import read_documents
 from fastmask.recipe import read_recipe
 from fastmask.schema import MANIFEST, check_manifest, read_manifest
 from fastmask.shards import verify
-from fastmask.streams import check_path
+from fastmask.text.documents import read_documents
+from fastmask.text.streams import check_path
 
 DEEP = "[" * 100_000
 
@@ -219,7 +219,7 @@ def test_streams_that_are_closed(tmp_path, mr_tiny):
 
 
 def test_no_temporary_directory(monkeypatch, tmp_path):
-    from fastmask import inputs
+    from fastmask.text import inputs
 
     monkeypatch.setattr(inputs.tempfile, "TemporaryFile", lambda: os.mkdir(tmp_path / "a" / "b"))
     with pytest.raises(InputError, match="<stdin>: cannot be copied to a file: No such file or directory; set TMPDIR"):

@@ -15,7 +15,7 @@ from fastmask_kernels import processor, simd
 from helpers import encoder_of, fastmask, golden, masks_of, real_engine, rows_of, write_jsonl
 
 from fastmask.dataset import open_shards
-from fastmask.frontend import encode_texts
+from fastmask.text.frontend import encode_texts
 
 ROOT = Path(__file__).parents[1]
 PRETENDED = os.environ.get("FASTMASK_TEST_CAPABILITY")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmask.segment import CLOSING, Segmenter
+from fastmask.text.sentences import CLOSING, Segmenter
 
 PIECES = [
     *"abA1 .?!\"'()-:;,…。！\n\t\u00a0",
@@ -168,7 +168,7 @@ def test_text_beyond_spacys_own_limit(segmenter):
 
 
 def test_memory_of_words_is_renewed(monkeypatch, spacy_split):
-    monkeypatch.setattr("fastmask.segment._MAX_STRINGS", 3)
+    monkeypatch.setattr("fastmask.text.sentences._MAX_STRINGS", 3)
     small = Segmenter("sentence")
     for text in ("a b c. d e f.", "Mr. g h. i j? k", "l. m"):
         assert small.split(text) == spacy_split(text)
@@ -187,7 +187,7 @@ def test_the_closing_characters_are_those_of_spacys_sentencizer():
 
 def test_a_text_of_one_sentence_is_split_without_importing_spacy():
     code = (
-        "import sys; from fastmask.segment import CLOSING, Segmenter; s = Segmenter()\n"
+        "import sys; from fastmask.text.sentences import CLOSING, Segmenter; s = Segmenter()\n"
         "assert s.split(' Good food . ') == [(1, 12)] and 'spacy' not in sys.modules\n"
         "assert s.split('Good. Bad.') == [(0, 5), (6, 10)] and 'spacy' in sys.modules"
     )

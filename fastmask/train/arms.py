@@ -16,7 +16,7 @@ from ..core.errors import FastmaskError, InputError, ModelError
 from ..core.labels import Classes
 from ..core.plain import parse_json, read_regular
 from ..models import load_tokenizer, resolve_model
-from ..read import read_documents
+from ..text.documents import read_documents
 from ..weights import load_classifier
 from .comparison import draw
 from .evaluate import compare

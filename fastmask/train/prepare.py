@@ -10,7 +10,7 @@ from ..core.config_train import CONFIGS, FinetuneConfig
 from ..core.errors import FastmaskError, ModelError
 from ..core.labels import NUMBERS_ARE_NAMES, Classes
 from ..models import ModelFiles, load_tokenizer, resolve_model
-from ..read import read_documents
+from ..text.documents import read_documents
 from ..weights import USUAL_RANGE, is_head, load_pretrained
 from .examples import Examples, Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
 from .packed import enable_packing

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from typing import NamedTuple
 
-from .core.errors import InputError, Unreadable
+from ..core.errors import InputError, Unreadable
 
 _FIELD_CHARS = 1 << 28  # csv's own limit, 131,072, is below the length of real documents
 _QUOTED_CHARS = 1 << 24  # a quoted field that goes on over so much was left open

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 
-from .core.config import MAX_TEXT_MB
-from .core.errors import FastmaskError, InputError, Unreadable
-from .core.labels import LABEL_FIELD, Label, read_label
-from .core.records import Aspect, Document
-from .formats import Fields, Reading, has_fields, open_records, type_name
+from ..core.config import MAX_TEXT_MB
+from ..core.errors import FastmaskError, InputError, Unreadable
+from ..core.labels import LABEL_FIELD, Label, read_label
+from ..core.records import Aspect, Document
+from .files import Fields, Reading, has_fields, open_records, type_name
 from .streams import MB, STDIN, Stamp, changed, check_path, open_input, source_name, standard_input_is_file
 
 ASPECTS_FIELD = "aspects"

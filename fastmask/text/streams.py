@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from .core.errors import Unreadable
-from .core.plain import is_special
+from ..core.errors import Unreadable
+from ..core.plain import is_special
 
 STDIN = "-"
 MB = 10**6

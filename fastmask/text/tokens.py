@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .core.errors import InputError
-from .core.labels import ANY_CLASSES, LABEL_FIELD, Classes
-from .core.panics import panics_told
-from .core.records import Document, EncodedSentences
+from ..core.errors import InputError
+from ..core.labels import ANY_CLASSES, LABEL_FIELD, Classes
+from ..core.panics import panics_told
+from ..core.records import Document, EncodedSentences
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

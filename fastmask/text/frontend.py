@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 
-from .core.background import run_ahead
-from .core.config import ScoreConfig
-from .core.labels import ANY_CLASSES, LABEL_FIELD, Classes
-from .core.records import Document, EncodedSentences
-from .encode import TextEncoder
-from .read import check_label, check_text, read_rows
-from .segment import Segmenter
+from ..core.background import run_ahead
+from ..core.config import ScoreConfig
+from ..core.labels import ANY_CLASSES, LABEL_FIELD, Classes
+from ..core.records import Document, EncodedSentences
+from .documents import check_label, check_text, read_rows
+from .sentences import Segmenter
 from .streams import Stamp
+from .tokens import TextEncoder
 
 _SHARDS_AHEAD = 2
 STOP_SECONDS = 2.0

@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .core.config import ScoreConfig
-from .core.errors import FastmaskError, InputError
-from .formats import base_name
-from .read import read_documents
+from ..core.config import ScoreConfig
+from ..core.errors import FastmaskError, InputError
+from .documents import read_documents
+from .files import base_name
 from .streams import STDIN, standard_input_is_file
 
 _CHUNK = 1 << 22

@@ -18,9 +18,9 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from .core.errors import InputError, Unreadable, first_line
-from .core.labels import NO_LABEL
-from .core.plain import parse_json
+from ..core.errors import InputError, Unreadable, first_line
+from ..core.labels import NO_LABEL
+from ..core.plain import parse_json
 from .delimited import CsvRecords, strip_newline, tsv_records
 from .streams import BUFFER, MB, Stamp, Stream, format_of, open_stream, raw_lines, source_name, stream_fault
 
