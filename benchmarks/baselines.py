@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fastmask.core.records import EncodedSentences
-from fastmask.models import load_tokenizer, resolve_model
+from fastmask.models.directory import load_tokenizer, resolve_model
 
 
 @dataclass(frozen=True, slots=True)

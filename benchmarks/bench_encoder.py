@@ -24,17 +24,17 @@ from fastmask.blocks import take_ragged
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.decide import stop_words
-from fastmask.encoder import DTYPES, build_encoder
 from fastmask.engine import Engine
-from fastmask.families import family_weights
-from fastmask.models import load_tokenizer, resolve_model
-from fastmask.packing import Template
-from fastmask.pieces import never_masked
-from fastmask.template import template_of
+from fastmask.models.directory import load_tokenizer, resolve_model
+from fastmask.models.encoder import DTYPES, build_encoder
+from fastmask.models.families import family_weights
+from fastmask.models.packing import Template
+from fastmask.models.pieces import never_masked
+from fastmask.models.template import template_of
+from fastmask.models.weights import load_classifier
 from fastmask.text.documents import read_documents
 from fastmask.text.sentences import Segmenter
 from fastmask.text.tokens import TextEncoder
-from fastmask.weights import load_classifier
 
 MODEL = harness.SHARED / "models/mr-minilm"
 DATA = harness.SHARED / "data/mr/test.jsonl"

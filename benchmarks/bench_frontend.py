@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from fastmask.core.config import ScoreConfig
-from fastmask.models import load_tokenizer, resolve_model
+from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.text.documents import read_documents
 from fastmask.text.frontend import encoded_shards
 from fastmask.text.sentences import Segmenter

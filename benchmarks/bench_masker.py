@@ -27,7 +27,7 @@ def make_masker(model: str, folder: Path) -> str:
     import torch
     from transformers import AutoModelForTokenClassification
 
-    from fastmask.models import load_tokenizer, quiet_transformers, resolve_model
+    from fastmask.models.directory import load_tokenizer, quiet_transformers, resolve_model
 
     files = resolve_model(model)
     torch.manual_seed(0)
@@ -50,9 +50,9 @@ def masker_arm(folder: Path, corpus: Path, model: str, lines: int, threads: int)
     import torch
 
     from fastmask.core.config import ScoreConfig
-    from fastmask.models import resolve_model
+    from fastmask.models.directory import resolve_model
+    from fastmask.models.weights import load_classifier
     from fastmask.pipeline import score_corpus
-    from fastmask.weights import load_classifier
 
     masker = make_masker(model, folder / "masker")
     options = ScoreConfig(model=masker, method="masker", segment="line", threads=threads)

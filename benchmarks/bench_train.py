@@ -61,9 +61,9 @@ def prepare(folder: Path, corpus: Path, model: str, lines: int) -> None:
     import torch
 
     from fastmask.core.config import ScoreConfig
-    from fastmask.models import load_tokenizer, quiet_transformers, resolve_model
+    from fastmask.models.directory import load_tokenizer, quiet_transformers, resolve_model
+    from fastmask.models.mlm_model import load_masked_lm
     from fastmask.pipeline import score_corpus
-    from fastmask.train.mlm_model import load_masked_lm
 
     with corpus.open(encoding="utf-8") as stream:
         (folder / "text.txt").write_text("".join(line for line, _ in zip(stream, range(lines), strict=False)))
@@ -115,7 +115,7 @@ def hf_trainer(folder: Path, model: str, batch: int, steps: int, collate: Callab
     import torch
     from transformers import AutoModelForMaskedLM, PrinterCallback, Trainer, TrainingArguments
 
-    from fastmask.models import quiet_transformers
+    from fastmask.models.directory import quiet_transformers
 
     losses: list[float] = []
 

@@ -84,7 +84,7 @@ def make_model(folder: Path) -> Path:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from fastmask.models import quiet_transformers
+    from fastmask.models.directory import quiet_transformers
 
     torch.manual_seed(0)
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -269,7 +269,7 @@ def _is_not_values(error: Exception) -> bool:
 
 
 def _tokenizer_of(world: World):
-    from fastmask.models import load_tokenizer, resolve_model
+    from fastmask.models.directory import load_tokenizer, resolve_model
 
     return load_tokenizer(resolve_model(str(world.model)))
 

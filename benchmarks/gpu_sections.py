@@ -28,9 +28,9 @@ from tokenizers import Tokenizer
 
 from fastmask.core.config import ScoreConfig
 from fastmask.engine import Engine
-from fastmask.models import resolve_model
-from fastmask.template import template_of
-from fastmask.weights import load_classifier
+from fastmask.models.directory import resolve_model
+from fastmask.models.template import template_of
+from fastmask.models.weights import load_classifier
 
 METHODS = ("greedy", "prefix", "leave-one-out")
 

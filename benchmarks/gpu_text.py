@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from fastmask.core.records import EncodedSentences
-from fastmask.packing import Template
+from fastmask.models.packing import Template
 
 DATA = harness.ROOT / "tests/data"
 MODELS = {

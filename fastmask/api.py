@@ -14,9 +14,9 @@ from .core.config import ScoreConfig
 from .core.errors import FastmaskError
 from .core.panics import panics_told
 from .core.records import ScoredSentences
+from .models.tokenizer import recorded_tokenizer
 from .scorer import Scorer
 from .text.frontend import encode_texts
-from .tokenizer import recorded_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,13 +20,13 @@ from .blocks import BLOCK_TOKENS, SentenceBlock, make_blocks, make_pools
 from .core.config import ScoreConfig
 from .core.errors import FastmaskError
 from .core.records import EncodedSentences
-from .device import DeviceEncoder
 from .device_scoring import DeviceAsker
-from .encoder import Encoder, OutOfMemory, build_encoder
-from .families import FamilyWeights
-from .generic import GenericEncoder
-from .packing import Template
-from .probe import fault_of, unsteady
+from .models.encoder import Encoder, OutOfMemory, build_encoder
+from .models.families import FamilyWeights
+from .models.generic import GenericEncoder
+from .models.gpu import DeviceEncoder
+from .models.packing import Template
+from .models.probe import fault_of, unsteady
 from .scoring import Asker
 
 # Tokens of a calibration block on the processor: small, so that every core gets some.

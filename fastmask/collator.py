@@ -9,8 +9,8 @@ import numpy as np
 
 from .core.errors import FastmaskError, ModelError
 from .corruption import corrupt, ordinary_ids, whole_numbers
+from .models.tokenizer import check_tokenizer, special_ids, vocabulary
 from .sequences import Example, Frame, Origin, Sentences, check_room, examples_of
-from .tokenizer import check_tokenizer, special_ids, vocabulary
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .certify import TIE, Limits
-from .device import DeviceBlock, read
-from .packing import Variants, hash_variants
+from .models.gpu import DeviceBlock, read
+from .models.packing import Variants, hash_variants
 from .scoring import Asker
 
 

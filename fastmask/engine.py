@@ -13,7 +13,7 @@ from .certify import TIE, Bands, Evidence, calibrated
 from .core.config import ScoreConfig
 from .core.records import EncodedSentences, ScoredSentences
 from .decide import ragged_positions
-from .packing import Template
+from .models.packing import Template
 from .scoring import BlockScorer, BlockScores, Rules
 from .variants import FULL
 

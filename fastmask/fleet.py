@@ -24,7 +24,7 @@ from .core.config import ScoreConfig
 from .core.errors import FastmaskError
 from .core.records import EncodedSentences, ScoredSentences
 from .lookahead import UNKNOWN, Attempt, Lookahead
-from .models import ModelFiles
+from .models.directory import ModelFiles
 
 # Shards held per device: the one in work, and one that is done and waits for its turn.
 _SHARDS_HELD = 2
@@ -262,7 +262,7 @@ def _load(config: ScoreConfig, files: ModelFiles, is_aspect: bool, workers: int,
     """The engine of one worker, on its share of the cores."""
     from .backend import choose_device, usable_cores
     from .loading import load_engine
-    from .models import load_tokenizer
+    from .models.directory import load_tokenizer
 
     choose_device(config.device)
     threads = max(1, (config.threads or usable_cores()) // workers)

@@ -12,7 +12,7 @@ import numba as nb
 import numpy as np
 
 from .certify import ABOVE, DOUBT
-from .packing import NOTHING, Block, Variants, around, write_row
+from .models.packing import NOTHING, Block, Variants, around, write_row
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 

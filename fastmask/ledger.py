@@ -244,7 +244,7 @@ def model_identity(name: str | Path) -> str:
     Raises:
         ModelError: it cannot be read.
     """
-    from .models import resolve_model
+    from .models.directory import resolve_model
 
     files = resolve_model(str(name))
     named = sorted(file for ending in MODEL_FILES for file in files.dir.glob(ending))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from .core.config import ScoreConfig
 from .core.errors import ModelError
 from .decide import stop_words
-from .lengths import longest_input
-from .models import ModelFiles
-from .pieces import never_masked
+from .models.directory import ModelFiles
+from .models.lengths import longest_input
+from .models.pieces import never_masked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,8 +37,8 @@ def load_engine(
     """
     from .engine import Engine
     from .masker import MaskerEngine
-    from .template import model_template
-    from .weights import load_weights
+    from .models.template import model_template
+    from .models.weights import load_weights
 
     is_masker = config.method == "masker"
     model, model_config = load_weights(files, is_masker)

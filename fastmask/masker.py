@@ -16,8 +16,8 @@ from .certify import TIE, Bands, Evidence, probability
 from .core.records import EncodedSentences, ScoredSentences
 from .decide import cap_of, select
 from .engine import CALIBRATION_STRIDE, Engine
-from .packing import bounds_of
-from .pieces import not_masked
+from .models.packing import bounds_of
+from .models.pieces import not_masked
 from .scoring import Asker, BlockScores, Rules, audit_sample
 from .variants import FULL, describe
 

@@ -12,11 +12,11 @@ from . import __version__
 from .core.errors import OutputError
 from .core.records import EncodedSentences, ScoredSentences
 from .dataset import ShardSet, open_shards
-from .models import load_tokenizer, resolve_model
+from .models.directory import load_tokenizer, resolve_model
+from .models.tokenizer import tokenizer_record
 from .remap import inputs_again, remapped, texts_again
 from .schema import header_of
 from .shards import RunDirectory
-from .tokenizer import tokenizer_record
 
 UNTOLD = "skipped; the shards that these were made from do not say why"
 

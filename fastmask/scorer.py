@@ -14,10 +14,10 @@ from .decide import stop_words
 from .fleet import Fleet
 from .loading import load_engine
 from .meter import NoMeter
-from .models import ModelFiles, load_tokenizer, resolve_model
-from .pieces import special_ids_in_text
+from .models.directory import ModelFiles, load_tokenizer, resolve_model
+from .models.pieces import special_ids_in_text
+from .models.tokenizer import tokenizer_record
 from .text.tokens import TextEncoder
-from .tokenizer import tokenizer_record
 
 
 class Scorer:

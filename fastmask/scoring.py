@@ -11,9 +11,9 @@ from .blocks import SentenceBlock
 from .certify import DOUBT, Bands, Evidence, Limits, Targets, decisions, resolve, targets
 from .core.errors import FastmaskError
 from .core.memo import Memo
-from .encoder import Encoder, OutOfMemory
 from .greedy import accept, advance, look_ahead
-from .packing import Variants, batch_starts, hash_variants, pack_variants
+from .models.encoder import Encoder, OutOfMemory
+from .models.packing import Variants, batch_starts, hash_variants, pack_variants
 from .variants import FULL, describe
 from .verdict import UnitScores, Verdict
 

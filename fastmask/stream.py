@@ -13,8 +13,8 @@ from fastmask_kernels.splitmix import mix
 from .core.errors import FastmaskError
 from .corpus import BLOCK_TOKENS, Corpus
 from .corruption import ordinary_ids
+from .models.tokenizer import recorded_tokenizer, vocabulary
 from .sequences import Example, Examples, Frame, Origin, check_room, examples_of
-from .tokenizer import recorded_tokenizer, vocabulary
 
 WINDOW_TOKENS = 2**22
 """Tokens of the blocks that are in memory, and shuffled, together."""

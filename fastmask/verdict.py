@@ -9,7 +9,7 @@ import numpy as np
 from .blocks import SentenceBlock
 from .certify import Ask, Bands, Evidence, Targets, probability
 from .decide import cap_of, select
-from .pieces import not_masked
+from .models.pieces import not_masked
 from .variants import seen
 
 

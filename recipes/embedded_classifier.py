@@ -24,19 +24,19 @@ from fastmask.core.config_train import FinetuneConfig
 from fastmask.core.durable import claim
 from fastmask.core.errors import ModelError
 from fastmask.core.labels import Classes
-from fastmask.models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
+from fastmask.models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
+from fastmask.models.trainable import class_logits, enable_packing
+from fastmask.models.weights import load_classifier
 from fastmask.text.documents import read_documents
 from fastmask.train.checkpoint import save_model
 from fastmask.train.classify import measure
 from fastmask.train.epochs import torch_dtype
 from fastmask.train.examples import Examples, Row, encode_rows, labelled_rows
 from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, set_rate, shuffled_batches, take_step
-from fastmask.train.packed import class_logits, enable_packing
 from fastmask.train.predict import logits_of, pack_rows
 from fastmask.train.prepare import Task, new_classifier
 from fastmask.train.reading import reading_of
 from fastmask.train.vocabulary import PREFIX
-from fastmask.weights import load_classifier
 
 CLASSES = ("negative", "positive")
 TEMPERATURE = 2.0

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from fastmask.packing import Template
+from fastmask.models.packing import Template
 
 VOCABULARY = 40
 PAD, BOS, EOS, CLS, UNKNOWN = range(5)

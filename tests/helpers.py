@@ -19,12 +19,12 @@ from fastmask.core.records import EncodedSentences
 from fastmask.dataset import open_shards
 from fastmask.decide import stop_words
 from fastmask.engine import Engine
-from fastmask.models import load_tokenizer, resolve_model
-from fastmask.packing import Template
-from fastmask.pieces import never_masked
-from fastmask.template import template_of
+from fastmask.models.directory import load_tokenizer, resolve_model
+from fastmask.models.packing import Template
+from fastmask.models.pieces import never_masked
+from fastmask.models.template import template_of
+from fastmask.models.weights import load_weights
 from fastmask.text.tokens import TextEncoder
-from fastmask.weights import load_weights
 
 CLS, SEP = 1, 2
 METHODS = ("greedy", "prefix", "leave-one-out")

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from fastmask.core.records import Document
-from fastmask.models import ASSETS, load_tokenizer, resolve_model
+from fastmask.models.directory import ASSETS, load_tokenizer, resolve_model
+from fastmask.models.trainable import enable_packing
+from fastmask.models.weights import load_classifier
 from fastmask.text.documents import read_documents
 from fastmask.train.examples import encode_rows, labelled_rows
-from fastmask.train.packed import enable_packing
 from fastmask.train.predict import accuracy, predict
-from fastmask.weights import load_classifier
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from fastmask import (
 )
 from fastmask.core.errors import FastmaskError, ModelError
 from fastmask.corruption import corrupt, ordinary_ids
-from fastmask.tokenizer import special_ids
+from fastmask.models.tokenizer import special_ids
 from fastmask.train.vocabulary import learn_wordpieces
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "hf_trainer.py"

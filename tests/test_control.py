@@ -77,7 +77,7 @@ def test_labels_are_kept_and_no_classifier_is_loaded(tmp_path, monkeypatch):
     def load(*_):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("fastmask.weights.load_weights", load)
+    monkeypatch.setattr("fastmask.models.weights.load_weights", load)
     corpus = write_jsonl(tmp_path / "c.jsonl", [{"text": "A film. A plot.", "label": 7}, {"text": "so", "label": 0}])
     assert [row["label"] for row in control(corpus, tmp_path / "out")] == [7, 7, 0]
     assert open_shards(tmp_path / "out").manifest["model"] is None

@@ -15,9 +15,9 @@ from fastmask.blocks import make_blocks, make_pools
 from fastmask.certify import Limits, decisions
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
-from fastmask.device import DeviceEncoder, send
-from fastmask.encoder import build_encoder
-from fastmask.packing import Template, pack_variants
+from fastmask.models.encoder import build_encoder
+from fastmask.models.gpu import DeviceEncoder, send
+from fastmask.models.packing import Template, pack_variants
 from fastmask.scoring import log_odds
 from fastmask.text.frontend import encode_texts
 from fastmask.variants import FULL, describe

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastmask.train.dropout import Dropout, keep_mask, replace_dropout
+from fastmask.models.dropout import Dropout, keep_mask, replace_dropout
 
 DTYPES = [torch.float32, torch.bfloat16]
 

@@ -12,7 +12,7 @@ import torch
 from test_finetune import toy_file, weights_of
 
 from fastmask.core.errors import ModelError
-from fastmask.models import resolve_model
+from fastmask.models.directory import resolve_model
 from fastmask.train.vocabulary import learn_wordpieces
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))

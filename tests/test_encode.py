@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastmask.core.labels import Classes
 from fastmask.core.records import Aspect, Document
-from fastmask.models import load_tokenizer, resolve_model
+from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.text.tokens import TextEncoder, Tokens, _trim_spaces
 
 PIECES = [

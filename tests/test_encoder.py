@@ -23,8 +23,8 @@ from transformers import (
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import ModelError
 from fastmask.core.records import PackedBatch
-from fastmask.encoder import PackedEncoder, build_encoder
-from fastmask.generic import GenericEncoder
+from fastmask.models.encoder import PackedEncoder, build_encoder
+from fastmask.models.generic import GenericEncoder
 from fastmask.pipeline import score_corpus
 
 VOCABULARY = 200

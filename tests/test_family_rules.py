@@ -9,12 +9,12 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from fastmask.core.records import PackedBatch
-from fastmask.device import DeviceBlock
-from fastmask.encoder import build_encoder
-from fastmask.family_rules import FAST_FAMILIES, position_ids
-from fastmask.generic import GenericEncoder
-from fastmask.packing import Block, Template
-from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
+from fastmask.models.encoder import build_encoder
+from fastmask.models.family_rules import FAST_FAMILIES, position_ids
+from fastmask.models.generic import GenericEncoder
+from fastmask.models.gpu import DeviceBlock
+from fastmask.models.packing import Block, Template
+from fastmask.models.trainable import class_logits, enable_packing, pack, runs_packed
 from fastmask.variants import FULL, describe
 
 VOCABULARY = 40

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from fastmask.core.errors import FastmaskError, InputError, OutputError
-from fastmask.models import load_tokenizer, resolve_model
+from fastmask.models.directory import load_tokenizer, resolve_model
+from fastmask.models.trainable import enable_packing
+from fastmask.models.weights import load_classifier
 from fastmask.text.documents import read_documents
 from fastmask.train import checkpoint
 from fastmask.train.classify import FinetuneConfig, finetune
 from fastmask.train.examples import encode_rows, labelled_rows
-from fastmask.train.packed import enable_packing
 from fastmask.train.predict import accuracy, predict
-from fastmask.weights import load_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,13 +17,13 @@ from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputEr
 from fastmask.core.plain import short_number
 from fastmask.journal import JOURNAL
 from fastmask.ledger import Ledger
-from fastmask.models import load_tokenizer, resolve_model, weight_files
+from fastmask.models.directory import load_tokenizer, resolve_model, weight_files
+from fastmask.models.tokenizer import check_tokenizer
+from fastmask.models.weights import load_weights
 from fastmask.pipeline import repair
 from fastmask.recipe import read_recipe
 from fastmask.remap import inputs_again
 from fastmask.schema import MANIFEST, check_manifest, read_manifest
-from fastmask.tokenizer import check_tokenizer
-from fastmask.weights import load_weights
 
 
 @pytest.fixture

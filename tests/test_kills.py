@@ -12,9 +12,9 @@ from shard_samples import IDENTITY, sample, write_run
 from fastmask.core.config import ExportConfig
 from fastmask.core.directories import claim
 from fastmask.export import export_shards
-from fastmask.models import load_tokenizer, resolve_model
+from fastmask.models.directory import load_tokenizer, resolve_model
+from fastmask.models.tokenizer import tokenizer_record
 from fastmask.shards import RunDirectory, verify
-from fastmask.tokenizer import tokenizer_record
 from fastmask.train.checkpoint import save_model
 from fastmask.train.state import TrainingRun
 

@@ -16,10 +16,10 @@ from transformers import (
 
 from fastmask.core.errors import ModelError
 from fastmask.core.labels import Classes
-from fastmask.family_rules import most_tokens, takes_types
-from fastmask.lengths import longest_input
+from fastmask.models.family_rules import most_tokens, takes_types
+from fastmask.models.lengths import longest_input
+from fastmask.models.trainable import class_logits, pack
 from fastmask.train.examples import Row, encode_rows
-from fastmask.train.packed import class_logits, pack
 from fastmask.train.predict import pack_rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,7 @@ from fastmask.api import score as score_texts
 from fastmask.core.config import ScoreConfig
 from fastmask.dataset import open_shards
 from fastmask.masker import MaskerEngine
-from fastmask.packing import Template
+from fastmask.models.packing import Template
 from fastmask.pipeline import score_corpus
 
 FAMILIES = {name: CONFIGS[name] for name in ("bert", "bert-one-layer", "roberta", "distilbert", "electra-projected")}

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastmask.core.errors import ModelError
-from fastmask.models import load_tokenizer, resolve_model, weights_hash
-from fastmask.weights import load_classifier, load_weights
+from fastmask.models.directory import load_tokenizer, resolve_model, weights_hash
+from fastmask.models.weights import load_classifier, load_weights
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from shard_samples import write_run
 
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.journal import JOURNAL
-from fastmask.models import resolve_model, weight_files
+from fastmask.models.directory import resolve_model, weight_files
 from fastmask.recipe import read_recipe
 from fastmask.schema import MANIFEST, check_manifest, read_manifest
 from fastmask.shards import verify

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from fastmask import score_corpus
 from fastmask.core.config import ScoreConfig
 from fastmask.decide import stop_words
-from fastmask.models import load_tokenizer, resolve_model
-from fastmask.pieces import never_masked, not_masked, special_ids_in_text
+from fastmask.models.directory import load_tokenizer, resolve_model
+from fastmask.models.pieces import never_masked, not_masked, special_ids_in_text
 
 ENGLISH = stop_words("english")
 

@@ -16,10 +16,10 @@ from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.corpus import Corpus
 from fastmask.dataset import open_shards
 from fastmask.export import export_shards
+from fastmask.models.tokenizer import check_tokenizer
 from fastmask.remap import remap_masks
 from fastmask.schema import ROW_GROUP, arrow_schema, shard_name, totals
 from fastmask.shards import verify
-from fastmask.tokenizer import check_tokenizer
 
 ROLES = {"cls": 8187, "sep": 8188, "mask": 8189, "pad": 8190, "unk": 8191}
 TOKENIZER = {
@@ -254,8 +254,8 @@ def test_a_vocabulary_that_is_not_the_tokenizers(shards, tiny_tokenizer_record, 
 
 @pytest.fixture
 def tiny_tokenizer_record(mr_tiny):
-    from fastmask.models import load_tokenizer, resolve_model
-    from fastmask.tokenizer import tokenizer_record
+    from fastmask.models.directory import load_tokenizer, resolve_model
+    from fastmask.models.tokenizer import tokenizer_record
 
     files = resolve_model(mr_tiny)
     tokenizer = load_tokenizer(files)

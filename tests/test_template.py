@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from fastmask.core.errors import ModelError
-from fastmask.template import template_of
+from fastmask.models.template import template_of
 
 DATA = Path(__file__).parent / "data"
 

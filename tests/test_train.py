@@ -21,10 +21,10 @@ from transformers import (
 from fastmask.core.errors import FastmaskError, InputError
 from fastmask.core.labels import Classes
 from fastmask.core.records import Aspect, Document
-from fastmask.models import load_tokenizer, resolve_model
+from fastmask.models.directory import load_tokenizer, resolve_model
+from fastmask.models.trainable import class_logits, enable_packing, pack, runs_packed
 from fastmask.train.examples import Row, class_index, encode_rows, find_classes, labelled_rows
 from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, set_rate, shuffled_batches, take_step
-from fastmask.train.packed import class_logits, enable_packing, pack, runs_packed
 from fastmask.train.predict import accuracy, macro_f1
 
 pytestmark = pytest.mark.usefixtures("one_thread")

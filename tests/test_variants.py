@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fastmask.blocks import distinct_sentences, make_blocks, spread, take_ragged
 from fastmask.core.memo import Memo
 from fastmask.greedy import advance
-from fastmask.packing import Template, batch_starts, hash_variants, pack_variants
+from fastmask.models.packing import Template, batch_starts, hash_variants, pack_variants
 from fastmask.variants import FULL, METHOD_CODES, describe
 
 QUICK = settings(deadline=None, max_examples=60)

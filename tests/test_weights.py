@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, LlamaConfig
 
-from fastmask.families import FamilyWeights, family_weights
-from fastmask.models import ModelFiles
-from fastmask.weights import load_weights
+from fastmask.models.directory import ModelFiles
+from fastmask.models.families import FamilyWeights, family_weights
+from fastmask.models.weights import load_weights
 from tests.test_encoder import CONFIGS
 
 

@@ -15,13 +15,13 @@ from ..core.durable import os_errors_named, write_atomically
 from ..core.errors import FastmaskError, InputError, ModelError
 from ..core.labels import Classes
 from ..core.plain import parse_json, read_regular
-from ..models import load_tokenizer, resolve_model
+from ..models.directory import load_tokenizer, resolve_model
+from ..models.trainable import enable_packing
+from ..models.weights import load_classifier
 from ..text.documents import read_documents
-from ..weights import load_classifier
 from .comparison import draw
 from .evaluate import compare
 from .examples import Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
-from .packed import enable_packing
 from .predict import predict
 from .reading import reading_of
 

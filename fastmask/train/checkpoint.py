@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from ..core.directories import new_directory
 from ..core.durable import json_bytes
 from ..core.errors import FastmaskError, OutputError
-from ..models import quiet_transformers
-from ..weights import not_finite
+from ..models.directory import quiet_transformers
+from ..models.weights import not_finite
 
 if TYPE_CHECKING:
     import torch

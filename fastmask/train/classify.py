@@ -11,11 +11,11 @@ import numpy as np
 
 from ..core.config_train import FinetuneConfig
 from ..core.directories import claim
-from ..models import quiet_transformers
+from ..models.directory import quiet_transformers
+from ..models.trainable import class_logits
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything
-from .packed import class_logits
 from .predict import accuracy, macro_f1, pack_rows, predict
 from .prepare import Task, build_task
 

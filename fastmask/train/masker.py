@@ -12,12 +12,12 @@ import numpy as np
 from ..core.config_train import MaskerConfig
 from ..core.directories import claim
 from ..core.errors import FastmaskError, ModelError
-from ..models import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
-from ..weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained
+from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
+from ..models.trainable import enable_packing, hidden_states, own_logits, runs_packed
+from ..models.weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything
-from .packed import enable_packing, hidden_states, own_logits, runs_packed
 from .predict import evaluation_batches, pack_rows
 from .prepare import choose_device
 from .reading import reading_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from .packed import PackedTensors
+    from ..models.trainable import PackedTensors
 
 LABELS = ("keep", "mask")
 LAST_LAYERS = ("classifier", "score")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..corruption import corrupt
+from ..models.mlm_model import Part
+from ..models.trainable import pack
 from ..sequences import Example
-from .mlm_model import Part
-from .packed import pack
 
 if TYPE_CHECKING:
     from ..stream import TrainingStream

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .packed import class_logits, pack
+from ..models.trainable import class_logits, pack
 
 if TYPE_CHECKING:
     import torch
 
+    from ..models.trainable import PackedTensors
     from .examples import Examples
-    from .packed import PackedTensors
 
 EVALUATION_TOKENS = 2048
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from ..core.config_train import CONFIGS, FinetuneConfig
 from ..core.errors import FastmaskError, ModelError
 from ..core.labels import NUMBERS_ARE_NAMES, Classes
-from ..models import ModelFiles, load_tokenizer, resolve_model
+from ..models.directory import ModelFiles, load_tokenizer, resolve_model
+from ..models.trainable import enable_packing
+from ..models.weights import USUAL_RANGE, is_head, load_pretrained
 from ..text.documents import read_documents
-from ..weights import USUAL_RANGE, is_head, load_pretrained
 from .examples import Examples, Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
-from .packed import enable_packing
 from .reading import reading_of
 from .vocabulary import learn_wordpieces
 

@@ -6,9 +6,9 @@ import copy
 from typing import TYPE_CHECKING
 
 from ..core.errors import ModelError
-from ..family_rules import fast_path_fault
-from ..lengths import longest_input
-from ..template import model_template
+from ..models.family_rules import fast_path_fault
+from ..models.lengths import longest_input
+from ..models.template import model_template
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,8 @@ def reading_of(
     longest = longest_input(model, model.config, tokenizer, name, wanted)
     template = model_template(model.config, tokenizer, name, is_pair)
     if fast_path_fault(model.config):
-        from ..generic import GenericEncoder
-        from ..probe import unsteady
+        from ..models.generic import GenericEncoder
+        from ..models.probe import unsteady
 
         encoder = GenericEncoder(copy.deepcopy(model), "float32", typed=template.typed)
         if fault := unsteady(encoder, template, longest):

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..core.errors import FastmaskError
 from ..dataset import open_shards
-from ..models import ModelFiles
-from ..template import template_of
-from ..tokenizer import check_tokenizer
+from ..models.directory import ModelFiles
+from ..models.template import template_of
+from ..models.tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

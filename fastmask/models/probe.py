@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .core.errors import first_line
-from .core.records import PackedBatch
+from ..core.errors import first_line
+from ..core.records import PackedBatch
 from .packing import Template
 
 # Answers that differ by more of their size than this are two answers, not one with float32's noise.

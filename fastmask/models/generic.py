@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core.records import PackedBatch
+from ..core.records import PackedBatch
 from .layers import DTYPES
 
 BATCH_TOKENS = 4096

@@ -11,7 +11,7 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
-from .core.records import PackedBatch
+from ..core.records import PackedBatch
 
 # As the ``removed`` position of a variant: none.
 NOTHING = np.int32(1 << 30)

@@ -17,9 +17,9 @@ from fastmask_kernels import launch
 from fastmask_kernels.layouts import Sequences
 from torch import nn
 
-from .core.errors import FastmaskError
-from .core.memo import Memo
-from .core.records import PackedBatch
+from ..core.errors import FastmaskError
+from ..core.memo import Memo
+from ..core.records import PackedBatch
 from .families import FamilyWeights, family_weights
 from .family_rules import position_ids
 from .generic import SPARE_TOKENS, GenericEncoder
@@ -225,6 +225,6 @@ def build_encoder(
         return GenericEncoder(copy.deepcopy(model), precision, device, typed)
     if device == "cpu" and kernels != "triton":
         return PackedEncoder(weights, precision, kernels)
-    from .device import DeviceEncoder
+    from .gpu import DeviceEncoder
 
     return DeviceEncoder(weights, precision, device, kernels)

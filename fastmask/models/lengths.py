@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .core.errors import ModelError, first_line
+from ..core.errors import ModelError, first_line
 from .family_rules import fast_path_fault, most_tokens
 from .template import template_of
 

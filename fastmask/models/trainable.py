@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..family_rules import first_position, packing_fault
+from .family_rules import first_position, packing_fault
 
 if TYPE_CHECKING:
     import torch
@@ -184,7 +184,7 @@ def own_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     """Logits [B, C], or [T, C] of a token classifier, by the model's own forward pass."""
     import torch
 
-    from ..generic import forward_alike
+    from .generic import forward_alike
 
     types, bounds = batch.token_type_ids if batch.is_typed else None, batch.cu_seqlens.cpu().numpy()
     places, logits = zip(*forward_alike(model, batch.input_ids, types, bounds), strict=True)

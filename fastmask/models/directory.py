@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .core.errors import ModelError, first_line
-from .core.labels import NUMBERS_ARE_NAMES, Classes
-from .core.panics import panics_told
-from .core.plain import is_special, parse_json, read_regular, short_number
+from ..core.errors import ModelError, first_line
+from ..core.labels import NUMBERS_ARE_NAMES, Classes
+from ..core.panics import panics_told
+from ..core.plain import is_special, parse_json, read_regular, short_number
 from .sizes import check_counts, shapes_of
 
 if TYPE_CHECKING:

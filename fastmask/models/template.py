@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from .core.errors import ModelError
-from .core.panics import panics_told
+from ..core.errors import ModelError
+from ..core.panics import panics_told
 from .family_rules import takes_types
 from .packing import Template
 

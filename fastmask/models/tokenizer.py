@@ -8,8 +8,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .core.errors import ModelError
-from .models import EMBEDDED, ModelFiles, load_tokenizer, resolve_model
+from ..core.errors import ModelError
+from .directory import EMBEDDED, ModelFiles, load_tokenizer, resolve_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ import torch
 from fastmask_kernels import launch, reference
 from fastmask_kernels.layouts import Sequences, Special, Texts
 
-from .core.errors import FastmaskError
+from ..core.errors import FastmaskError
 from .families import FamilyWeights
 from .family_rules import position_ids
 from .layers import DTYPES, Norm, TokenHead, blocks_of, make_head

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from .core.errors import ModelError, first_line
-from .models import ModelFiles, quiet_transformers, weight_files
+from ..core.errors import ModelError, first_line
+from .directory import ModelFiles, quiet_transformers, weight_files
 from .sizes import check_numbers, shapes_of
 
 if TYPE_CHECKING:

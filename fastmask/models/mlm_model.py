@@ -8,9 +8,9 @@ import torch
 from fastmask_kernels import processor
 
 from ..core.errors import ModelError
-from ..models import ModelFiles
-from ..weights import load_pretrained
-from .packed import PackedTensors, enable_packing, hidden_states, runs_packed
+from .directory import ModelFiles
+from .trainable import PackedTensors, enable_packing, hidden_states, runs_packed
+from .weights import load_pretrained
 
 TRAINED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
 HEADS = ("cls.", "lm_head.", "vocab_", "generator_")

@@ -9,8 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .core.errors import ModelError
-from .core.plain import short_number
+from ..core.errors import ModelError
+from ..core.plain import short_number
 
 if TYPE_CHECKING:
     import torch
