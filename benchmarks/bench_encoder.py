@@ -20,11 +20,8 @@ import torch
 import torch.nn.functional as F
 from fastmask_kernels import launch
 
-from fastmask.blocks import take_ragged
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, PackedBatch, ScoredSentences
-from fastmask.decide import stop_words
-from fastmask.engine import Engine
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.encoder import DTYPES, build_encoder
 from fastmask.models.families import family_weights
@@ -32,6 +29,9 @@ from fastmask.models.packing import Template
 from fastmask.models.pieces import never_masked
 from fastmask.models.template import template_of
 from fastmask.models.weights import load_classifier
+from fastmask.scoring.blocks import take_ragged
+from fastmask.scoring.engine import Engine
+from fastmask.scoring.policy import stop_words
 from fastmask.text.documents import read_documents
 from fastmask.text.sentences import Segmenter
 from fastmask.text.tokens import TextEncoder

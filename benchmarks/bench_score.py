@@ -21,7 +21,7 @@ from baselines import Task, captum_arm, padded_arm
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import PackedBatch, ScoredSentences
-from fastmask.engine import Engine
+from fastmask.scoring.engine import Engine
 
 ARMS = ("fastmask", "fastmask-fp32", "padded", "hf-32", "hf-128", "fastmask-loo", "captum")
 LEAVE_ONE_OUT = ("fastmask-loo", "captum")

@@ -152,7 +152,7 @@ def unigram() -> dict:
 
 def score(model: Path, rng: Random) -> None:
     """Score some texts, as ``explain`` does."""
-    from fastmask.api import score as score_texts
+    from fastmask.scoring.api import score as score_texts
 
     texts = [SENTENCES[0], hostile.text(rng).replace("\0", "").encode("utf-8", "replace").decode()]
     for record in score_texts(texts, model=str(model), precision=rng.choice(("auto", "float32")), **OPTIONS):

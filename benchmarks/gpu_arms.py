@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, ScoredSentences
-from fastmask.engine import Engine
+from fastmask.scoring.engine import Engine
 
 SHAPES = {
     "bert-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,

@@ -27,10 +27,10 @@ import torch
 from tokenizers import Tokenizer
 
 from fastmask.core.config import ScoreConfig
-from fastmask.engine import Engine
 from fastmask.models.directory import resolve_model
 from fastmask.models.template import template_of
 from fastmask.models.weights import load_classifier
+from fastmask.scoring.engine import Engine
 
 METHODS = ("greedy", "prefix", "leave-one-out")
 
@@ -177,7 +177,7 @@ def _golden_masks(suite: Suite, asked) -> tuple[list[list[int]], dict]:
     config = ScoreConfig(threshold=asked.threshold, stop_words="none", device=suite.place.device,
                          kernels=suite.place.kernels)  # fmt: skip
     classifier = load_classifier(resolve_model(str(asked.model)), torch.float32)
-    with mock.patch("fastmask.engine.CALIBRATION_SENTENCES", suite.sizes.calibration):
+    with mock.patch("fastmask.scoring.engine.CALIBRATION_SENTENCES", suite.sizes.calibration):
         engine = Engine(classifier, template, config, np.zeros((2, tokenizer.get_vocab_size()), bool))
         scored, _ = engine.score_shard(asked.sentences, None)
     return gpu_arms.masks_of(scored), scored.certificate

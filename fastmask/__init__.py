@@ -6,8 +6,8 @@ The names in ``_HOMES`` are imported when first used.
 __version__ = "0.1.0"
 
 _HOMES = {
-    "score": "api",
-    "SentenceRecord": "api",
+    "score": "scoring.api",
+    "SentenceRecord": "scoring.api",
     "score_corpus": "pipeline",
     "repair": "pipeline",
     "open_shards": "dataset",

@@ -141,8 +141,8 @@ def score(corpus, out, control, overwrite, quiet, **options):
 @options_of(ScoreConfig, "model", "method", "threshold", "mask_rate", "stop_words", "max_length", "precision")
 def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
-    from .api import score as score_texts
     from .core.startup import start_numba
+    from .scoring.api import score as score_texts
     from .show import sentence_table, sentence_text, surfaces
 
     start_numba()
@@ -163,8 +163,8 @@ def explain(text, **options):
 @click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences and their masks.")
 def inspect(out, rows):
     """Show what is in a finished shard directory."""
-    from .api import shard_words
     from .dataset import open_shards
+    from .scoring.api import shard_words
     from .show import masked_scores, sentence_text, summary
 
     shards = open_shards(out)

@@ -12,14 +12,14 @@ from itertools import islice
 from pathlib import Path
 
 from . import __version__
-from .certify import merged_certificate
 from .core.background import run_ahead
 from .core.config import ScoreConfig
 from .core.errors import FastmaskError, InputError, OutputError
 from .core.records import EncodedSentences, ScoredSentences
 from .meter import NoMeter
 from .schema import read_manifest
-from .scorer import Scorer
+from .scoring.cascade import merged_certificate
+from .scoring.scorer import Scorer
 from .shards import RunDirectory, verify
 from .text.documents import HashedInputs
 from .text.frontend import STOP_SECONDS, encoded_shards

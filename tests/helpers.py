@@ -17,13 +17,13 @@ from fastmask.cli import cli
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences
 from fastmask.dataset import open_shards
-from fastmask.decide import stop_words
-from fastmask.engine import Engine
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.packing import Template
 from fastmask.models.pieces import never_masked
 from fastmask.models.template import template_of
 from fastmask.models.weights import load_weights
+from fastmask.scoring.engine import Engine
+from fastmask.scoring.policy import stop_words
 from fastmask.text.tokens import TextEncoder
 
 CLS, SEP = 1, 2
@@ -132,7 +132,7 @@ def toy_engine(
     def build(model, precision, device="cpu", kernels="auto", typed=True):
         return ToyEncoder(toy, precision, noise, asked, spare_tokens)
 
-    monkeypatch.setattr("fastmask.backend.build_encoder", build)
+    monkeypatch.setattr("fastmask.scoring.backend.build_encoder", build)
     stop = np.zeros((2, toy.weights.shape[1]), bool)
     stop[:, list(stop_ids)] = True
     return Engine(None, PAIR_TEMPLATE if is_aspect else TEXT_TEMPLATE, config, stop)

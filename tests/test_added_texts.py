@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from fastmask.api import CONTEXT, DECODED, added_texts
+from fastmask.scoring.api import CONTEXT, DECODED, added_texts
 
 TEXT = "Good 🙂 films, même après \u0928\u092e\u0938\u094d\u0924\u0947 and 映画 too; can't stop. "
 

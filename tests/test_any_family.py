@@ -22,7 +22,7 @@ from helpers import encoded, masks_of
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
-from fastmask.engine import Engine
+from fastmask.scoring.engine import Engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 THRESHOLD = 0.05
@@ -127,7 +127,7 @@ def test_precisions_that_a_model_cannot_run_in():
 
 def test_two_levels_that_end_at_float32(monkeypatch):
     """bfloat16 is calibrated and decides what it can; the rest is float32's."""
-    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 4)
+    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 4)
     family = Family("mixtral", BEFORE, {"pad_token_id": None, "num_local_experts": 2})
     model = family.model()
     engine = engine_of(model, BEFORE, precision="bfloat16")

@@ -12,7 +12,7 @@ from fastmask.core.config import ScoreConfig
 @pytest.fixture(autouse=True)
 def small_calibration(monkeypatch):
     """Corpora of a few dozen sentences go through the whole cascade, not through float32 alone."""
-    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 48)
+    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 48)
 
 
 VOCABULARY = 40
@@ -142,7 +142,7 @@ def test_masks_depend_on_no_order_budget_or_thread(monkeypatch):
 
 
 def test_stopped_engine(monkeypatch):
-    from fastmask.backend import Stopped
+    from fastmask.scoring.backend import Stopped
 
     engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1))
     engine.stop()

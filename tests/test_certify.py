@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmask.certify import (
+from fastmask.scoring.cascade import (
     FLOOR_FLOAT32,
     SAFETY,
     SAFETY_FLOAT32,

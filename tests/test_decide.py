@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmask.core.errors import InputError
-from fastmask.decide import cap_of, ragged_positions, random_positions, select, stop_words
+from fastmask.scoring.policy import cap_of, ragged_positions, random_positions, select, stop_words
 
 QUICK = settings(deadline=None, max_examples=100)
 

@@ -10,17 +10,17 @@ from helpers import TEXT_TEMPLATE, encoded, encoder_of, fastmask, golden, masks_
 from test_encoder import COMMON, CONFIGS, WIDE, by_transformers, model_of
 from transformers import BertConfig
 
-from fastmask.backend import Backend, device_of
-from fastmask.blocks import make_blocks, make_pools
-from fastmask.certify import Limits, decisions
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
 from fastmask.models.encoder import build_encoder
 from fastmask.models.gpu import DeviceEncoder, send
 from fastmask.models.packing import Template, pack_variants
-from fastmask.scoring import log_odds
+from fastmask.scoring.backend import Backend, device_of
+from fastmask.scoring.block_scorer import log_odds
+from fastmask.scoring.blocks import make_blocks, make_pools
+from fastmask.scoring.cascade import Limits, decisions
+from fastmask.scoring.variants import FULL, describe
 from fastmask.text.frontend import encode_texts
-from fastmask.variants import FULL, describe
 
 DEVICE = os.environ.get("FASTMASK_TEST_DEVICE", "cpu")
 """Where the Triton kernels run: "cuda", or the CPU in Triton's interpreter."""
@@ -132,7 +132,7 @@ def golden_rows(folder, count):
 
 
 def test_golden_masks_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
-    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 4)  # so that a few texts go through float16
+    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 4)  # so that a few texts go through float16
     rows = golden_rows(golden_dir, 5)
     texts = encode_texts([(row["text"], row["label"]) for row in rows], encoder_of(mr_tiny))
     engine = real_engine(mr_tiny, **TRITON)
@@ -149,7 +149,7 @@ def test_golden_masks_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
     "options", [{"method": "prefix"}, {"method": "leave-one-out", "mask_rate": 0.2, "threshold": -1}]
 )
 def test_masks_are_the_processors(mr_tiny, golden_dir, monkeypatch, options):
-    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 2)
+    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 2)
     texts = encode_texts([row["text"][:30] for row in golden_rows(golden_dir, 3)], encoder_of(mr_tiny))
     expected, _ = real_engine(mr_tiny, precision="float32", **options).score_shard(texts, None)
     scored, _ = real_engine(mr_tiny, **TRITON, **options, batch_tokens=150).score_shard(texts, None)

@@ -15,7 +15,7 @@ from fastmask.models.generic import GenericEncoder
 from fastmask.models.gpu import DeviceBlock
 from fastmask.models.packing import Block, Template
 from fastmask.models.trainable import class_logits, enable_packing, pack, runs_packed
-from fastmask.variants import FULL, describe
+from fastmask.scoring.variants import FULL, describe
 
 VOCABULARY = 40
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "num_labels": 3}

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from helpers import contents, encoded, fastmask, golden, held, kill_held, refusal, write_jsonl
 
-from fastmask.certify import TIE, Bands
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, InputError, ModelError
 from fastmask.core.records import ScoredSentences
-from fastmask.fleet import Fleet, _portable, _Worker
 from fastmask.meter import Meter, NoMeter
 from fastmask.pipeline import score_corpus
-from fastmask.scorer import Scorer
+from fastmask.scoring.cascade import TIE, Bands
+from fastmask.scoring.fleet import Fleet, _portable, _Worker
+from fastmask.scoring.scorer import Scorer
 from fastmask.shards import RunDirectory
 from fastmask.text.frontend import encoded_shards
 
@@ -124,7 +124,7 @@ def workers_of(parent: int) -> list[int]:
             command = (stat.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(after_name[1]) == parent and b"fastmask.fleet" in command and after_name[0] != "Z":
+        if int(after_name[1]) == parent and b"fastmask.scoring.fleet" in command and after_name[0] != "Z":
             found.append(int(stat.parent.name))
     return sorted(found)
 
@@ -235,7 +235,7 @@ class ThreadWorker(_Worker):
 
 
 def fleet(monkeypatch, worker, devices="cuda:0,cuda:1,cuda:2") -> Fleet:
-    monkeypatch.setattr("fastmask.fleet._Worker", worker)
+    monkeypatch.setattr("fastmask.scoring.fleet._Worker", worker)
     return Fleet(ScoreConfig(device=devices), None, False, NoMeter())
 
 
@@ -260,7 +260,7 @@ def test_devices_that_are_not_alike(monkeypatch):
 
 
 def test_what_an_engine_remarks_is_said(mr_tiny, monkeypatch):
-    monkeypatch.setattr("fastmask.fleet._Worker", ThreadWorker)
+    monkeypatch.setattr("fastmask.scoring.fleet._Worker", ThreadWorker)
     meter, said = NoMeter(), []
     meter.note = said.append
     Scorer(ScoreConfig(model=mr_tiny, device=TWO), meter=meter)
@@ -315,7 +315,7 @@ def test_where_one_device_is_enough(corpus, mr_tiny, tmp_path, monkeypatch):
 
     with pytest.raises(FastmaskError, match="score_corpus takes several"):
         score(["a film"], mr_tiny, device=TWO)
-    monkeypatch.setattr("fastmask.fleet._Worker", None)
+    monkeypatch.setattr("fastmask.scoring.fleet._Worker", None)
     manifest = score_corpus([corpus], str(tmp_path / "out"), ScoreConfig(model=mr_tiny, method="random", device=TWO))
     assert manifest["environment"]["device"] == "cpu"
 

@@ -10,8 +10,6 @@ from helpers import fastmask, refusal
 from shard_samples import contents, write_part, write_run
 from transformers import AutoTokenizer
 
-from fastmask.api import score
-from fastmask.control import RandomControl
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.core.plain import short_number
@@ -24,6 +22,8 @@ from fastmask.pipeline import repair
 from fastmask.recipe import read_recipe
 from fastmask.remap import inputs_again
 from fastmask.schema import MANIFEST, check_manifest, read_manifest
+from fastmask.scoring.api import score
+from fastmask.scoring.control import RandomControl
 
 
 @pytest.fixture

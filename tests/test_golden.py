@@ -17,7 +17,7 @@ NEAR = 1e-5
 @pytest.fixture(autouse=True)
 def small_calibration(monkeypatch):
     """Corpora of a few dozen sentences go through the whole cascade, not through float32 alone."""
-    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 48)
+    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 48)
 
 
 def score(tmp_path, rows, model, **options) -> list[dict]:

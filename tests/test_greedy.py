@@ -14,7 +14,7 @@ ONE_THREAD = {"threads": 1, "stop_words": "none"}
 
 @pytest.fixture(autouse=True)
 def small_calibration(monkeypatch):
-    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 48)
+    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 48)
 
 
 def random_toy(seed: int) -> Toy:
@@ -44,7 +44,7 @@ def outcome(monkeypatch, sentences, spare, precision="bfloat16", toy=None, **opt
     toy = toy or random_toy(3)
     engine = toy_engine(monkeypatch, toy, ScoreConfig(precision=precision, **{**ONE_THREAD, **options}))
     monkeypatch.setattr(
-        "fastmask.backend.build_encoder", lambda model, name, *_: Counted(toy, name, rounding, None, spare)
+        "fastmask.scoring.backend.build_encoder", lambda model, name, *_: Counted(toy, name, rounding, None, spare)
     )
     engine.backend._encoders.clear()
     scored, _ = engine.score_shard(encoded(sentences), None)
@@ -99,7 +99,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, method):
     config = ScoreConfig(method=method, precision="float32", batch_tokens=1000, **ONE_THREAD)
     plain, _ = toy_engine(monkeypatch, toy, config).score_shard(encoded(sentences), None)
     engine = toy_engine(monkeypatch, toy, config)
-    monkeypatch.setattr("fastmask.backend.build_encoder", lambda model, name, *_: Small(toy, name))
+    monkeypatch.setattr("fastmask.scoring.backend.build_encoder", lambda model, name, *_: Small(toy, name))
     engine.backend._encoders.clear()
     scored, _ = engine.score_shard(encoded(sentences), None)
     assert masks_of(scored) == masks_of(plain)
@@ -110,7 +110,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, method):
 
 def test_a_text_that_memory_cannot_hold_is_said(monkeypatch):
     engine = toy_engine(monkeypatch, random_toy(0), ScoreConfig(precision="float32", **ONE_THREAD))
-    monkeypatch.setattr("fastmask.backend.build_encoder", lambda model, name, *_: Small(random_toy(0), name))
+    monkeypatch.setattr("fastmask.scoring.backend.build_encoder", lambda model, name, *_: Small(random_toy(0), name))
     engine.backend._encoders.clear()
     with pytest.raises(FastmaskError, match="a text of 102 tokens does not fit in memory"):
         engine.score_shard(encoded([[3] * 100]), None)

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from fastmask.certify import TIE, Bands
-from fastmask.lookahead import Lookahead
+from fastmask.scoring.cascade import TIE, Bands
+from fastmask.scoring.lookahead import Lookahead
 
 
 def bands(eps: float) -> Bands:

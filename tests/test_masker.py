@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from test_encoder import CONFIGS, VOCABULARY
 from transformers import AlbertConfig, AutoModelForTokenClassification
 
-from fastmask.api import score as score_texts
 from fastmask.core.config import ScoreConfig
 from fastmask.dataset import open_shards
-from fastmask.masker import MaskerEngine
 from fastmask.models.packing import Template
 from fastmask.pipeline import score_corpus
+from fastmask.scoring.api import score as score_texts
+from fastmask.scoring.masker import MaskerEngine
 
 FAMILIES = {name: CONFIGS[name] for name in ("bert", "bert-one-layer", "roberta", "distilbert", "electra-projected")}
 FAMILIES |= {"bert-odd": CONFIGS["bert-odd"]}
@@ -65,7 +65,7 @@ def engine_of(model, stop=STOP, **options) -> MaskerEngine:
 @pytest.fixture
 def sample(monkeypatch):
     """Corpora of a few dozen sentences go through the whole cascade."""
-    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 24)
+    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 24)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -158,7 +158,7 @@ class TokenToy:
 
 def toy_engine(monkeypatch, zero, one, sizes, asked=None, stop=None, **options) -> MaskerEngine:
     asked = [] if asked is None else asked
-    monkeypatch.setattr("fastmask.backend.build_encoder",
+    monkeypatch.setattr("fastmask.scoring.backend.build_encoder",
                         lambda model, precision, *_: TokenToy(zero, one, precision, sizes, asked))  # fmt: skip
     return engine_of(None, np.zeros(len(zero), bool) if stop is None else stop, **options)
 
@@ -197,7 +197,7 @@ def test_no_noise_changes_a_mask(sentences, seed, rate, size, batch_tokens):
     stop = rng.random(21) < 0.2
     sizes = {"bfloat16": size, "float32": size / 1e4}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 5)
+        patch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 5)
         engine = toy_engine(patch, zero, one, sizes, stop=stop, precision="bfloat16", mask_rate=rate,
                             batch_tokens=batch_tokens)  # fmt: skip
         scored, _ = engine.score_shard(encoded(sentences), None)

@@ -69,7 +69,7 @@ def test_one_place_asks():
 
 @pytest.mark.parametrize("precision", ["auto", "bfloat16", "float16", "float32"])
 def test_golden_masks_at_every_precision(precision, mr_tiny, golden_dir, monkeypatch):
-    monkeypatch.setattr("fastmask.engine.CALIBRATION_SENTENCES", 12)
+    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 12)
     rows = golden(golden_dir, "mr_tiny_0.05")[:10]
     texts = [(row["text"], row["label"]) for row in rows]
     encoded = encode_texts(texts, encoder_of(mr_tiny))
@@ -144,7 +144,7 @@ except SystemExit:
 """
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 SHOW = "import os; print('policy', os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'))"
-LIBRARY = "import fastmask.api, fastmask.pipeline; " + SHOW
+LIBRARY = "import fastmask.scoring.api, fastmask.pipeline; " + SHOW
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 from shard_samples import FIELDS, IDENTITY, build, open_run
 
 import fastmask
-from fastmask.control import RandomControl
 from fastmask.core.config import ExportConfig
 from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.corpus import Corpus
@@ -19,6 +18,7 @@ from fastmask.export import export_shards
 from fastmask.models.tokenizer import check_tokenizer
 from fastmask.remap import remap_masks
 from fastmask.schema import ROW_GROUP, arrow_schema, shard_name, totals
+from fastmask.scoring.control import RandomControl
 from fastmask.shards import verify
 
 ROLES = {"cls": 8187, "sep": 8188, "mask": 8189, "pad": 8190, "unk": 8191}

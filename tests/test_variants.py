@@ -8,11 +8,11 @@ from helpers import FIRST_ID, PAIR_TEMPLATE, TEXT_TEMPLATE, encoded, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmask.blocks import distinct_sentences, make_blocks, spread, take_ragged
 from fastmask.core.memo import Memo
-from fastmask.greedy import advance
 from fastmask.models.packing import Template, batch_starts, hash_variants, pack_variants
-from fastmask.variants import FULL, METHOD_CODES, describe
+from fastmask.scoring.blocks import distinct_sentences, make_blocks, spread, take_ragged
+from fastmask.scoring.greedy import advance
+from fastmask.scoring.variants import FULL, METHOD_CODES, describe
 
 QUICK = settings(deadline=None, max_examples=60)
 words = st.lists(st.integers(FIRST_ID, 9), min_size=1, max_size=10)

@@ -9,7 +9,7 @@ from fastmask_kernels.mask_indices import mask_indices
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastmask.decide import cap_of, ragged_positions, select
+from fastmask.scoring.policy import cap_of, ragged_positions, select
 
 SENTINEL = -77
 INF, NAN = float("inf"), float("nan")

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..core.records import EncodedSentences, ScoredSentences
+from ..models.packing import bounds_of
+from ..models.pieces import not_masked
+from .block_scorer import Asker, BlockScores, Rules, audit_sample
 from .blocks import SentenceBlock
-from .certify import TIE, Bands, Evidence, probability
-from .core.records import EncodedSentences, ScoredSentences
-from .decide import cap_of, select
+from .cascade import TIE, Bands, Evidence, probability
 from .engine import CALIBRATION_STRIDE, Engine
-from .models.packing import bounds_of
-from .models.pieces import not_masked
-from .scoring import Asker, BlockScores, Rules, audit_sample
+from .policy import cap_of, select
 from .variants import FULL, describe
 
 

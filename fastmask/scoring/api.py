@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .core.config import ScoreConfig
-from .core.errors import FastmaskError
-from .core.panics import panics_told
-from .core.records import ScoredSentences
-from .models.tokenizer import recorded_tokenizer
+from ..core.config import ScoreConfig
+from ..core.errors import FastmaskError
+from ..core.panics import panics_told
+from ..core.records import ScoredSentences
+from ..models.tokenizer import recorded_tokenizer
+from ..text.frontend import encode_texts
 from .scorer import Scorer
-from .text.frontend import encode_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

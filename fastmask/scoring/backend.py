@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from fastmask_kernels import processor
 
+from ..core.config import ScoreConfig
+from ..core.errors import FastmaskError
+from ..core.records import EncodedSentences
+from ..models.encoder import Encoder, OutOfMemory, build_encoder
+from ..models.families import FamilyWeights
+from ..models.generic import GenericEncoder
+from ..models.gpu import DeviceEncoder
+from ..models.packing import Template
+from ..models.probe import fault_of, unsteady
+from .block_scorer import Asker
 from .blocks import BLOCK_TOKENS, SentenceBlock, make_blocks, make_pools
-from .core.config import ScoreConfig
-from .core.errors import FastmaskError
-from .core.records import EncodedSentences
-from .device_scoring import DeviceAsker
-from .models.encoder import Encoder, OutOfMemory, build_encoder
-from .models.families import FamilyWeights
-from .models.generic import GenericEncoder
-from .models.gpu import DeviceEncoder
-from .models.packing import Template
-from .models.probe import fault_of, unsteady
-from .scoring import Asker
+from .device_asking import DeviceAsker
 
 # Tokens of a calibration block on the processor: small, so that every core gets some.
 CALIBRATION_BLOCK = 400

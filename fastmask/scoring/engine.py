@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ..core.config import ScoreConfig
+from ..core.records import EncodedSentences, ScoredSentences
+from ..models.packing import Template
 from .backend import Backend
+from .block_scorer import BlockScorer, BlockScores, Rules
 from .blocks import SentenceBlock, distinct_sentences, spread, take_ragged
-from .certify import TIE, Bands, Evidence, calibrated
-from .core.config import ScoreConfig
-from .core.records import EncodedSentences, ScoredSentences
-from .decide import ragged_positions
-from .models.packing import Template
-from .scoring import BlockScorer, BlockScores, Rules
+from .cascade import TIE, Bands, Evidence, calibrated
+from .policy import ragged_positions
 from .variants import FULL
 
 # Sentences whose every variant is compared at the first two levels; every third one whole at float32 and float64, too.

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .core.config import DEFAULT_RATE, ScoreConfig
-from .core.errors import OutputError
-from .core.plain import read_regular
-from .core.records import FRAME, EncodedSentences, ScoredSentences
-from .dataset import open_shards
-from .decide import cap_of, ragged_positions, random_positions
-from .schema import manifest_path
+from ..core.config import DEFAULT_RATE, ScoreConfig
+from ..core.errors import OutputError
+from ..core.plain import read_regular
+from ..core.records import FRAME, EncodedSentences, ScoredSentences
+from ..dataset import open_shards
+from ..schema import manifest_path
+from .policy import cap_of, ragged_positions, random_positions
 
 
 class RandomControl:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..models.pieces import not_masked
 from .blocks import SentenceBlock
-from .certify import Ask, Bands, Evidence, Targets, probability
-from .decide import cap_of, select
-from .models.pieces import not_masked
+from .cascade import Ask, Bands, Evidence, Targets, probability
+from .policy import cap_of, select
 from .variants import seen
 
 

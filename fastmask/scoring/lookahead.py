@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from .certify import Bands
-from .core.records import EncodedSentences, ScoredSentences
+from ..core.records import EncodedSentences, ScoredSentences
+from .cascade import Bands
 
 UNKNOWN: Final = object()
 """Stands for bands that depend on a shard which is not scored yet; None are known bands: the shard calibrates."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
-from .core.records import EncodedSentences
-from .models.packing import Block, Template
+from ..core.records import EncodedSentences
+from ..models.packing import Block, Template
 
 # Tokens of all units of a block. A greedy round then packs about half as many, enough for full matrix products on one
 # core, and a shard still makes enough blocks to keep every core busy to the end.

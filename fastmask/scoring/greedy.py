@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
-from .certify import ABOVE, DOUBT
-from .models.packing import NOTHING, Block, Variants, around, write_row
+from ..models.packing import NOTHING, Block, Variants, around, write_row
+from .cascade import ABOVE, DOUBT
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 

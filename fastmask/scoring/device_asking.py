@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .certify import TIE, Limits
-from .models.gpu import DeviceBlock, read
-from .models.packing import Variants, hash_variants
-from .scoring import Asker
+from ..models.gpu import DeviceBlock, read
+from ..models.packing import Variants, hash_variants
+from .block_scorer import Asker
+from .cascade import TIE, Limits
 
 
 class DeviceAsker(Asker):

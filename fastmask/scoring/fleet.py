@@ -19,18 +19,18 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe, wait
 
-from .certify import bands_of
-from .core.config import ScoreConfig
-from .core.errors import FastmaskError
-from .core.records import EncodedSentences, ScoredSentences
+from ..core.config import ScoreConfig
+from ..core.errors import FastmaskError
+from ..core.records import EncodedSentences, ScoredSentences
+from ..models.directory import ModelFiles
+from .cascade import bands_of
 from .lookahead import UNKNOWN, Attempt, Lookahead
-from .models.directory import ModelFiles
 
 # Shards held per device: the one in work, and one that is done and waits for its turn.
 _SHARDS_HELD = 2
 _END_SECONDS = 10.0
 # A process made thus, unlike multiprocessing's, does not run the caller's main module again.
-_START = "import sys; sys.path[:] = sys.argv[2:]; from fastmask.fleet import work; work(int(sys.argv[1]))"
+_START = "import sys; sys.path[:] = sys.argv[2:]; from fastmask.scoring.fleet import work; work(int(sys.argv[1]))"
 
 
 class Fleet:
@@ -260,9 +260,9 @@ def _listen(connection: Connection, received: queue.SimpleQueue) -> None:
 
 def _load(config: ScoreConfig, files: ModelFiles, is_aspect: bool, workers: int, progress):
     """The engine of one worker, on its share of the cores."""
+    from ..models.directory import load_tokenizer
     from .backend import choose_device, usable_cores
     from .loading import load_engine
-    from .models.directory import load_tokenizer
 
     choose_device(config.device)
     threads = max(1, (config.threads or usable_cores()) // workers)

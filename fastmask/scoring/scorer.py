@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .certify import Bands, bands_of
+from ..core.config import ScoreConfig
+from ..core.records import EncodedSentences, ScoredSentences
+from ..meter import NoMeter
+from ..models.directory import ModelFiles, load_tokenizer, resolve_model
+from ..models.pieces import special_ids_in_text
+from ..models.tokenizer import tokenizer_record
+from ..text.tokens import TextEncoder
+from .cascade import Bands, bands_of
 from .control import RandomControl
-from .core.config import ScoreConfig
-from .core.records import EncodedSentences, ScoredSentences
-from .decide import stop_words
 from .fleet import Fleet
 from .loading import load_engine
-from .meter import NoMeter
-from .models.directory import ModelFiles, load_tokenizer, resolve_model
-from .models.pieces import special_ids_in_text
-from .models.tokenizer import tokenizer_record
-from .text.tokens import TextEncoder
+from .policy import stop_words
 
 
 class Scorer:

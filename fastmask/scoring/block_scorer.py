@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.errors import FastmaskError
+from ..core.memo import Memo
+from ..models.encoder import Encoder, OutOfMemory
+from ..models.packing import Variants, batch_starts, hash_variants, pack_variants
 from .blocks import SentenceBlock
-from .certify import DOUBT, Bands, Evidence, Limits, Targets, decisions, resolve, targets
-from .core.errors import FastmaskError
-from .core.memo import Memo
+from .cascade import DOUBT, Bands, Evidence, Limits, Targets, decisions, resolve, targets
 from .greedy import accept, advance, look_ahead
-from .models.encoder import Encoder, OutOfMemory
-from .models.packing import Variants, batch_starts, hash_variants, pack_variants
+from .outcome import UnitScores, Verdict
 from .variants import FULL, describe
-from .verdict import UnitScores, Verdict
 
 # Share of accepted decisions that are recomputed at the next precision.
 AUDIT_SHARE = 1 / 256

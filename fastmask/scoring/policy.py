@@ -10,7 +10,7 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
-from .core.plain import check_regular
+from ..core.plain import check_regular
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
@@ -102,7 +102,7 @@ def stop_words(choice: str) -> frozenset[str]:
         return frozenset()
     if choice == "english":
         return _spacy_stop_words("en")
-    from .core.errors import InputError
+    from ..core.errors import InputError
 
     try:
         check_regular(choice)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from .models.packing import NOTHING, Block, Variants, around, write_row
+from ..models.packing import NOTHING, Block, Variants, around, write_row
 
 FULL = -1
 # ``masker`` asks about whole sentences alone, which all methods have in common.

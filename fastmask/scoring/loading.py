@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .core.config import ScoreConfig
-from .core.errors import ModelError
-from .decide import stop_words
-from .models.directory import ModelFiles
-from .models.lengths import longest_input
-from .models.pieces import never_masked
+from ..core.config import ScoreConfig
+from ..core.errors import ModelError
+from ..models.directory import ModelFiles
+from ..models.lengths import longest_input
+from ..models.pieces import never_masked
+from .policy import stop_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,10 +35,10 @@ def load_engine(
     Raises:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
     """
+    from ..models.template import model_template
+    from ..models.weights import load_weights
     from .engine import Engine
     from .masker import MaskerEngine
-    from .models.template import model_template
-    from .models.weights import load_weights
 
     is_masker = config.method == "masker"
     model, model_config = load_weights(files, is_masker)
