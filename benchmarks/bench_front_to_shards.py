@@ -25,7 +25,7 @@ import harness
 from fastmask.core.config import ScoreConfig
 from fastmask.meter import NoMeter
 from fastmask.pipeline import score_corpus
-from fastmask.schema import read_manifest
+from fastmask.shards.schema import read_manifest
 
 CORPUS = harness.SHARED / "data/yelp/corpus.txt"
 MODEL = harness.ROOT / "tests/data/mr-tiny"

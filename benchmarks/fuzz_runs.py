@@ -235,8 +235,8 @@ def read_shards(rng: Random, out: Path, world: World) -> None:
     """Read shards in all the ways there are, then ``verify``: what it finds sound must be readable."""
     import fastmask
     from fastmask.core.errors import FastmaskError
-    from fastmask.dataset import open_shards
-    from fastmask.shards import verify
+    from fastmask.shards.reader import open_shards
+    from fastmask.shards.writer import verify
 
     readers: tuple[Callable[[], object], ...] = (
         lambda: open_shards(out).to_table(),
@@ -292,7 +292,7 @@ def fuzz_manifest(rng: Random, folder: Path, world: World) -> None:
 
 def _add_up(manifest) -> None:
     """Make the totals fit, where that can be."""
-    from fastmask.schema import totals
+    from fastmask.shards.schema import totals
 
     try:
         manifest["totals"] = totals(manifest["shards"])
@@ -402,7 +402,7 @@ def fuzz_journal(rng: Random, folder: Path, world: World) -> None:
 
 def _journal(rng: Random, manifest: dict) -> bytes:
     """Return the journal that a run of this manifest wrote, damaged."""
-    from fastmask.schema import header_of
+    from fastmask.shards.schema import header_of
 
     entries = [{**entry, "skipped": []} for entry in manifest["shards"]]
     records = [header_of(manifest), *entries[: rng.choice((0, 1, 2, 2))]]

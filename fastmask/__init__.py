@@ -10,7 +10,7 @@ _HOMES = {
     "SentenceRecord": "scoring.api",
     "score_corpus": "pipeline",
     "repair": "pipeline",
-    "open_shards": "dataset",
+    "open_shards": "shards.reader",
     "TrainingStream": "stream",
     "TorchStream": "torch_stream",
     "corrupt": "corruption",

@@ -163,8 +163,8 @@ def explain(text, **options):
 @click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences and their masks.")
 def inspect(out, rows):
     """Show what is in a finished shard directory."""
-    from .dataset import open_shards
     from .scoring.api import shard_words
+    from .shards.reader import open_shards
     from .show import masked_scores, sentence_text, summary
 
     shards = open_shards(out)
@@ -186,7 +186,7 @@ def inspect(out, rows):
 @click.option("--repair", is_flag=True, help="Make damaged shards again from the inputs.")
 def verify(out, repair):
     """Check hashes, counts and schema of a finished shard directory; exit 1 and name what is damaged."""
-    from .shards import verify as find_damage
+    from .shards.writer import verify as find_damage
 
     if repair:
         from .pipeline import repair as make_again

@@ -19,8 +19,8 @@ from .core.durable import TEMPORARY, json_bytes, os_errors_named, remove_tempora
 from .core.errors import InputError, OutputError
 from .core.plain import parse_json, read_regular
 from .locked import VERSION, LockedDirectory, differences
-from .manifest import type_fault
-from .schema import manifest_path
+from .shards.manifest import type_fault
+from .shards.schema import manifest_path
 from .steps import Step
 from .text.documents import check_path, describe_inputs
 

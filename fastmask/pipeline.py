@@ -17,10 +17,10 @@ from .core.config import ScoreConfig
 from .core.errors import FastmaskError, InputError, OutputError
 from .core.records import EncodedSentences, ScoredSentences
 from .meter import NoMeter
-from .schema import read_manifest
 from .scoring.cascade import merged_certificate
 from .scoring.scorer import Scorer
-from .shards import RunDirectory, verify
+from .shards.schema import read_manifest
+from .shards.writer import RunDirectory, verify
 from .text.documents import HashedInputs
 from .text.frontend import STOP_SECONDS, encoded_shards
 from .text.inputs import count_rows, is_aspect_corpus, seekable_standard_input

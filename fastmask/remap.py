@@ -12,8 +12,8 @@ import numpy as np
 from .core.config import MAX_TEXT_MB
 from .core.errors import FastmaskError, InputError, ModelError
 from .core.panics import panics_told
-from .dataset import ShardSet, open_shards
 from .models.pieces import special_ids_in_text
+from .shards.reader import ShardSet, open_shards
 from .text.documents import HashedInputs, read_rows
 from .text.streams import STDIN
 

@@ -14,7 +14,7 @@ from .core.durable import json_bytes, os_errors_named, write_atomically
 from .core.errors import FastmaskError, OutputError
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .recipe import Recipe, TaskFiles, read_recipe
-from .schema import read_manifest
+from .shards.schema import read_manifest
 from .show import label_warnings, totals_line
 from .steps import REPORT, Step, control_of, pretrained, steps_of
 from .text.documents import read_rows

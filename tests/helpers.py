@@ -16,7 +16,6 @@ from click.testing import CliRunner
 from fastmask.cli import cli
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences
-from fastmask.dataset import open_shards
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.packing import Template
 from fastmask.models.pieces import never_masked
@@ -24,6 +23,7 @@ from fastmask.models.template import template_of
 from fastmask.models.weights import load_weights
 from fastmask.scoring.engine import Engine
 from fastmask.scoring.policy import stop_words
+from fastmask.shards.reader import open_shards
 from fastmask.text.tokens import TextEncoder
 
 CLS, SEP = 1, 2

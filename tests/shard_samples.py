@@ -6,7 +6,7 @@ import numpy as np
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, ScoredSentences
-from fastmask.shards import RunDirectory
+from fastmask.shards.writer import RunDirectory
 
 IDENTITY = {
     "fastmask_version": "0.1.0",

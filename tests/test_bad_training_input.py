@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 from shard_samples import FIELDS, IDENTITY, build
 
 from fastmask.core.config import ScoreConfig
-from fastmask.dataset import open_shards
 from fastmask.pipeline import score_corpus
-from fastmask.shards import RunDirectory
+from fastmask.shards.reader import open_shards
+from fastmask.shards.writer import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COMMANDS = {

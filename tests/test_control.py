@@ -9,8 +9,8 @@ from helpers import golden, rows_of, write_jsonl
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, OutputError
-from fastmask.dataset import open_shards
 from fastmask.pipeline import score_corpus
+from fastmask.shards.reader import open_shards
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import pytest
 from shard_samples import contents, open_run, sample, write_run
 
 from fastmask.core.errors import OutputError
-from fastmask.dataset import BATCH_ROWS, CACHED_GROUPS, ShardSet, open_shards
-from fastmask.schema import arrow_schema, shard_name, to_table
+from fastmask.shards.reader import BATCH_ROWS, CACHED_GROUPS, ShardSet, open_shards
+from fastmask.shards.schema import arrow_schema, shard_name, to_table
 
 SHARDS = 3
 
@@ -163,8 +163,8 @@ def test_rows_by_number(out, rows):
 
 
 def test_row_groups_are_crossed_and_the_cache_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastmask.schema.ROW_GROUP", 7)
-    monkeypatch.setattr("fastmask.dataset.ROW_GROUP", 7)
+    monkeypatch.setattr("fastmask.shards.schema.ROW_GROUP", 7)
+    monkeypatch.setattr("fastmask.shards.reader.ROW_GROUP", 7)
     shards = open_shards(write_run(tmp_path, SHARDS))
     rows = list(shards)
     order = np.random.default_rng(0).permutation(len(rows)).tolist()

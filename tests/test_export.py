@@ -16,7 +16,7 @@ from fastmask.core.config import ExportConfig
 from fastmask.core.errors import FastmaskError, ModelError
 from fastmask.corruption import corrupt, ordinary_ids
 from fastmask.export import _write_mds, export_shards, fields_of
-from fastmask.schema import MANIFEST
+from fastmask.shards.schema import MANIFEST
 from fastmask.stream import TrainingStream
 
 DTYPES = {

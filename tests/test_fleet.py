@@ -24,7 +24,7 @@ from fastmask.pipeline import score_corpus
 from fastmask.scoring.cascade import TIE, Bands
 from fastmask.scoring.fleet import Fleet, _portable, _Worker
 from fastmask.scoring.scorer import Scorer
-from fastmask.shards import RunDirectory
+from fastmask.shards.writer import RunDirectory
 from fastmask.text.frontend import encoded_shards
 
 SHARD_ROWS = 8

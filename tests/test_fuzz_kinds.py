@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.core.plain import short_number
-from fastmask.journal import JOURNAL
 from fastmask.ledger import Ledger
 from fastmask.models.directory import load_tokenizer, resolve_model, weight_files
 from fastmask.models.tokenizer import check_tokenizer
@@ -21,9 +20,10 @@ from fastmask.models.weights import load_weights
 from fastmask.pipeline import repair
 from fastmask.recipe import read_recipe
 from fastmask.remap import inputs_again
-from fastmask.schema import MANIFEST, check_manifest, read_manifest
 from fastmask.scoring.api import score
 from fastmask.scoring.control import RandomControl
+from fastmask.shards.journal import JOURNAL
+from fastmask.shards.schema import MANIFEST, check_manifest, read_manifest
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fastmask.core.directories import claim
 from fastmask.export import export_shards
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.tokenizer import tokenizer_record
-from fastmask.shards import RunDirectory, verify
+from fastmask.shards.writer import RunDirectory, verify
 from fastmask.train.checkpoint import save_model
 from fastmask.train.state import TrainingRun
 

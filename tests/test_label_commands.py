@@ -10,7 +10,7 @@ from helpers import fastmask, golden, refusal, rows_of, write_jsonl
 from fastmask.core.config import ScoreConfig
 from fastmask.meter import NoMeter
 from fastmask.run import Run
-from fastmask.shards import RunDirectory
+from fastmask.shards.writer import RunDirectory
 from fastmask.steps import Step
 
 pytestmark = pytest.mark.usefixtures("one_thread")

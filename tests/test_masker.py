@@ -13,11 +13,11 @@ from test_encoder import CONFIGS, VOCABULARY
 from transformers import AlbertConfig, AutoModelForTokenClassification
 
 from fastmask.core.config import ScoreConfig
-from fastmask.dataset import open_shards
 from fastmask.models.packing import Template
 from fastmask.pipeline import score_corpus
 from fastmask.scoring.api import score as score_texts
 from fastmask.scoring.masker import MaskerEngine
+from fastmask.shards.reader import open_shards
 
 FAMILIES = {name: CONFIGS[name] for name in ("bert", "bert-one-layer", "roberta", "distilbert", "electra-projected")}
 FAMILIES |= {"bert-odd": CONFIGS["bert-odd"]}

@@ -16,11 +16,11 @@ from helpers import fastmask, refusal
 from shard_samples import write_run
 
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
-from fastmask.journal import JOURNAL
 from fastmask.models.directory import resolve_model, weight_files
 from fastmask.recipe import read_recipe
-from fastmask.schema import MANIFEST, check_manifest, read_manifest
-from fastmask.shards import verify
+from fastmask.shards.journal import JOURNAL
+from fastmask.shards.schema import MANIFEST, check_manifest, read_manifest
+from fastmask.shards.writer import verify
 from fastmask.text.documents import read_documents
 from fastmask.text.streams import check_path
 

@@ -14,7 +14,7 @@ from capability import ENVIRONMENT
 from fastmask_kernels import processor, simd
 from helpers import encoder_of, fastmask, golden, masks_of, real_engine, rows_of, write_jsonl
 
-from fastmask.dataset import open_shards
+from fastmask.shards.reader import open_shards
 from fastmask.text.frontend import encode_texts
 
 ROOT = Path(__file__).parents[1]

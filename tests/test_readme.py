@@ -13,7 +13,7 @@ import torch
 from helpers import fastmask, golden, write_jsonl
 from transformers import BertConfig, BertForMaskedLM
 
-from fastmask.dataset import open_shards
+from fastmask.shards.reader import open_shards
 from fastmask.train.vocabulary import learn_wordpieces
 
 ROOT = Path(__file__).parents[1]

@@ -70,7 +70,7 @@ def test_stopped(corpus, config, whole, tmp_path, number, code):
 def test_resuming_says_so_and_scores_only_what_is_missing(corpus, config, whole, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("fastmask.shards.RunDirectory.finish", lambda *_: 1 / 0)
+        patch.setattr("fastmask.shards.writer.RunDirectory.finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             score_corpus([corpus], str(out), config)
     (out / "shard-00004.parquet").unlink()

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shard_samples import FIELDS, IDENTITY, build, config, sample
 
-from fastmask.columns import column, flat, list_lengths, present
-from fastmask.columns import ragged as ragged_column
 from fastmask.core.errors import OutputError
-from fastmask.schema import (
+from fastmask.shards.columns import column, flat, list_lengths, present
+from fastmask.shards.columns import ragged as ragged_column
+from fastmask.shards.schema import (
     FORMAT_VERSION,
     SKIPPED_SHOWN,
     arrow_schema,

@@ -13,8 +13,8 @@ from helpers import fastmask, rows_of, write_jsonl
 from test_one_line import paths_in
 
 from fastmask.core.errors import InputError, OutputError, shortened
-from fastmask.schema import MANIFEST, check_manifest
 from fastmask.screen import MOST_OF_A_LINE, one_line
+from fastmask.shards.schema import MANIFEST, check_manifest
 
 EVIL = "a\x1b[31m\x9b1m\x07\r\n\u202e\u2028\x7f[red]b[/red]"
 NAME = EVIL.partition("b[/red]")[0]  # a file's has no slash

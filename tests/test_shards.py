@@ -8,9 +8,9 @@ import pytest
 from shard_samples import FIELDS, IDENTITY, ROWS, config, contents, open_run, sample, write_part, write_run
 
 from fastmask.core.errors import OutputError
-from fastmask.dataset import open_shards
-from fastmask.schema import MANIFEST, OLD_MANIFEST, shard_name
-from fastmask.shards import Damage, RunDirectory, verify
+from fastmask.shards.reader import open_shards
+from fastmask.shards.schema import MANIFEST, OLD_MANIFEST, shard_name
+from fastmask.shards.writer import Damage, RunDirectory, verify
 
 SHARDS = 3
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from shard_samples import FIELDS, IDENTITY, config, sample
 
-from fastmask.schema import build_manifest, make_header, shard_bytes, shard_entry, to_table
 from fastmask.screen import clean, make_console
+from fastmask.shards.schema import build_manifest, make_header, shard_bytes, shard_entry, to_table
 from fastmask.show import sentence_table, sentence_text, summary, surfaces
 
 TOKENS = ["A", " great", " mov", "ie", " [UNK]"]

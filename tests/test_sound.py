@@ -13,13 +13,13 @@ import fastmask
 from fastmask.core.config import ExportConfig
 from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.corpus import Corpus
-from fastmask.dataset import open_shards
 from fastmask.export import export_shards
 from fastmask.models.tokenizer import check_tokenizer
 from fastmask.remap import remap_masks
-from fastmask.schema import ROW_GROUP, arrow_schema, shard_name, totals
 from fastmask.scoring.control import RandomControl
-from fastmask.shards import verify
+from fastmask.shards.reader import open_shards
+from fastmask.shards.schema import ROW_GROUP, arrow_schema, shard_name, totals
+from fastmask.shards.writer import verify
 
 ROLES = {"cls": 8187, "sep": 8188, "mask": 8189, "pad": 8190, "unk": 8191}
 TOKENIZER = {

@@ -17,9 +17,9 @@ from stream_samples import SPECIAL, TOKENIZER, key, make_blocks_small, sample_co
 import fastmask
 from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.corpus import Corpus
-from fastmask.dataset import open_shards
-from fastmask.schema import MANIFEST, shard_name
 from fastmask.sequences import Frame, examples_of
+from fastmask.shards.reader import open_shards
+from fastmask.shards.schema import MANIFEST, shard_name
 
 
 @pytest.fixture(scope="module")

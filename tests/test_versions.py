@@ -11,10 +11,10 @@ from shard_samples import IDENTITY, open_run, sample, write_part, write_run
 import fastmask as package
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import OutputError
-from fastmask.journal import JOURNAL
 from fastmask.ledger import AGAIN, COMPLETE, STEPS, Ledger
 from fastmask.locked import differences
-from fastmask.shards import RunDirectory
+from fastmask.shards.journal import JOURNAL
+from fastmask.shards.writer import RunDirectory
 from fastmask.steps import Step
 
 

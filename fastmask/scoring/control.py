@@ -12,8 +12,8 @@ from ..core.config import DEFAULT_RATE, ScoreConfig
 from ..core.errors import OutputError
 from ..core.plain import read_regular
 from ..core.records import FRAME, EncodedSentences, ScoredSentences
-from ..dataset import open_shards
-from ..schema import manifest_path
+from ..shards.reader import open_shards
+from ..shards.schema import manifest_path
 from .policy import cap_of, ragged_positions, random_positions
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import FastmaskError
-from ..dataset import open_shards
 from ..models.directory import ModelFiles
 from ..models.template import template_of
 from ..models.tokenizer import check_tokenizer
+from ..shards.reader import open_shards
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.errors import OutputError
+from ..core.plain import check_regular, parse_json, read_regular
+from ..core.records import ScoredSentences
 from .columns import check_offsets, column, list_lengths, present, ragged
-from .core.errors import OutputError
-from .core.plain import check_regular, parse_json, read_regular
-from .core.records import ScoredSentences
 from .manifest import CONFIG, ENTRY, MANIFEST_FIELDS, is_certificate, type_fault
 from .sound import count_fault, entry_fault, tokenizer_fault, value_fault
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.plain import short_number
 from .columns import flat, known, list_lengths, numbers, present
-from .core.plain import short_number
 
 if TYPE_CHECKING:
     import pyarrow as pa

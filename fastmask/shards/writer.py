@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core.directories import Replacement, drop_begun, recover, what_was_begun
-from .core.durable import (
+from ..core.directories import Replacement, drop_begun, recover, what_was_begun
+from ..core.durable import (
     FileLock,
     append,
     locked_directory,
@@ -22,9 +22,9 @@ from .core.durable import (
     remove_temporaries,
     write_atomically,
 )
-from .core.errors import OutputError
-from .core.plain import read_regular
-from .core.records import ScoredSentences
+from ..core.errors import OutputError
+from ..core.plain import read_regular
+from ..core.records import ScoredSentences
 from .journal import JOURNAL, LOCK, differences, is_ours, journal_line, listed, read_journal
 from .schema import (
     MANIFEST,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from ..core.errors import OutputError
 from .columns import list_lengths, numbers
-from .core.errors import OutputError
 from .schema import ROW_GROUP, arrow_schema, file_content_fault, file_fault, open_parquet, read_manifest
 from .sound import ends, value_fault
 

@@ -6,11 +6,11 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from .core.durable import TEMPORARY
-from .core.errors import OutputError
-from .core.plain import parse_json, read_regular
-from .locked import differences as differences
-from .locked import listed as listed
+from ..core.durable import TEMPORARY
+from ..core.errors import OutputError
+from ..core.plain import parse_json, read_regular
+from ..locked import differences as differences
+from ..locked import listed as listed
 from .schema import MANIFEST, OLD_MANIFEST, SHARD_NAME, is_entry
 
 JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
