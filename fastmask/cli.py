@@ -237,7 +237,7 @@ def remap(shards, tokenizer, out, overwrite, quiet):
     The texts are read again; every token that shares a character with a masked one is masked. A run that was stopped
     goes on when the same command is given again.
     """
-    from .remapped import remap_shards
+    from .data.remapped import remap_shards
     from .show import totals_line
 
     manifest = remap_shards(shards, tokenizer, out, overwrite)
@@ -250,7 +250,7 @@ def remap(shards, tokenizer, out, overwrite, quiet):
 @click.option("-q", "--quiet", is_flag=True, help="No last line.")
 def export(quiet, **options):
     """Write the training sequences of SHARDS, corrupted once, for another trainer."""
-    from .export import export_shards
+    from .data.export import export_shards
 
     written = export_shards(ExportConfig(**options))
     if not quiet:

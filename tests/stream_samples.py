@@ -47,9 +47,9 @@ def sample_corpus(out) -> str:
 
 def make_blocks_small(monkeypatch) -> None:
     """Blocks and windows small enough for a corpus of a few hundred sentences to have many."""
-    monkeypatch.setattr("fastmask.corpus.ROW_GROUP", 16)
-    monkeypatch.setattr("fastmask.corpus.BLOCK_TOKENS", 120)
-    monkeypatch.setattr("fastmask.stream.WINDOW_TOKENS", 500)
+    monkeypatch.setattr("fastmask.data.shard_blocks.ROW_GROUP", 16)
+    monkeypatch.setattr("fastmask.data.shard_blocks.BLOCK_TOKENS", 120)
+    monkeypatch.setattr("fastmask.data.stream.WINDOW_TOKENS", 500)
 
 
 def stream(shards, **options) -> fastmask.TrainingStream:

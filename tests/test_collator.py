@@ -20,7 +20,7 @@ from fastmask import (
     score_corpus,
 )
 from fastmask.core.errors import FastmaskError, ModelError
-from fastmask.corruption import corrupt, ordinary_ids
+from fastmask.data.corruption import corrupt, ordinary_ids
 from fastmask.models.tokenizer import special_ids
 from fastmask.train.vocabulary import learn_wordpieces
 

@@ -7,7 +7,7 @@ from fastmask_kernels import reference
 
 import fastmask
 from fastmask.core.errors import FastmaskError
-from fastmask.corruption import corrupt, ordinary_ids
+from fastmask.data.corruption import corrupt, ordinary_ids
 
 MASK = 4
 ORDINARY = ordinary_ids(500, {"cls": 2, "sep": 3, "mask": MASK, "pad": 0, "unk": 1, "bos": None, "eos": None})

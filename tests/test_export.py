@@ -14,10 +14,10 @@ from helpers import fastmask, golden, refusal, write_jsonl
 from fastmask import ScoreConfig, score_corpus
 from fastmask.core.config import ExportConfig
 from fastmask.core.errors import FastmaskError, ModelError
-from fastmask.corruption import corrupt, ordinary_ids
-from fastmask.export import _write_mds, export_shards, fields_of
+from fastmask.data.corruption import corrupt, ordinary_ids
+from fastmask.data.export import _write_mds, export_shards, fields_of
+from fastmask.data.stream import TrainingStream
 from fastmask.shards.schema import MANIFEST
-from fastmask.stream import TrainingStream
 
 DTYPES = {
     "input_ids": "<i4",
@@ -182,7 +182,7 @@ def test_mds_by_its_own_reader(shards, expected, tmp_path):
 def test_several_files(shards, tmp_path, monkeypatch):
     """However the sequences are divided among files, they are the same."""
     export(shards, tmp_path / "one", "mds")
-    monkeypatch.setattr("fastmask.export.SEQUENCES", 7)
+    monkeypatch.setattr("fastmask.data.export.SEQUENCES", 7)
     counts = export(shards, tmp_path / "many", "mds")
     assert counts["files"] == -(-counts["sequences"] // 7) > 2
     one, many = read_mds(tmp_path / "one"), read_mds(tmp_path / "many")
@@ -226,7 +226,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(shards, mr_tiny, tmp_path, mon
     with pytest.raises(FastmaskError, match="holds no sequence with a mask"):
         export(tmp_path / "s", tmp_path / "o", "jsonl")
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("fastmask.export.write_atomically", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("fastmask.data.export.write_atomically", lambda *_: (_ for _ in ()).throw(full))
     with pytest.raises(FastmaskError, match=r"cannot write .*o: No space left"):
         export(shards, tmp_path / "o", "jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.txt", "s"]

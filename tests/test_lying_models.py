@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from fastmask.core.errors import FastmaskError, ModelError
 from fastmask.core.labels import ANY_CLASSES
+from fastmask.data.remap import remap_masks
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.weights import load_classifier, load_masker, load_pretrained, load_weights
-from fastmask.remap import remap_masks
 from fastmask.scoring.api import score
 from fastmask.train.examples import Row, encode_rows
 

@@ -23,14 +23,14 @@ from fastmask import __version__
 from fastmask.core.config import ScoreConfig
 from fastmask.core.config_train import PretrainConfig
 from fastmask.core.errors import FastmaskError, ModelError, OutputError
-from fastmask.corruption import corrupt
+from fastmask.data.corruption import corrupt
+from fastmask.data.stream import TrainingStream
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.mlm_model import MaskedLoss
 from fastmask.models.tokenizer import tokenizer_hash
 from fastmask.pipeline import score_corpus
 from fastmask.shards.reader import open_shards
 from fastmask.shards.writer import RunDirectory
-from fastmask.stream import TrainingStream
 from fastmask.train import checkpoint, state
 from fastmask.train.mlm import pretrain
 

@@ -12,11 +12,11 @@ from pretrain_samples import FAMILIES, SHAPE, save_model, without_dropout
 from transformers import AutoModel, AutoModelForMaskedLM, RobertaConfig
 
 from fastmask.core.errors import FastmaskError
-from fastmask.corruption import corrupt
+from fastmask.data.corruption import corrupt
+from fastmask.data.sequences import Example
 from fastmask.models.directory import resolve_model
 from fastmask.models.mlm_model import MaskedLoss, load_masked_lm
 from fastmask.models.trainable import enable_packing, pack
-from fastmask.sequences import Example
 from fastmask.train.loop import take_step
 from fastmask.train.mlm_batches import Builder, Part
 from fastmask.train.progress import Progress

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fastmask import ScoreConfig, open_shards, remap_masks, score_corpus
 from fastmask.core.errors import FastmaskError, InputError, ModelError
-from fastmask.remap import covered
+from fastmask.data.remap import covered
 
 TEXTS = [
     "Great coffee, terrible parking. We'll be back!",

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastmask.core.errors import FastmaskError
-from fastmask.sequences import Frame, Sentences, examples_of
+from fastmask.data.sequences import Frame, Sentences, examples_of
 
 FRAME = Frame(101, 102)
 

@@ -12,10 +12,10 @@ from shard_samples import FIELDS, IDENTITY, build, open_run
 import fastmask
 from fastmask.core.config import ExportConfig
 from fastmask.core.errors import FastmaskError, OutputError
-from fastmask.corpus import Corpus
-from fastmask.export import export_shards
+from fastmask.data.export import export_shards
+from fastmask.data.remap import remap_masks
+from fastmask.data.shard_blocks import Corpus
 from fastmask.models.tokenizer import check_tokenizer
-from fastmask.remap import remap_masks
 from fastmask.scoring.control import RandomControl
 from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import ROW_GROUP, arrow_schema, shard_name, totals

@@ -16,8 +16,8 @@ from stream_samples import SPECIAL, TOKENIZER, key, make_blocks_small, sample_co
 
 import fastmask
 from fastmask.core.errors import FastmaskError, OutputError
-from fastmask.corpus import Corpus
-from fastmask.sequences import Frame, examples_of
+from fastmask.data.sequences import Frame, examples_of
+from fastmask.data.shard_blocks import Corpus
 from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import MANIFEST, shard_name
 

@@ -14,7 +14,7 @@ from stream_samples import key, make_blocks_small, sample_corpus, stream, take, 
 from torch.utils.data import DataLoader
 
 from fastmask.core.errors import FastmaskError
-from fastmask.torch_stream import TorchStream
+from fastmask.data.torch_stream import TorchStream
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +98,15 @@ def test_a_state_of_other_data_is_refused(out, tmp_path):
     with pytest.raises(FastmaskError, match="shards was"):
         stream([out, out]).load_state_dict(state)
     with pytest.raises(FastmaskError, match="window_tokens was"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastmask.stream.WINDOW_TOKENS", 501)
+        patch.setattr("fastmask.data.stream.WINDOW_TOKENS", 501)
         stream(out).load_state_dict(state)
 
 
 CHILD = """
 import json, os, sys
 from pathlib import Path
-import fastmask, fastmask.corpus, fastmask.stream
-fastmask.corpus.ROW_GROUP, fastmask.corpus.BLOCK_TOKENS, fastmask.stream.WINDOW_TOKENS = 16, 120, 500
+import fastmask, fastmask.data.shard_blocks, fastmask.data.stream
+fastmask.data.shard_blocks.ROW_GROUP, fastmask.data.shard_blocks.BLOCK_TOKENS, fastmask.data.stream.WINDOW_TOKENS = 16, 120, 500
 shards, folder = sys.argv[1], Path(sys.argv[2])
 stream = fastmask.TrainingStream(shards, max_length=24, seed=5, rank=1, world=2)
 taken = []
@@ -160,10 +160,10 @@ def test_torch_loaders_give_the_one_order(out, workers, batch_size):
 
 MEMORY = """
 import resource, sys
-import fastmask, fastmask.corpus, fastmask.stream
+import fastmask, fastmask.data.shard_blocks, fastmask.data.stream
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-fastmask.stream.WINDOW_TOKENS = 2**20
+fastmask.data.stream.WINDOW_TOKENS = 2**20
 list(fastmask.TrainingStream(sys.argv[1:2], max_length=128, seed=0, world=1000).epoch())
 before = peak()
 stream = fastmask.TrainingStream(sys.argv[1:2] * 80, max_length=128, seed=0, pack=True, world=1000)

@@ -20,10 +20,10 @@ import fastmask as package
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import ModelError
 from fastmask.core.labels import Classes
+from fastmask.data.remap import remap_masks
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.tokenizer import same_tokens, special_ids, tokenizer_hash
 from fastmask.pipeline import score_corpus
-from fastmask.remap import remap_masks
 from fastmask.train.checkpoint import save_model
 from fastmask.train.examples import Row, encode_rows
 from fastmask.train.vocabulary import learn_wordpieces

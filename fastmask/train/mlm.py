@@ -16,13 +16,13 @@ from .. import __version__
 from ..core.background import run_ahead
 from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..core.errors import FastmaskError, ModelError
-from ..corruption import ordinary_ids
+from ..data.corruption import ordinary_ids
+from ..data.stream import TrainingStream
 from ..locked import VERSION
 from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..models.lengths import longest_input
 from ..models.mlm_model import MaskedLoss, load_masked_lm, product_dtype
 from ..models.tokenizer import check_tokenizer, tokenizer_hash, vocabulary
-from ..stream import TrainingStream
 from .loop import Diverged, freed_memory_kept, linear_schedule, make_optimizer, seed_everything, set_rate, take_step
 from .mlm_batches import AHEAD, Builder, batches_of, held_out_parts
 from .prepare import choose_device

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..corruption import corrupt
+from ..data.corruption import corrupt
+from ..data.sequences import Example
 from ..models.mlm_model import Part
 from ..models.trainable import pack
-from ..sequences import Example
 
 if TYPE_CHECKING:
-    from ..stream import TrainingStream
+    from ..data.stream import TrainingStream
 
 AHEAD = 2
 """Batches that wait for the model."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from fastmask_kernels.cpu import apply_mask
 
-from .core.errors import FastmaskError
+from ..core.errors import FastmaskError
 
 
 def corrupt(

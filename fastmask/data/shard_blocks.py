@@ -10,11 +10,11 @@ from os import PathLike, fspath
 
 import numpy as np
 
-from .core.errors import FastmaskError, OutputError
+from ..core.errors import FastmaskError, OutputError
+from ..shards.columns import flat, list_lengths, numbers
+from ..shards.reader import ShardSet, open_shards
+from ..shards.schema import ROW_GROUP, manifest_path
 from .sequences import Sentences
-from .shards.columns import flat, list_lengths, numbers
-from .shards.reader import ShardSet, open_shards
-from .shards.schema import ROW_GROUP, manifest_path
 
 BLOCK_TOKENS = 2**18
 """Tokens that a block has at least, but for the last."""

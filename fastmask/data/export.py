@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .core.config import ExportConfig
-from .core.directories import claim, new_directory
-from .core.durable import write_atomically
-from .core.errors import FastmaskError, ModelError
+from ..core.config import ExportConfig
+from ..core.directories import claim, new_directory
+from ..core.durable import write_atomically
+from ..core.errors import FastmaskError, ModelError
 from .corruption import corrupt
 from .sequences import Example
 from .stream import TrainingStream

@@ -10,11 +10,11 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
-from .core.errors import FastmaskError
-from .corpus import BLOCK_TOKENS, Corpus
+from ..core.errors import FastmaskError
+from ..models.tokenizer import recorded_tokenizer, vocabulary
 from .corruption import ordinary_ids
-from .models.tokenizer import recorded_tokenizer, vocabulary
 from .sequences import Example, Examples, Frame, Origin, check_room, examples_of
+from .shard_blocks import BLOCK_TOKENS, Corpus
 
 WINDOW_TOKENS = 2**22
 """Tokens of the blocks that are in memory, and shuffled, together."""

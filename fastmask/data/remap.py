@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .core.config import MAX_TEXT_MB
-from .core.errors import FastmaskError, InputError, ModelError
-from .core.panics import panics_told
-from .models.pieces import special_ids_in_text
-from .shards.reader import ShardSet, open_shards
-from .text.documents import HashedInputs, read_rows
-from .text.streams import STDIN
+from ..core.config import MAX_TEXT_MB
+from ..core.errors import FastmaskError, InputError, ModelError
+from ..core.panics import panics_told
+from ..models.pieces import special_ids_in_text
+from ..shards.reader import ShardSet, open_shards
+from ..text.documents import HashedInputs, read_rows
+from ..text.streams import STDIN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .core.errors import FastmaskError, ModelError
+from ..core.errors import FastmaskError, ModelError
+from ..models.tokenizer import check_tokenizer, special_ids, vocabulary
 from .corruption import corrupt, ordinary_ids, whole_numbers
-from .models.tokenizer import check_tokenizer, special_ids, vocabulary
 from .sequences import Example, Frame, Origin, Sentences, check_room, examples_of
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from itertools import chain, islice, repeat
 
 import numpy as np
 
-from . import __version__
-from .core.errors import OutputError
-from .core.records import EncodedSentences, ScoredSentences
-from .models.directory import load_tokenizer, resolve_model
-from .models.tokenizer import tokenizer_record
+from .. import __version__
+from ..core.errors import OutputError
+from ..core.records import EncodedSentences, ScoredSentences
+from ..models.directory import load_tokenizer, resolve_model
+from ..models.tokenizer import tokenizer_record
+from ..shards.reader import ShardSet, open_shards
+from ..shards.schema import header_of
+from ..shards.writer import RunDirectory
 from .remap import inputs_again, remapped, texts_again
-from .shards.reader import ShardSet, open_shards
-from .shards.schema import header_of
-from .shards.writer import RunDirectory
 
 UNTOLD = "skipped; the shards that these were made from do not say why"
 

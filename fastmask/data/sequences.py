@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
-from .core.errors import FastmaskError
-from .core.records import FRAME
+from ..core.errors import FastmaskError
+from ..core.records import FRAME
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
