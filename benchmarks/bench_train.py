@@ -168,7 +168,7 @@ def hf_arm(folder: Path, batch: int, steps: int, threads: int, options: dict) ->
 
 def our_curve(folder: Path, steps: int, precision: str) -> list[float]:
     """``pretrain``'s losses without dropout or warm-up (whose first step the two count differently)."""
-    from fastmask.train.mlm import pretrain
+    from fastmask.train.pretrain import pretrain
 
     config = pretrain_config(folder, "smooth", CURVE_BATCH, steps, precision=precision, lr=CURVE_LR, warmup=0.0)
     pretrain(config, lambda line: None)

@@ -72,7 +72,7 @@ def make_genept(work: Path) -> dict:
     from fastmask.core.config import ScoreConfig
     from fastmask.core.config_train import PretrainConfig
     from fastmask.pipeline import score_corpus
-    from fastmask.train.mlm import pretrain
+    from fastmask.train.pretrain import pretrain
 
     _write_text(work / "genept.txt")
     if not (work / "random-weights").is_dir():

@@ -206,7 +206,7 @@ def verify(out, repair):
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def finetune(quiet, **options):
     """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
-    from .train.classify import finetune as run
+    from .train.finetune import finetune as run
 
     run(FinetuneConfig(**options), (lambda line: None) if quiet else say)
 
@@ -220,7 +220,7 @@ def pretrain(quiet, **options):
     A run that was stopped goes on when the same command is given again. Several processes train together under
     torchrun --nproc-per-node N -m fastmask pretrain ...
     """
-    from .train.mlm import pretrain as run
+    from .train.pretrain import pretrain as run
 
     run(PretrainConfig(**options), *((lambda line: None, None) if quiet else (say, _live())))
 

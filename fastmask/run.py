@@ -121,11 +121,11 @@ class Run:
             for line in (totals_line(str(directory), manifest), *label_warnings(str(directory), manifest)):
                 say(line)
         elif step.command == "pretrain":
-            from .train.mlm import pretrain
+            from .train.pretrain import pretrain
 
             pretrain(replace(step.config, out=place, overwrite=self.overwrite), say, show)
         elif step.command == "finetune":
-            from .train.classify import finetune
+            from .train.finetune import finetune
 
             finetune(replace(step.config, overwrite=True), say)
         elif step.command == "train-masker":
@@ -170,7 +170,7 @@ def compared_work(selective: list[Path], control: list[Path]) -> dict:
         ``every_step_equal``: whether each step had as many tokens and masks in one as in the other; ``made_on``: the
         devices and precisions, more than one where the runs were not alike.
     """
-    from .train.state import made_on, work_of
+    from .train.run_directory import made_on, work_of
 
     selective_work, control_work = ([work_of(path) for path in paths] for paths in (selective, control))
     return {"runs": len(selective), "selective": _sums(selective_work), "control": _sums(control_work),

@@ -29,9 +29,9 @@ from fastmask.models.trainable import class_logits, enable_packing
 from fastmask.models.weights import load_classifier
 from fastmask.text.documents import read_documents
 from fastmask.train.checkpoint import save_model
-from fastmask.train.classify import measure
 from fastmask.train.epochs import torch_dtype
 from fastmask.train.examples import Examples, Row, encode_rows, labelled_rows
+from fastmask.train.finetune import measure
 from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything, set_rate, shuffled_batches, take_step
 from fastmask.train.predict import logits_of, pack_rows
 from fastmask.train.prepare import Task, new_classifier

@@ -16,8 +16,8 @@ from fastmask.models.trainable import enable_packing
 from fastmask.models.weights import load_classifier
 from fastmask.text.documents import read_documents
 from fastmask.train import checkpoint
-from fastmask.train.classify import FinetuneConfig, finetune
 from fastmask.train.examples import encode_rows, labelled_rows
+from fastmask.train.finetune import FinetuneConfig, finetune
 from fastmask.train.predict import accuracy, predict
 
 pytestmark = pytest.mark.usefixtures("one_thread")

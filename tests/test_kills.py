@@ -16,7 +16,7 @@ from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.tokenizer import tokenizer_record
 from fastmask.shards.writer import RunDirectory, verify
 from fastmask.train.checkpoint import save_model
-from fastmask.train.state import TrainingRun
+from fastmask.train.run_directory import TrainingRun
 
 OLD = {"old": b"old"}
 

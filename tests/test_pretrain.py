@@ -32,7 +32,7 @@ from fastmask.pipeline import score_corpus
 from fastmask.shards.reader import open_shards
 from fastmask.shards.writer import RunDirectory
 from fastmask.train import checkpoint, state
-from fastmask.train.mlm import pretrain
+from fastmask.train.pretrain import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -173,7 +173,7 @@ def test_a_change_is_refused_then_made_with_what_follows(copy, monkeypatch, mr_t
                     "it, again)")  # fmt: skip
     assert made(copy) == before
     with monkeypatch.context() as patch:  # the old output stays until the new one is made
-        patch.setattr("fastmask.train.state.TrainingRun.finish", lambda *_: 1 / 0)
+        patch.setattr("fastmask.train.run_directory.TrainingRun.finish", lambda *_: 1 / 0)
         assert fastmask("run", "r.toml", "-q", "--overwrite").exit_code == 1
     assert made(copy) == before and (copy / "run/pretrained/.masker-control.begun/checkpoint-00000003").is_dir()
     assert states(copy, monkeypatch)["pretrained/masker-control"] == "begun"

@@ -28,7 +28,7 @@ from .mlm_batches import AHEAD, Builder, batches_of, held_out_parts
 from .prepare import choose_device
 from .progress import Progress
 from .ranks import Ranks, start_ranks
-from .state import LOG, Log, TrainingRun, restore, training_tensors
+from .run_directory import LOG, Log, TrainingRun, restore, training_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
