@@ -59,7 +59,7 @@ class World(NamedTuple):
         """Make it, and have everything imported and compiled, on one thread, so that forked processes are quick."""
         import torch
 
-        import fastmask.run
+        import fastmask.experiment.run
         import fastmask.train.comparison  # noqa: F401
 
         torch.set_num_threads(1)
@@ -416,7 +416,7 @@ def _journal(rng: Random, manifest: dict) -> bytes:
 
 def fuzz_ledger(rng: Random, folder: Path, world: World) -> None:
     """Plan a recipe's run whose record of finished steps is hostile."""
-    from fastmask.run import Run
+    from fastmask.experiment.run import Run
 
     corpus = folder / "corpus.csv"
     corpus.write_text("text,label\ngood,positive\nbad,negative\n")

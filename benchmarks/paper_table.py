@@ -107,8 +107,8 @@ def _save_random_model(directory: Path) -> None:
 
 def run(recipe: Path) -> dict:
     """The report of the recipe's run."""
+    from fastmask.experiment.run import Run
     from fastmask.meter import NoMeter
-    from fastmask.run import Run
 
     with Run(str(recipe)) as steps:
         return steps.run(print, None, NoMeter())
@@ -125,7 +125,7 @@ def masks_of(work: Path) -> dict:
 
 def markdown(report: dict) -> str:
     """The arms, and of their differences those between arms that differ in one thing, as two tables."""
-    from fastmask.steps import control_of
+    from fastmask.experiment.steps import control_of
     from fastmask.train.comparison import points
 
     lines = ["| arm | MR test accuracy | sd over seeds |", "|---|---|---|"]
@@ -146,7 +146,7 @@ def markdown(report: dict) -> str:
 def main() -> None:
     import torch
 
-    from fastmask.recipe import PAPER_SEEDS
+    from fastmask.experiment.recipe import PAPER_SEEDS
 
     options = harness.parser(__doc__)
     options.add_argument(

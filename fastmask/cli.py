@@ -266,7 +266,7 @@ def export(quiet, **options):
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def evaluate(quiet, **options):
     """Compare arms over seeds: means, paired intervals, a paired test, and what so many seeds could have shown."""
-    from .train.arms import evaluate as run
+    from .experiment.arms import evaluate as run
     from .train.comparison import tables
     from .train.evaluate import statements
 
@@ -297,7 +297,7 @@ def run(recipe, dry_run, overwrite, quiet):
 
     A step whose output is complete for this configuration is skipped; a run that was stopped goes on.
     """
-    from .run import Run
+    from .experiment.run import Run
     from .show import plan_table, work_lines
     from .train.comparison import tables
     from .train.evaluate import statements

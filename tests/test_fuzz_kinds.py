@@ -14,12 +14,12 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.core.plain import short_number
 from fastmask.data.remap import inputs_again
-from fastmask.ledger import Ledger
+from fastmask.experiment.ledger import Ledger
+from fastmask.experiment.recipe import read_recipe
 from fastmask.models.directory import load_tokenizer, resolve_model, weight_files
 from fastmask.models.tokenizer import check_tokenizer
 from fastmask.models.weights import load_weights
 from fastmask.pipeline import repair
-from fastmask.recipe import read_recipe
 from fastmask.scoring.api import score
 from fastmask.scoring.control import RandomControl
 from fastmask.shards.journal import JOURNAL

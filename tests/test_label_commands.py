@@ -8,10 +8,10 @@ import pytest
 from helpers import fastmask, golden, refusal, rows_of, write_jsonl
 
 from fastmask.core.config import ScoreConfig
+from fastmask.experiment.run import Run
+from fastmask.experiment.steps import Step
 from fastmask.meter import NoMeter
-from fastmask.run import Run
 from fastmask.shards.writer import RunDirectory
-from fastmask.steps import Step
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SCRATCH = ("--config", "small", "--vocab-size", 100, "--epochs", 1, "--batch-size", 4, "-q")

@@ -16,8 +16,8 @@ from helpers import fastmask, refusal
 from shard_samples import write_run
 
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
+from fastmask.experiment.recipe import read_recipe
 from fastmask.models.directory import resolve_model, weight_files
-from fastmask.recipe import read_recipe
 from fastmask.shards.journal import JOURNAL
 from fastmask.shards.schema import MANIFEST, check_manifest, read_manifest
 from fastmask.shards.writer import verify

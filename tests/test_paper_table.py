@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastmask.recipe import PAPER_SEEDS, read_recipe
-from fastmask.steps import steps_of
+from fastmask.experiment.recipe import PAPER_SEEDS, read_recipe
+from fastmask.experiment.steps import steps_of
 from fastmask.train.evaluate import compare
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

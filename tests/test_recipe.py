@@ -6,8 +6,8 @@ import pytest
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
-from fastmask.recipe import PAPER_SEEDS, read_recipe
-from fastmask.steps import steps_of
+from fastmask.experiment.recipe import PAPER_SEEDS, read_recipe
+from fastmask.experiment.steps import steps_of
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SMALL = """

@@ -11,7 +11,7 @@ import torch
 from helpers import fastmask, golden, held, kill_held, process, refusal, write_jsonl
 
 from fastmask.core.config_train import FinetuneConfig
-from fastmask.run import Run, compared_work
+from fastmask.experiment.run import Run, compared_work
 from fastmask.train.prepare import build_task
 
 RECIPE = """
@@ -73,7 +73,7 @@ def states(directory: Path, monkeypatch) -> dict[str, str]:
 def test_the_plan_needs_no_extra(tmp_path, mr_tiny, golden_dir, monkeypatch):
     """Without scipy and matplotlib the steps can be seen; doing them is refused before anything is made."""
     monkeypatch.chdir(write(tmp_path / "plain", mr_tiny, golden_dir))
-    monkeypatch.setattr("fastmask.run.find_spec", lambda name: None)
+    monkeypatch.setattr("fastmask.experiment.run.find_spec", lambda name: None)
     shown = fastmask("run", "r.toml", "--dry-run")
     assert shown.exit_code == 0 and "pretrained/masker" in shown.stdout, shown.stderr
     assert "needs scipy; pip install 'fastmask[evaluate]'" in refusal(fastmask("run", "r.toml", "-q"))
@@ -123,7 +123,9 @@ def test_a_second_run_does_nothing(done, monkeypatch):
 
 def test_a_warning_is_said_again(done, monkeypatch):
     monkeypatch.chdir(done[0])
-    monkeypatch.setattr("fastmask.run.label_warnings", lambda out, manifest: [f"{out}: {manifest['totals']['rows']}"])
+    monkeypatch.setattr(
+        "fastmask.experiment.run.label_warnings", lambda out, manifest: [f"{out}: {manifest['totals']['rows']}"]
+    )
     assert fastmask("run", "r.toml").stderr.splitlines()[0].startswith("run/task-masks: ")
     assert fastmask("run", "r.toml", "-q").stderr == ""
 

@@ -19,11 +19,11 @@ from ..models.directory import load_tokenizer, resolve_model
 from ..models.trainable import enable_packing
 from ..models.weights import load_classifier
 from ..text.documents import read_documents
-from .comparison import draw
-from .evaluate import compare
-from .examples import Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
-from .predict import predict
-from .reading import reading_of
+from ..train.comparison import draw
+from ..train.evaluate import compare
+from ..train.examples import Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
+from ..train.predict import predict
+from ..train.reading import reading_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from .core.config import EvaluateConfig, ScoreConfig
-from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
-from .core.errors import FastmaskError
+from ..core.config import EvaluateConfig, ScoreConfig
+from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from ..core.errors import FastmaskError
 from .recipe import General, Recipe
 
 Config = FinetuneConfig | ScoreConfig | MaskerConfig | PretrainConfig | EvaluateConfig

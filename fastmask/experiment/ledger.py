@@ -12,17 +12,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .core.config import ScoreConfig
-from .core.directories import begun_beside, recover, replace_directory
-from .core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
-from .core.errors import InputError, OutputError
-from .core.plain import parse_json, read_regular
-from .locked import VERSION, LockedDirectory, differences
-from .shards.manifest import type_fault
-from .shards.schema import manifest_path
+from .. import __version__
+from ..core.config import ScoreConfig
+from ..core.directories import begun_beside, recover, replace_directory
+from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
+from ..core.errors import InputError, OutputError
+from ..core.plain import parse_json, read_regular
+from ..locked import VERSION, LockedDirectory, differences
+from ..shards.manifest import type_fault
+from ..shards.schema import manifest_path
+from ..text.documents import check_path, describe_inputs
 from .steps import Step
-from .text.documents import check_path, describe_inputs
 
 STEPS, LOCK = "steps.json", ".fastmask-run.lock"
 MODEL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "*.txt",
@@ -244,7 +244,7 @@ def model_identity(name: str | Path) -> str:
     Raises:
         ModelError: it cannot be read.
     """
-    from .models.directory import resolve_model
+    from ..models.directory import resolve_model
 
     files = resolve_model(str(name))
     named = sorted(file for ending in MODEL_FILES for file in files.dir.glob(ending))

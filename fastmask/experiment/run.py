@@ -10,17 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .core.durable import json_bytes, os_errors_named, write_atomically
-from .core.errors import FastmaskError, OutputError
+from ..core.durable import json_bytes, os_errors_named, write_atomically
+from ..core.errors import FastmaskError, OutputError
+from ..shards.schema import read_manifest
+from ..show import label_warnings, totals_line
+from ..text.documents import read_rows
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .recipe import Recipe, TaskFiles, read_recipe
-from .shards.schema import read_manifest
-from .show import label_warnings, totals_line
 from .steps import REPORT, Step, control_of, pretrained, steps_of
-from .text.documents import read_rows
 
 if TYPE_CHECKING:
-    from .meter import NoMeter
+    from ..meter import NoMeter
 
 Say = Callable[[str], None]
 
@@ -107,7 +107,7 @@ class Run:
 
     def _check_labels(self) -> None:
         """The last step looks the test file's labels up: what is wrong there is said before the first."""
-        from .train.prepare import check_labels
+        from ..train.prepare import check_labels
 
         first = next(step for step in self.steps if step.command == "finetune")
         check_labels(first.config, self.recipe.task.test)
@@ -115,21 +115,21 @@ class Run:
     def _do(self, step: Step, say: Say, show: Say | None, meter: NoMeter) -> None:
         directory, place = self.out / step.name, str(self.ledger.place(step))
         if step.command == "score":
-            from .pipeline import score_corpus
+            from ..pipeline import score_corpus
 
             manifest = score_corpus(step.files, place, step.config, overwrite=self.overwrite, meter=meter)
             for line in (totals_line(str(directory), manifest), *label_warnings(str(directory), manifest)):
                 say(line)
         elif step.command == "pretrain":
-            from .train.pretrain import pretrain
+            from ..train.pretrain import pretrain
 
             pretrain(replace(step.config, out=place, overwrite=self.overwrite), say, show)
         elif step.command == "finetune":
-            from .train.finetune import finetune
+            from ..train.finetune import finetune
 
             finetune(replace(step.config, overwrite=True), say)
         elif step.command == "train-masker":
-            from .train.masker import train_masker
+            from ..train.masker import train_masker
 
             train_masker(replace(step.config, overwrite=True), say)
         else:
@@ -143,7 +143,7 @@ class Run:
                 say(line)
 
     def _compare(self, step: Step, say: Say) -> None:
-        from .train.arms import evaluate
+        from .arms import evaluate
 
         with os_errors_named(self.out):
             (self.out / step.name).mkdir(exist_ok=True)
@@ -170,7 +170,7 @@ def compared_work(selective: list[Path], control: list[Path]) -> dict:
         ``every_step_equal``: whether each step had as many tokens and masks in one as in the other; ``made_on``: the
         devices and precisions, more than one where the runs were not alike.
     """
-    from .train.run_directory import made_on, work_of
+    from ..train.run_directory import made_on, work_of
 
     selective_work, control_work = ([work_of(path) for path in paths] for paths in (selective, control))
     return {"runs": len(selective), "selective": _sums(selective_work), "control": _sums(control_work),

@@ -7,11 +7,11 @@ from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from .core.config import EvaluateConfig, ScoreConfig
-from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
-from .core.errors import FastmaskError, InputError
-from .core.plain import read_regular
-from .text.streams import STDIN
+from ..core.config import EvaluateConfig, ScoreConfig
+from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from ..core.errors import FastmaskError, InputError
+from ..core.plain import read_regular
+from ..text.streams import STDIN
 
 METHODS = ("masker", "greedy", "prefix", "leave-one-out")
 """How the in-domain text may be masked; each has an arm of its own and one for its control."""
