@@ -23,8 +23,8 @@ from pathlib import Path
 import harness
 
 from fastmask.core.config import ScoreConfig
-from fastmask.meter import NoMeter
 from fastmask.pipeline import score_corpus
+from fastmask.report.meter import NoMeter
 from fastmask.shards.schema import read_manifest
 
 CORPUS = harness.SHARED / "data/yelp/corpus.txt"

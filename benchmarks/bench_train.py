@@ -92,8 +92,8 @@ def fastmask_arm(folder: Path, batch: int, steps: int, threads: int, precision: 
     """``fastmask pretrain``; each step's end is taken where its progress is shown."""
     import torch
 
+    from fastmask.report.progress import Progress
     from fastmask.train import mlm
-    from fastmask.train.progress import Progress
 
     torch.set_num_threads(threads)
     clock = Clock()

@@ -60,7 +60,7 @@ class World(NamedTuple):
         import torch
 
         import fastmask.experiment.run
-        import fastmask.train.comparison  # noqa: F401
+        import fastmask.report.comparison  # noqa: F401
 
         torch.set_num_threads(1)
         folder.mkdir()

@@ -108,7 +108,7 @@ def _save_random_model(directory: Path) -> None:
 def run(recipe: Path) -> dict:
     """The report of the recipe's run."""
     from fastmask.experiment.run import Run
-    from fastmask.meter import NoMeter
+    from fastmask.report.meter import NoMeter
 
     with Run(str(recipe)) as steps:
         return steps.run(print, None, NoMeter())
@@ -126,7 +126,7 @@ def masks_of(work: Path) -> dict:
 def markdown(report: dict) -> str:
     """The arms, and of their differences those between arms that differ in one thing, as two tables."""
     from fastmask.experiment.steps import control_of
-    from fastmask.train.comparison import points
+    from fastmask.report.comparison import points
 
     lines = ["| arm | MR test accuracy | sd over seeds |", "|---|---|---|"]
     for name, arm in report["arms"].items():

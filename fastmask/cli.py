@@ -17,7 +17,7 @@ from .core.config import EvaluateConfig, ExportConfig, ScoreConfig
 from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from .core.errors import FastmaskError
 from .core.options import options_of
-from .screen import make_console, one_line, open_doors, say, say_traceback, show_live
+from .report.screen import make_console, one_line, open_doors, say, say_traceback, show_live
 
 RESUMABLE = ("score", "remap", "pretrain", "run")
 
@@ -30,7 +30,7 @@ def _live() -> Callable[[str], None] | None:
 
 
 def _meter(quiet: bool, out: str | None = None):
-    from .meter import Meter, NoMeter
+    from .report.meter import Meter, NoMeter
 
     return NoMeter() if quiet else Meter(make_console(stderr=True), say, out)
 
@@ -122,7 +122,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
     """
     from .core.startup import start_numba
     from .pipeline import score_corpus
-    from .show import label_warnings, totals_line
+    from .report.terminal import label_warnings, totals_line
     from .text.inputs import default_out
 
     start_numba()
@@ -142,8 +142,8 @@ def score(corpus, out, control, overwrite, quiet, **options):
 def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from .core.startup import start_numba
+    from .report.terminal import sentence_table, sentence_text, surfaces
     from .scoring.api import score as score_texts
-    from .show import sentence_table, sentence_text, surfaces
 
     start_numba()
     console, found = make_console(), False
@@ -163,9 +163,9 @@ def explain(text, **options):
 @click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences and their masks.")
 def inspect(out, rows):
     """Show what is in a finished shard directory."""
+    from .report.terminal import masked_scores, sentence_text, summary
     from .scoring.api import shard_words
     from .shards.reader import open_shards
-    from .show import masked_scores, sentence_text, summary
 
     shards = open_shards(out)
     console = make_console()
@@ -238,7 +238,7 @@ def remap(shards, tokenizer, out, overwrite, quiet):
     goes on when the same command is given again.
     """
     from .data.remapped import remap_shards
-    from .show import totals_line
+    from .report.terminal import totals_line
 
     manifest = remap_shards(shards, tokenizer, out, overwrite)
     if not quiet:
@@ -267,7 +267,7 @@ def export(quiet, **options):
 def evaluate(quiet, **options):
     """Compare arms over seeds: means, paired intervals, a paired test, and what so many seeds could have shown."""
     from .experiment.arms import evaluate as run
-    from .train.comparison import tables
+    from .report.comparison import tables
     from .train.evaluate import statements
 
     report = run(EvaluateConfig(**options), (lambda line: None) if quiet else say)
@@ -298,8 +298,8 @@ def run(recipe, dry_run, overwrite, quiet):
     A step whose output is complete for this configuration is skipped; a run that was stopped goes on.
     """
     from .experiment.run import Run
-    from .show import plan_table, work_lines
-    from .train.comparison import tables
+    from .report.comparison import tables
+    from .report.terminal import plan_table, work_lines
     from .train.evaluate import statements
 
     steps, console = Run(recipe, overwrite), make_console()

@@ -16,7 +16,7 @@ from .core.background import run_ahead
 from .core.config import ScoreConfig
 from .core.errors import FastmaskError, InputError, OutputError
 from .core.records import EncodedSentences, ScoredSentences
-from .meter import NoMeter
+from .report.meter import NoMeter
 from .scoring.cascade import merged_certificate
 from .scoring.scorer import Scorer
 from .shards.schema import read_manifest

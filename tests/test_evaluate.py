@@ -15,7 +15,7 @@ from fastmask.core.config import EvaluateConfig
 from fastmask.core.errors import FastmaskError
 from fastmask.core.labels import Classes
 from fastmask.experiment.arms import evaluate, find_runs, read_predictions
-from fastmask.train.comparison import draw
+from fastmask.report.comparison import draw
 from fastmask.train.evaluate import METRICS, compare, detectable_difference, statements
 from fastmask.train.predict import accuracy, macro_f1
 

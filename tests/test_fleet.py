@@ -19,8 +19,8 @@ from helpers import contents, encoded, fastmask, golden, held, kill_held, refusa
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, InputError, ModelError
 from fastmask.core.records import ScoredSentences
-from fastmask.meter import Meter, NoMeter
 from fastmask.pipeline import score_corpus
+from fastmask.report.meter import Meter, NoMeter
 from fastmask.scoring.cascade import TIE, Bands
 from fastmask.scoring.fleet import Fleet, _portable, _Worker
 from fastmask.scoring.scorer import Scorer
@@ -321,7 +321,7 @@ def test_where_one_device_is_enough(corpus, mr_tiny, tmp_path, monkeypatch):
 
 
 def test_progress_of_several_shards(monkeypatch):
-    monkeypatch.setattr("fastmask.meter._INTERVAL", 0.0)
+    monkeypatch.setattr("fastmask.report.meter._INTERVAL", 0.0)
     lines = []
     meter = Meter(type("Plain", (), {"is_terminal": False}), lines.append)
     with meter.running(lambda: 40, 10):

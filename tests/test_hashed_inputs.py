@@ -11,8 +11,8 @@ from fastmask import ScoreConfig, remap_masks, score_corpus
 from fastmask.core.errors import FastmaskError, InputError
 from fastmask.experiment.ledger import Ledger
 from fastmask.experiment.steps import Step
-from fastmask.meter import NoMeter
 from fastmask.pipeline import repair
+from fastmask.report.meter import NoMeter
 from fastmask.text.documents import HashedInputs, read_rows
 
 CHANGED = "has changed since it was hashed"

@@ -10,7 +10,7 @@ from helpers import fastmask, golden, refusal, rows_of, write_jsonl
 from fastmask.core.config import ScoreConfig
 from fastmask.experiment.run import Run
 from fastmask.experiment.steps import Step
-from fastmask.meter import NoMeter
+from fastmask.report.meter import NoMeter
 from fastmask.shards.writer import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,9 +17,9 @@ from fastmask.data.sequences import Example
 from fastmask.models.directory import resolve_model
 from fastmask.models.mlm_model import MaskedLoss, load_masked_lm
 from fastmask.models.trainable import enable_packing, pack
+from fastmask.report.progress import Progress
 from fastmask.train.loop import take_step
 from fastmask.train.mlm_batches import Builder, Part
-from fastmask.train.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -127,8 +127,8 @@ def test_parts_hold_every_sequence_once_corrupted_as_its_keys_say(shapes, part_t
 
 def test_progress_shows_loss_rate_and_time_left(monkeypatch):
     now, said, shown = [0.0], [], []
-    monkeypatch.setattr("fastmask.train.progress.SECONDS_BETWEEN_LINES", 15.0)
-    monkeypatch.setattr("fastmask.train.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("fastmask.report.progress.SECONDS_BETWEEN_LINES", 15.0)
+    monkeypatch.setattr("fastmask.report.progress.time.monotonic", lambda: now[0])
     plain, live = Progress(100, 0, said.append, None), Progress(100, 0, said.append, shown.append)
     for step in range(20):
         now[0] += 1.0

@@ -13,7 +13,7 @@ from helpers import fastmask, rows_of, write_jsonl
 from test_one_line import paths_in
 
 from fastmask.core.errors import InputError, OutputError, shortened
-from fastmask.screen import MOST_OF_A_LINE, one_line
+from fastmask.report.screen import MOST_OF_A_LINE, one_line
 from fastmask.shards.schema import MANIFEST, check_manifest
 
 EVIL = "a\x1b[31m\x9b1m\x07\r\n\u202e\u2028\x7f[red]b[/red]"
@@ -131,7 +131,7 @@ def test_every_text_of_a_manifest(place):
 
 STREAMS = """
 import logging, sys, threading, warnings
-from fastmask.screen import make_console, open_doors, say, show_live
+from fastmask.report.screen import make_console, open_doors, say, show_live
 open_doors()
 evil = sys.argv[1]
 print(evil), print(evil, file=sys.stderr), say(evil), show_live("live"), say(""), make_console().print(evil)
@@ -158,7 +158,9 @@ def test_whatever_a_library_prints_goes_through_the_door():
 
 
 def test_a_stream_that_cannot_show_a_character_shows_its_number():
-    code = "from fastmask.screen import open_doors, say\nopen_doors(), say('\\u4e2d', err=False), print('\\u4e2d')"
+    code = (
+        "from fastmask.report.screen import open_doors, say\nopen_doors(), say('\\u4e2d', err=False), print('\\u4e2d')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env=os.environ | {"PYTHONIOENCODING": "ascii"})  # fmt: skip
     assert (done.stdout, done.stderr) == ("\\u4e2d\n" * 2, "")

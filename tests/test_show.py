@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from shard_samples import FIELDS, IDENTITY, config, sample
 
-from fastmask.screen import clean, make_console
+from fastmask.report.screen import clean, make_console
+from fastmask.report.terminal import sentence_table, sentence_text, summary, surfaces
 from fastmask.shards.schema import build_manifest, make_header, shard_bytes, shard_entry, to_table
-from fastmask.show import sentence_table, sentence_text, summary, surfaces
 
 TOKENS = ["A", " great", " mov", "ie", " [UNK]"]
 IMPORTANCE = [0.3, -0.4, 0.1, 0.2, 0.3]
@@ -100,7 +100,7 @@ def test_summary_shows_the_first_skipped_messages_in_80_columns():
 
 
 def test_masked_scores_name_each_masked_token_and_its_score():
-    from fastmask.show import masked_scores
+    from fastmask.report.terminal import masked_scores
 
     assert rendered(masked_scores(["a", " b", "c"], [0.5, -0.25, 0.01], [1, 2])).strip() == "b -0.250, c +0.010"
     assert rendered(masked_scores(["a"], None, [])).strip() == "not scored"

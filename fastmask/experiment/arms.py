@@ -18,8 +18,8 @@ from ..core.plain import parse_json, read_regular
 from ..models.directory import load_tokenizer, resolve_model
 from ..models.trainable import enable_packing
 from ..models.weights import load_classifier
+from ..report.comparison import draw
 from ..text.documents import read_documents
-from ..train.comparison import draw
 from ..train.evaluate import compare
 from ..train.examples import Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
 from ..train.predict import predict

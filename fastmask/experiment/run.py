@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from ..core.durable import json_bytes, os_errors_named, write_atomically
 from ..core.errors import FastmaskError, OutputError
+from ..report.terminal import label_warnings, totals_line
 from ..shards.schema import read_manifest
-from ..show import label_warnings, totals_line
 from ..text.documents import read_rows
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .recipe import Recipe, TaskFiles, read_recipe
 from .steps import REPORT, Step, control_of, pretrained, steps_of
 
 if TYPE_CHECKING:
-    from ..meter import NoMeter
+    from ..report.meter import NoMeter
 
 Say = Callable[[str], None]
 

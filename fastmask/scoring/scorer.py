@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from ..core.config import ScoreConfig
 from ..core.records import EncodedSentences, ScoredSentences
-from ..meter import NoMeter
 from ..models.directory import ModelFiles, load_tokenizer, resolve_model
 from ..models.pieces import special_ids_in_text
 from ..models.tokenizer import tokenizer_record
+from ..report.meter import NoMeter
 from ..text.tokens import TextEncoder
 from .cascade import Bands, bands_of
 from .control import RandomControl

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..report.progress import SECONDS_BETWEEN_LINES
 from .loop import freed_memory_kept, linear_schedule, make_optimizer, set_rate, shuffled_batches, take_step
-from .progress import SECONDS_BETWEEN_LINES
 
 if TYPE_CHECKING:
     import torch

@@ -23,10 +23,10 @@ from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, r
 from ..models.lengths import longest_input
 from ..models.mlm_model import MaskedLoss, load_masked_lm, product_dtype
 from ..models.tokenizer import check_tokenizer, tokenizer_hash, vocabulary
+from ..report.progress import Progress
 from .loop import Diverged, freed_memory_kept, linear_schedule, make_optimizer, seed_everything, set_rate, take_step
 from .mlm_batches import AHEAD, Builder, batches_of, held_out_parts
 from .prepare import choose_device
-from .progress import Progress
 from .ranks import Ranks, start_ranks
 from .run_directory import LOG, Log, TrainingRun, restore, training_tensors
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..core.durable import os_errors_named, write_atomically
 from ..core.errors import FastmaskError
-from ..screen import one_line, shown
+from .screen import one_line, shown
 
 if TYPE_CHECKING:
     from rich.console import Group

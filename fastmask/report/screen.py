@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 
-from .core.errors import shortened
+from ..core.errors import shortened
 
 MOST_OF_A_WORD = 500
 MOST_OF_A_LINE = 2000
