@@ -93,7 +93,7 @@ def fastmask_arm(folder: Path, batch: int, steps: int, threads: int, precision: 
     import torch
 
     from fastmask.report.progress import Progress
-    from fastmask.train import mlm
+    from fastmask.train import pretrain
 
     torch.set_num_threads(threads)
     clock = Clock()
@@ -103,8 +103,8 @@ def fastmask_arm(folder: Path, batch: int, steps: int, threads: int, precision: 
             clock.tick()
 
     config = pretrain_config(folder, "model", batch, WARM_STEPS + steps, precision=precision, lr=LR)
-    with mock.patch.object(mlm, "Progress", Clocked):
-        mlm.pretrain(config, lambda line: None)
+    with mock.patch.object(pretrain, "Progress", Clocked):
+        pretrain.pretrain(config, lambda line: None)
     lines = [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
     clock.counts = [(line["tokens"], line["tokens"], line["masked"]) for line in lines]
     return clock.result()

@@ -236,7 +236,7 @@ def read_shards(rng: Random, out: Path, world: World) -> None:
     import fastmask
     from fastmask.core.errors import FastmaskError
     from fastmask.shards.reader import open_shards
-    from fastmask.shards.writer import verify
+    from fastmask.shards.verify import verify
 
     readers: tuple[Callable[[], object], ...] = (
         lambda: open_shards(out).to_table(),

@@ -186,7 +186,7 @@ def inspect(out, rows):
 @click.option("--repair", is_flag=True, help="Make damaged shards again from the inputs.")
 def verify(out, repair):
     """Check hashes, counts and schema of a finished shard directory; exit 1 and name what is damaged."""
-    from .shards.writer import verify as find_damage
+    from .shards.verify import verify as find_damage
 
     if repair:
         from .pipeline import repair as make_again

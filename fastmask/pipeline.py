@@ -20,7 +20,8 @@ from .report.meter import NoMeter
 from .scoring.cascade import merged_certificate
 from .scoring.scorer import Scorer
 from .shards.schema import read_manifest
-from .shards.writer import RunDirectory, verify
+from .shards.verify import verify
+from .shards.writer import RunDirectory
 from .text.documents import HashedInputs
 from .text.frontend import STOP_SECONDS, encoded_shards
 from .text.inputs import count_rows, is_aspect_corpus, seekable_standard_input

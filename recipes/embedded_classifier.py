@@ -21,7 +21,7 @@ from fastmask_kernels import processor
 from transformers import PreTrainedTokenizerBase
 
 from fastmask.core.config_train import FinetuneConfig
-from fastmask.core.durable import claim
+from fastmask.core.directories import claim
 from fastmask.core.errors import ModelError
 from fastmask.core.labels import Classes
 from fastmask.models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model

@@ -14,7 +14,8 @@ from fastmask.core.directories import claim
 from fastmask.data.export import export_shards
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.tokenizer import tokenizer_record
-from fastmask.shards.writer import RunDirectory, verify
+from fastmask.shards.verify import verify
+from fastmask.shards.writer import RunDirectory
 from fastmask.train.checkpoint import save_model
 from fastmask.train.run_directory import TrainingRun
 

@@ -20,7 +20,7 @@ from fastmask.experiment.recipe import read_recipe
 from fastmask.models.directory import resolve_model, weight_files
 from fastmask.shards.journal import JOURNAL
 from fastmask.shards.schema import MANIFEST, check_manifest, read_manifest
-from fastmask.shards.writer import verify
+from fastmask.shards.verify import verify
 from fastmask.text.documents import read_documents
 from fastmask.text.streams import check_path
 

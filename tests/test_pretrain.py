@@ -31,7 +31,7 @@ from fastmask.models.tokenizer import tokenizer_hash
 from fastmask.pipeline import score_corpus
 from fastmask.shards.reader import open_shards
 from fastmask.shards.writer import RunDirectory
-from fastmask.train import checkpoint, state
+from fastmask.train import checkpoint, run_directory
 from fastmask.train.pretrain import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -261,7 +261,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_gone_on_from(config,
 
 def test_a_damaged_checkpoint_is_named(config, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(state.TrainingRun, "finish", lambda *_: 1 / 0)
+        patch.setattr(run_directory.TrainingRun, "finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pretrain(config, quiet)
     file = Path(config.out) / "checkpoint-00000006" / "training.safetensors"

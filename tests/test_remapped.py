@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, RobertaConfig, RobertaForMaskedLM
 from fastmask import ScoreConfig, open_shards, remap_masks, remap_shards, score_corpus
 from fastmask.core.errors import OutputError
 from fastmask.shards.schema import MANIFEST
-from fastmask.shards.writer import RunDirectory, verify
+from fastmask.shards.verify import verify
+from fastmask.shards.writer import RunDirectory
 
 SHAPE = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 

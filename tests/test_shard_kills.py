@@ -15,7 +15,7 @@ from shard_samples import FIELDS, contents, open_run, sample, write_part, write_
 
 from fastmask.core.directories import recover
 from fastmask.core.errors import OutputError
-from fastmask.shards.writer import verify
+from fastmask.shards.verify import verify
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from shard_samples import FIELDS, IDENTITY, ROWS, config, contents, open_run, sa
 from fastmask.core.errors import OutputError
 from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import MANIFEST, OLD_MANIFEST, shard_name
-from fastmask.shards.writer import Damage, RunDirectory, verify
+from fastmask.shards.verify import Damage, verify
+from fastmask.shards.writer import RunDirectory
 
 SHARDS = 3
 

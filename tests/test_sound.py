@@ -19,7 +19,7 @@ from fastmask.models.tokenizer import check_tokenizer
 from fastmask.scoring.control import RandomControl
 from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import ROW_GROUP, arrow_schema, shard_name, totals
-from fastmask.shards.writer import verify
+from fastmask.shards.verify import verify
 
 ROLES = {"cls": 8187, "sep": 8188, "mask": 8189, "pad": 8190, "unk": 8191}
 TOKENIZER = {

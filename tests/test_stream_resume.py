@@ -105,8 +105,9 @@ def test_a_state_of_other_data_is_refused(out, tmp_path):
 CHILD = """
 import json, os, sys
 from pathlib import Path
-import fastmask, fastmask.data.shard_blocks, fastmask.data.stream
-fastmask.data.shard_blocks.ROW_GROUP, fastmask.data.shard_blocks.BLOCK_TOKENS, fastmask.data.stream.WINDOW_TOKENS = 16, 120, 500
+import fastmask
+from fastmask.data import shard_blocks, stream as streams
+shard_blocks.ROW_GROUP, shard_blocks.BLOCK_TOKENS, streams.WINDOW_TOKENS = 16, 120, 500
 shards, folder = sys.argv[1], Path(sys.argv[2])
 stream = fastmask.TrainingStream(shards, max_length=24, seed=5, rank=1, world=2)
 taken = []

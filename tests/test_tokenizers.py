@@ -81,7 +81,7 @@ def test_every_command_reads_as_auto_tokenizer_does(directory):
     tokens = encoder_of(directory).tokenize(TEXTS)
     assert [ids.tolist() for ids in np.split(tokens.ids, tokens.offsets[1:-1])] == expected
     tokenizer = load_tokenizer(resolve_model(directory))
-    rows = [Row(text, None, None, "", n) for n, text in enumerate(TEXTS)]
+    rows = [Row(text, None, 0, "", n) for n, text in enumerate(TEXTS)]
     special = special_ids(tokenizer)
     trained = encode_rows(tokenizer, rows, Classes(("a", "b")), 128, is_typed=True).input_ids
     assert [ids.tolist() for ids in trained] == [[special["cls"], *ids, special["sep"]] for ids in expected]

@@ -1,4 +1,4 @@
-"""The writer of a shard directory: journal, resume, repair, verify.
+"""The writer of a shard directory: journal, resume, repair.
 
 A run killed at any moment leaves what the next one needs. A shard counts once its line is in the journal, and
 the run is finished once ``_manifest.json`` is there. Not for use from several threads at once.
@@ -7,9 +7,8 @@ the run is finished once ``_manifest.json`` is there. Not for use from several t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.directories import Replacement, drop_begun, recover, what_was_begun
@@ -39,7 +38,6 @@ from .schema import (
     manifest_path,
     parse_manifest,
     read_manifest,
-    read_parquet,
     shard_bytes,
     shard_entry,
     to_table,
@@ -297,52 +295,6 @@ class RunDirectory:
             write_atomically(self.path / MANIFEST, data)
             remove(self.path, [self.path / OLD_MANIFEST])
         self.manifest = json.loads(data)
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """One damaged file of a finished directory; ``index`` is the shard's number, None for any other file."""
-
-    file: str
-    reason: str
-    index: int | None = None
-
-
-def verify(out: str | Path) -> list[Damage]:
-    """What is damaged in the finished directory ``out``: manifest, hashes, counts, schema, content; else [].
-
-    Raises:
-        OutputError: the directory is not there, or not finished.
-    """
-    path = Path(out)
-    try:
-        manifest = read_manifest(path)
-    except OutputError as error:
-        file = manifest_path(path)
-        if not file.is_file():
-            raise
-        return [Damage(file.name, str(error).removeprefix(f"{file}: "))]
-    return [*_damaged_shards(path, manifest), *_extra_shards(path, manifest)]
-
-
-def _damaged_shards(path: Path, manifest: dict) -> Iterator[Damage]:
-    for entry in manifest["shards"]:
-        file = path / entry["file"]
-        fault = file_fault(file, entry, hashes=True)
-        if fault is None:
-            try:
-                fault = content_fault(read_parquet(file), entry, manifest["tokenizer"].get("vocab_size"))
-            except OutputError as error:
-                fault = str(error).removeprefix(f"{file}: ")
-        if fault is not None:
-            yield Damage(entry["file"], fault, entry["index"])
-
-
-def _extra_shards(path: Path, manifest: dict) -> Iterator[Damage]:
-    known = {entry["file"] for entry in manifest["shards"]}
-    for name in sorted(file.name for file in path.iterdir()):
-        if SHARD_NAME.fullmatch(name) and name not in known:
-            yield Damage(name, "is not in the manifest, but a reader of *.parquet would take it in")
 
 
 def _encode(index: int, scored: ScoredSentences) -> tuple[bytes, dict]:

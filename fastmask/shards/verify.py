@@ -1,0 +1,56 @@
+"""What is damaged in a finished shard directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import OutputError
+from .schema import SHARD_NAME, content_fault, file_fault, manifest_path, read_manifest, read_parquet
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One damaged file of a finished directory; ``index`` is the shard's number, None for any other file."""
+
+    file: str
+    reason: str
+    index: int | None = None
+
+
+def verify(out: str | Path) -> list[Damage]:
+    """What is damaged in the finished directory ``out``: manifest, hashes, counts, schema, content; else [].
+
+    Raises:
+        OutputError: the directory is not there, or not finished.
+    """
+    path = Path(out)
+    try:
+        manifest = read_manifest(path)
+    except OutputError as error:
+        file = manifest_path(path)
+        if not file.is_file():
+            raise
+        return [Damage(file.name, str(error).removeprefix(f"{file}: "))]
+    return [*_damaged_shards(path, manifest), *_extra_shards(path, manifest)]
+
+
+def _damaged_shards(path: Path, manifest: dict) -> Iterator[Damage]:
+    for entry in manifest["shards"]:
+        file = path / entry["file"]
+        fault = file_fault(file, entry, hashes=True)
+        if fault is None:
+            try:
+                fault = content_fault(read_parquet(file), entry, manifest["tokenizer"].get("vocab_size"))
+            except OutputError as error:
+                fault = str(error).removeprefix(f"{file}: ")
+        if fault is not None:
+            yield Damage(entry["file"], fault, entry["index"])
+
+
+def _extra_shards(path: Path, manifest: dict) -> Iterator[Damage]:
+    known = {entry["file"] for entry in manifest["shards"]}
+    for name in sorted(file.name for file in path.iterdir()):
+        if SHARD_NAME.fullmatch(name) and name not in known:
+            yield Damage(name, "is not in the manifest, but a reader of *.parquet would take it in")
