@@ -13,7 +13,7 @@ from helpers import fastmask, refusal
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import InputError
-from fastmask.locked import differences
+from fastmask.core.locked import differences
 from fastmask.text.documents import read_rows
 
 MB = 10**6

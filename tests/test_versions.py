@@ -11,9 +11,9 @@ from shard_samples import IDENTITY, open_run, sample, write_part, write_run
 import fastmask as package
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import OutputError
+from fastmask.core.locked import differences
 from fastmask.experiment.ledger import AGAIN, COMPLETE, STEPS, Ledger
 from fastmask.experiment.steps import Step
-from fastmask.locked import differences
 from fastmask.shards.journal import JOURNAL
 from fastmask.shards.writer import RunDirectory
 

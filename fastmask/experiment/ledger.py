@@ -17,8 +17,8 @@ from ..core.config import ScoreConfig
 from ..core.directories import begun_beside, recover, replace_directory
 from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
 from ..core.errors import InputError, OutputError
+from ..core.locked import VERSION, LockedDirectory, differences
 from ..core.plain import parse_json, read_regular
-from ..locked import VERSION, LockedDirectory, differences
 from ..shards.manifest import type_fault
 from ..shards.schema import manifest_path
 from ..text.documents import check_path, describe_inputs

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..core.durable import TEMPORARY
 from ..core.errors import OutputError
+from ..core.locked import differences as differences
+from ..core.locked import listed as listed
 from ..core.plain import parse_json, read_regular
-from ..locked import differences as differences
-from ..locked import listed as listed
 from .schema import MANIFEST, OLD_MANIFEST, SHARD_NAME, is_entry
 
 JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"

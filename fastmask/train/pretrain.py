@@ -16,9 +16,9 @@ from .. import __version__
 from ..core.background import run_ahead
 from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..core.errors import FastmaskError, ModelError
+from ..core.locked import VERSION
 from ..data.corruption import ordinary_ids
 from ..data.stream import TrainingStream
-from ..locked import VERSION
 from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..models.lengths import longest_input
 from ..models.mlm_model import MaskedLoss, load_masked_lm, product_dtype

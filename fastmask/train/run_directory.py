@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..core.directories import check_free, drop_begun, recover
 from ..core.durable import TEMPORARY, os_errors_named, remove_temporaries, sync, write_atomically
 from ..core.errors import FastmaskError, ModelError, OutputError
+from ..core.locked import LockedDirectory, differences
 from ..core.plain import parse_json, read_regular
-from ..locked import LockedDirectory, differences
 from .checkpoint import save_model
 
 if TYPE_CHECKING:

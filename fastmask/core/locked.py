@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Self
 
-from .core.directories import Replacement, what_was_begun
-from .core.durable import FileLock, locked_directory, os_errors_named
-from .core.errors import OutputError
+from .directories import Replacement, what_was_begun
+from .durable import FileLock, locked_directory, os_errors_named
+from .errors import OutputError
 
 RESULT_NEUTRAL = ("threads", "device")
 """Options that leave the result as it is, so that a resumed run may have others. The kind of device is in the
