@@ -97,7 +97,7 @@ def _clean_errors() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        error.message = one_line(error.message)
+        error.message = one_line(error.message)  # type: ignore[misc]  # click calls it final
         raise
 
 

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
+from typing import Any
 
 _POLL_SECONDS = 0.05
 
@@ -44,7 +45,7 @@ def _produce(items: Generator, ready: queue.Queue, stopped: threading.Event) -> 
     with closing(items):
         while not stopped.is_set():
             try:
-                entry = (next(items), None)
+                entry: tuple[Any, BaseException | None] = (next(items), None)
             except BaseException as error:  # StopIteration included: the consumer raises or ends
                 entry = (None, error)
             _offer(entry, ready, stopped)

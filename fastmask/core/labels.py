@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
-from numbers import Number
+from numbers import Real
 
 from .errors import InputError
 
@@ -42,8 +43,8 @@ def read_label(value) -> Label:
         return str(value).lower()
     if isinstance(value, int):
         return value
-    if isinstance(value, Number) and not isinstance(value, complex):
-        return int(value) if float(value).is_integer() else str(value)
+    if isinstance(value, Real | Decimal):
+        return int(value) if float(value).is_integer() else str(value)  # type: ignore[arg-type]
     raise TypeError(type(value).__name__)
 
 
@@ -94,8 +95,8 @@ class Classes:
             number = whole_number(label)
             return number if number is not None and 0 <= number <= _MAX_INDEX else NO_LABEL
         # text is read as a name, so that only a number can be meant either way
-        certain = isinstance(label, str) or self.numbers_are_names or self.keep_others
-        if not certain and self._is_index(label) and label != found:
+        certain = self.numbers_are_names or self.keep_others
+        if isinstance(label, int) and not certain and self._is_index(label) and label != found:
             reason = f'{label} is the name of class {found} and the index of class "{self.names[label]}"'
             raise InputError(source, line, field, f'{reason}; the text "{label}" is the name')
         return found

@@ -27,7 +27,7 @@ def _parameter(field: Field) -> Callable:
     multiple, required = str(field.type).startswith("tuple"), field.default is MISSING
     if flag_of(field).isupper():
         return click.argument(field.name, nargs=-1 if multiple else 1, required=required)
-    default = {} if required else {"default": field.default}
+    default: dict[str, Any] = {} if required else {"default": field.default}
     shown = not required and field.default not in (None, (), False, True)
     return click.option(*_declared(field), field.name, help=field.metadata["help"], required=required,
                         show_default=shown, multiple=multiple, **default, **_kind(field))  # fmt: skip

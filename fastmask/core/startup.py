@@ -20,7 +20,7 @@ def start_numba() -> None:
 
     from .memo import Memo
 
-    sys.modules[BLAS] = None
+    sys.modules[BLAS] = None  # type: ignore[assignment]
     try:
         Memo().slots(np.empty(0, np.uint64))
     finally:

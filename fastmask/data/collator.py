@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,8 @@ class SelectiveMaskCollator:
         pack: bool = False,
         token_type_ids: bool = True,
     ):
-        special, name = special_ids(tokenizer), tokenizer.name_or_path or "the tokenizer"
+        special: Mapping[str, Any] = special_ids(tokenizer)
+        name = tokenizer.name_or_path or "the tokenizer"
         self._vocab_size, all_special_ids = vocabulary(tokenizer)
         for role in ("mask", "pad"):
             if special[role] is None:
@@ -68,7 +69,8 @@ class SelectiveMaskCollator:
         check_room(max_length)
         self.max_length, self.seed, self.pack, self.epoch = max_length, seed, pack, 0
         self._mask_id, self._pad_id = special["mask"], special["pad"]
-        self._tokenizer, self._name, self._origin = tokenizer, name, None
+        self._tokenizer, self._name = tokenizer, name
+        self._origin: Origin | None = None
         self._frame, self._ordinary = Frame.of(special, name), ordinary_ids(self._vocab_size, all_special_ids)
         self._token_type_ids = token_type_ids
 
@@ -111,7 +113,7 @@ class SelectiveMaskCollator:
             seed=self.seed, epoch=epoch, mask_id=self._mask_id, ordinary=self._ordinary,
         )  # fmt: skip
 
-    def _pairs(self, features: Sequence | Mapping) -> Iterator[tuple[int, Example]]:
+    def _pairs(self, features: Any) -> Iterator[tuple[int, Example]]:
         features = _as_rows(features) if _has_keys(features) else features
         rows = [feature for feature in features if _has_keys(feature)]
         if not rows:

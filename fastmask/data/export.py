@@ -137,7 +137,7 @@ def _write_hdf5(folder: Path, index: int, table: np.ndarray) -> str:
     # NVIDIA's trainer reads the files that have "training" in their names
     name = f"training-{index:05d}.hdf5"
     with _h5py().File(folder / name, "w") as file:
-        for field in table.dtype.names:
+        for field in table.dtype.names or ():
             file.create_dataset(field, data=table[field], compression="gzip")
     return name
 
@@ -155,7 +155,7 @@ def _trimmed(table: np.ndarray) -> Iterator[dict]:
         ends = {"masked_lm_ids": masks, "masked_lm_positions": masks}
         yield {
             field: int(row[field]) if row[field].ndim == 0 else row[field][: ends.get(field, tokens)].tolist()
-            for field in table.dtype.names
+            for field in table.dtype.names or ()
         }
 
 
@@ -164,7 +164,7 @@ def _write_mds(folder: Path, index: int, table: np.ndarray) -> dict:
 
     The format is written here because mosaicml-streaming itself cannot be installed beside transformers 5.
     """
-    columns = [_mds_column(name, table.dtype[name]) for name in table.dtype.names]
+    columns = [_mds_column(name, table.dtype[name]) for name in table.dtype.names or ()]
     layout = {
         "version": 2,
         "format": "mds",

@@ -153,10 +153,10 @@ def _one_document(
     # a sentence without tokens begins where the next one does, and so gets nothing
     nowhere = np.iinfo(np.int32).max
     firsts = [sentence["char_start"][0] if sentence["char_start"] else nowhere for sentence in sentences]
-    firsts = np.minimum.accumulate(firsts[::-1])[::-1]
+    begins = np.minimum.accumulate(firsts[::-1])[::-1]
     # a running maximum keeps tokens in order whatever spans a tokenizer gives
     last = np.maximum.accumulate(np.maximum(char_end - 1, 0)) if len(char_end) else char_end
-    borders = [0, *np.searchsorted(last, firsts[1:]).tolist(), len(input_ids)]
+    borders = [0, *np.searchsorted(last, begins[1:]).tolist(), len(input_ids)]
     for sentence, (start, end) in zip(sentences, pairwise(borders), strict=True):
         yield {
             **{name: sentence[name] for name in KEPT},

@@ -48,7 +48,7 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
         "shards": [each["sha256"] for each in manifest["shards"]],
     }
     with RunDirectory.open(out, manifest["config"], identity, overwrite) as run:
-        if run.finished:
+        if run.manifest is not None:
             return run.manifest
         inputs = inputs_again(manifest)
         texts, missing = texts_again(manifest, inputs), run.missing(len(manifest["shards"]))

@@ -73,13 +73,13 @@ class Frame:
         Raises:
             FastmaskError: the tokenizer has neither.
         """
-        ids = []
+        ids: list[int] = []
         for roles in (("cls", "bos"), ("sep", "eos")):
-            known = [special_ids[role] for role in roles if special_ids.get(role) is not None]
+            known = [found for role in roles if (found := special_ids.get(role)) is not None]
             if not known:
                 raise FastmaskError(f"{name}: the tokenizer has no {' or '.join(roles)} token to put around a sequence")
             ids.append(known[0])
-        return cls(*ids, origin)
+        return cls(ids[0], ids[1], origin)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,10 +126,12 @@ class Examples(Sequence[Example]):
         separators = 1 + begun[self.ends - 1] - begun[self.starts]  # one after each document
         return int((1 + s.offsets[self.ends] - s.offsets[self.starts] + separators).sum())
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # no slices
         s, frame = self.sentences, self.frame
         arrays = s.row, s.sentence, s.offsets, s.input_ids, s.mask_offsets, s.mask_index
-        return Example(*_build(*arrays, self.starts[index], self.ends[index], frame.first, frame.last), frame.origin)
+        built = _build(*arrays, self.starts[index], self.ends[index], frame.first, frame.last)
+        input_ids, at, row, sentence, position = built
+        return Example(input_ids, at, row, sentence, position, frame.origin)
 
 
 def examples_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import count
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -89,7 +90,8 @@ class TrainingStream:
         self._seed, self._shuffle = seed, shuffle
         origin = Origin(self._corpus.paths[0], self.tokenizer)
         frame = Frame.of(self.tokenizer["special_ids"], self.tokenizer["name"], origin)
-        self._join = {"max_length": max_length, "frame": frame, "pack": pack, "masked_only": masked_only}
+        join = {"max_length": max_length, "frame": frame, "pack": pack, "masked_only": masked_only}
+        self._join: dict[str, Any] = join
         self._counts = np.full(len(self._corpus), -1, np.int64)
         self._tokens = np.zeros(len(self._corpus), np.int64)
         self._length = None if len(self._corpus) else 0
@@ -97,10 +99,9 @@ class TrainingStream:
 
     def __len__(self) -> int:
         """Sequences of an epoch, over all ranks. The first call reads the shards once if no epoch was finished yet."""
-        if self._length is None:
-            for block in np.flatnonzero(self._counts < 0):
-                self._examples(block)
-        return self._length
+        for block in np.flatnonzero(self._counts < 0):
+            self._examples(int(block))
+        return int(self._counts.sum())
 
     @property
     def tokens(self) -> int:
@@ -218,7 +219,7 @@ class TrainingStream:
             if not windows or tokens[block] > room:
                 windows.append([])
                 room = WINDOW_TOKENS
-            windows[-1].append(block)
+            windows[-1].append(int(block))
             room -= tokens[block]
         return [np.array(window) for window in windows]
 

@@ -141,7 +141,8 @@ class Ledger(LockedDirectory):
         """Notes that a step is complete; InputError if a file is not what it was before, when ``read_by`` was asked."""
         for before, now in zip(read["files"], self.read_by(step)["files"], strict=True):
             if before != now:
-                raise InputError(*before, None, None, f"has changed while {step.name} was made from it")
+                (name,) = before
+                raise InputError(name, None, None, f"has changed while {step.name} was made from it")
         directory, made = self.path / step.name, self.place(step)
         entry = {"made_from": self._header(step), "weights": _weights(made), "fingerprint": self._made(step, made)}
         if made != directory:

@@ -17,7 +17,6 @@ from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError
 from .recipe import General, Recipe
 
-Config = FinetuneConfig | ScoreConfig | MaskerConfig | PretrainConfig | EvaluateConfig
 NO_PRETRAINING = "none"
 """Name of the arm that is fine-tuned as it comes."""
 REPORT = "report"
@@ -30,7 +29,7 @@ class Step:
     Attributes:
         name: of the step, and of its directory under the run's.
         command: the fastmask command that it is.
-        config: what the command is told.
+        config: the configuration of that command.
         files: the user's files that it reads, other than models; the inputs where the command is ``score``.
         models: the user's models that it starts from.
         shards: the user's shard directories that it reads.
@@ -39,7 +38,7 @@ class Step:
 
     name: str
     command: str
-    config: Config
+    config: Any
     files: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()

@@ -71,7 +71,7 @@ def resolve_model(model: str | None) -> ModelFiles:
     path, name = (ASSETS, EMBEDDED) if model is None else (Path(model), model)
     is_local = model != "" and os.path.isdir(path)  # a path of "" would be where the user is
     if not is_local:
-        path = _download(model)
+        path = _download(name)
     if special := next(filter(is_special, path.iterdir()), None):
         raise ModelError(f"{name}: {special.name} is not a regular file")
     config = _read_config(path, name)

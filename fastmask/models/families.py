@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -182,7 +182,7 @@ class _Reader:
     def layer(self, index: int, hidden: int, inner: int) -> LayerWeights:
         """Return one transformer block."""
         outputs, inputs = {"intermediate": inner}, {"output": inner}
-        parts = {}
+        parts: dict[str, Any] = {}
         for part, name in self.names.layer.items():
             path = f"{self.names.base}.{self.names.layers}.{index}.{name}"
             if part.endswith("norm"):

@@ -114,9 +114,10 @@ class ClassHead:
 
     def __init__(self, weights: FamilyWeights, wide: torch.dtype):
         dense, classifier = (
-            [p.to(wide) for p in (layer.weight, layer.bias)] for layer in (weights.head, weights.classifier)
+            Linear(layer.weight.to(wide), layer.bias.to(wide)) for layer in (weights.head, weights.classifier) if layer
         )
-        self.parameters = head_of(*dense, weights.head_activation, *classifier)
+        activation = weights.head_activation or ""  # there is one where there is a head
+        self.parameters = head_of(dense.weight, dense.bias, activation, classifier.weight, classifier.bias)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows [B, H] -> class logits [B, C]."""

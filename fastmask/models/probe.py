@@ -32,12 +32,12 @@ def unsteady(encoder, template: Template, longest: int) -> str | None:
     middle = min(MIDDLE, most)
     inputs = [_variant(template, count, n) for n, count in enumerate((most, 1, middle, middle, middle))]
     try:
-        first = [encoder.logits(_packed([one])) for one in inputs]
+        each = [encoder.logits(_packed([one])) for one in inputs]
         together = encoder.logits(_packed(inputs))
-        last = [encoder.logits(_packed([one])) for one in reversed(inputs)][::-1]
+        again = [encoder.logits(_packed([one])) for one in reversed(inputs)][::-1]
     except Exception as error:
         return first_line(error)
-    first, last = np.concatenate(first), np.concatenate(last)
+    first, last = np.concatenate(each), np.concatenate(again)
     allowed = FLOOR + NOISE * np.abs(first).max()
     if not np.isfinite(first).all():
         return "it gives no finite numbers"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def recorded_tokenizer(recorded: dict) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def same_tokens(recorded: dict, tokenizer: PreTrainedTokenizerBase) -> bool:
+def same_tokens(recorded: Mapping, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a manifest's tokenizer and a loaded one make the same ids of every text.
 
     By the hash, or rule by rule if the manifest's tokenizer is still there: what transformers saves with a model is not
@@ -90,7 +91,7 @@ def same_tokens(recorded: dict, tokenizer: PreTrainedTokenizerBase) -> bool:
     return theirs.get_vocab() == tokenizer.get_vocab() and all(a[key] == b[key] for key in DECIDING)
 
 
-def check_tokenizer(shards: str, recorded: dict, tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+def check_tokenizer(shards: str, recorded: Mapping, tokenizer: PreTrainedTokenizerBase, model: str) -> None:
     """Raise ModelError, with the command that helps, unless shards were made with a model's tokenizer.
 
     Args:

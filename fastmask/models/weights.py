@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelError, first_line
 from .directory import ModelFiles, quiet_transformers, weight_files
@@ -61,7 +61,8 @@ class _Float32(Mapping):
     def __init__(self, files: ModelFiles, opened: ExitStack):
         import safetensors
 
-        self._name, self._file_of = files.name, {}
+        self._name = files.name
+        self._file_of: dict[str, Any] = {}
         for path in weight_files(files.dir):
             file = opened.enter_context(safetensors.safe_open(path, framework="pt"))
             self._file_of |= dict.fromkeys(file.keys(), file)

@@ -78,7 +78,8 @@ class Door(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write the lines as ``say`` prints them."""
-        moves = _MOVES.match(text)[0]
+        found = _MOVES.match(text)
+        moves = found[0] if found else ""
         super().write(moves + lines(text[len(moves) :]))
         return len(text)
 
@@ -107,6 +108,6 @@ def open_doors() -> None:
     """
     sys.stdout.flush()
     # what the terminal cannot show is no reason to stop
-    for name, number, by_line in (("stdout", 1, sys.stdout.line_buffering), ("stderr", 2, True)):
+    for name, number, by_line in (("stdout", 1, bool(sys.stdout.line_buffering)), ("stderr", 2, True)):
         copy = open(os.dup(number), "wb")  # noqa: SIM115 (for the life of the process)
         setattr(sys, name, Door(copy, getattr(sys, name).encoding, "backslashreplace", line_buffering=by_line))

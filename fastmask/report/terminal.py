@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 FAINTEST = 0.15
 """Strength (0 to 1) below which a token gets no colour."""
 MESSAGES_SHOWN = 5
+Numbers = Sequence[float] | np.ndarray
+Places = Sequence[int] | np.ndarray
 LARGE_IS_IMPORTANT = ("leave-one-out", "masker")
 
 
@@ -135,9 +137,7 @@ def surfaces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     return out
 
 
-def sentence_text(
-    words: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int], *, method: str
-) -> Text:
+def sentence_text(words: Sequence[str], importance: Numbers | None, mask_index: Places, *, method: str) -> Text:
     """One sentence as it reads: tokens coloured by importance (stronger is more important), masked ones in [brackets].
 
     Args:
@@ -159,7 +159,7 @@ def sentence_text(
     return text
 
 
-def _strength(tokens: Sequence[str], importance: Sequence[float] | None, method: str) -> np.ndarray:
+def _strength(tokens: Sequence[str], importance: Numbers | None, method: str) -> np.ndarray:
     """float [n], 0 for a sentence's least important token to 1 for its most important one."""
     if importance is None or len(tokens) == 0:
         return np.zeros(len(tokens))
@@ -178,7 +178,7 @@ def _style(strength: float, masked: bool) -> str:
     return f"{weight}black on #ff{pale:02x}{pale:02x}"
 
 
-def masked_scores(words: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Padding:
+def masked_scores(words: Sequence[str], importance: Numbers | None, mask_index: Places) -> Padding:
     """One indented line: each masked token and its S(w), or what there is instead. Args: as ``sentence_text``."""
     from rich.padding import Padding
     from rich.text import Text
@@ -191,7 +191,7 @@ def masked_scores(words: Sequence[str], importance: Sequence[float] | None, mask
     return Padding(Text(line, style="dim"), (0, 0, 0, 5))
 
 
-def sentence_table(words: Sequence[str], importance: Sequence[float] | None, mask_index: Sequence[int]) -> Table:
+def sentence_table(words: Sequence[str], importance: Numbers | None, mask_index: Places) -> Table:
     """A line per token: position, its text, S(w) ("-" where the sentence was not scored), "masked" or nothing.
 
     Args: as ``sentence_text``.

@@ -80,7 +80,10 @@ class ShardSet:
     def __getitem__(self, index: int | slice) -> dict | list[dict]:
         """Row ``index``, 0 to len - 1, or from the end, IndexError outside; or a list of the rows of a slice."""
         if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
+            return [self._row(k) for k in range(*index.indices(len(self)))]
+        return self._row(index)
+
+    def _row(self, index: int) -> dict:
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
@@ -140,8 +143,8 @@ class ShardSet:
     def mask_counts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """Per shard: row int64 [N], sentence int32 [N], numbers of tokens and of masks int32 [N]."""
         for table in self.tables(["row", "sentence", "input_ids", "mask_index"]):
-            lengths = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
-            yield numbers(table["row"]), numbers(table["sentence"]), *lengths
+            tokens, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
+            yield numbers(table["row"]), numbers(table["sentence"]), tokens, masks
 
     def _group(self, shard: int, number: int) -> pa.Table:
         """ROW_GROUP rows of a shard, the last ones perhaps fewer."""

@@ -164,7 +164,7 @@ def _span_faults(rows: _Rows) -> Iterator[str]:
             yield f"{rows.at(span < 0, rows.lengths)}: a span is negative"
     if len(spans) == 2 and (wrong := spans[0] > spans[1]).any():
         yield f"{rows.at(wrong, rows.lengths)}: a span ends before it begins"
-    if "char_start" in rows.names:
+    if "char_start" in rows.names and rows.lengths is not None:
         back = np.append(False, spans[0][1:] < spans[0][:-1])
         back[_starts(rows.lengths)] = False
         if back.any():

@@ -154,7 +154,8 @@ def _open_quote(text: str, delimiter: str) -> tuple[int, int] | None:
             return column, at
         at = found.end() + 1
         if text[found.end() : at] != delimiter:
-            return None
+            break
+    return None
 
 
 def tsv_records(lines: Iterator[tuple[int, bytes]], decode: Decode, source: str, columns: Sequence[str]):

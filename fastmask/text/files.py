@@ -11,12 +11,14 @@ import shutil
 import sys
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from io import BufferedIOBase
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..core.errors import InputError, Unreadable, first_line
 from ..core.labels import NO_LABEL
@@ -37,9 +39,8 @@ _MARKS = {
 _WITHOUT_MARK = {"utf-16": f"utf-16-{sys.byteorder[0]}e", "utf-32": f"utf-32-{sys.byteorder[0]}e"}
 _TYPE_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
 
-Record = tuple[int, object]
 Fields = tuple[int, dict | None]  # (line, the row's fields; None for a blank line)
-Records = tuple[Iterator[Record], Callable[[Record], Fields]]
+Records = tuple[Iterator[Any], Callable[[Any], Fields]]
 
 
 class Reading(NamedTuple):
@@ -102,9 +103,9 @@ def _open_lines(path: str, reading: Reading) -> Iterator[Records]:
         elif suffix == ".tsv":
             yield tsv_records(lines, decode, source, columns[:2])
         elif suffix == ".jsonl":
-            yield lines, lambda record: _json_fields(*record, source, decode)
+            yield lines, partial(_json_fields, source=source, decode=decode)
         else:
-            yield lines, lambda record: _text_fields(*record, decode, columns[0])
+            yield lines, partial(_text_fields, decode=decode, name=columns[0])
 
 
 def _line_codec(stream: Stream, encoding: str) -> str:
@@ -132,7 +133,8 @@ def _too_long(source: str, line: int, field: str | None, what: str, longest: int
     return InputError(source, line, field, f"{what} of more than {longest / MB:g} MB (--max-text-mb)")
 
 
-def _text_fields(line: int, raw: bytes, decode: Callable[[int, bytes], str], name: str) -> Fields:
+def _text_fields(record: tuple[int, bytes], decode: Callable[[int, bytes], str], name: str) -> Fields:
+    line, raw = record
     text = strip_newline(decode(line, raw))
     return line, None if not text or text.isspace() else {name: text}
 
@@ -144,15 +146,16 @@ class _NamedTwice(Exception):
 def _unrepeated(pairs: list[tuple[str, object]]) -> dict:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        seen: set[str] = set()
-        raise _NamedTwice(next(name for name, _ in pairs if name in seen or seen.add(name)))
+        times = Counter(name for name, _ in pairs)
+        raise _NamedTwice(next(name for name in times if times[name] > 1))
     return fields
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_unrepeated)
 
 
-def _json_fields(line: int, raw: bytes, source: str, decode: Callable[[int, bytes], str]) -> Fields:
+def _json_fields(record: tuple[int, bytes], source: str, decode: Callable[[int, bytes], str]) -> Fields:
+    line, raw = record
     text = decode(line, raw)
     if text.isspace():
         return line, None
@@ -190,10 +193,10 @@ def _open_parquet(path: str, reading: Reading) -> Iterator[Records]:
         names = [name for name in table.schema_arrow.names if name in columns]
         classes = _recorded_classes(table.schema_arrow, columns)
         records = _parquet_records(table, names, path, reading.longest)
-        yield records, lambda record: _parquet_fields(*record, path, classes, reading.longest)
+        yield records, partial(_parquet_fields, path=path, classes=classes, longest=reading.longest)
 
 
-def _gunzip(stream: Stream, path: str):
+def _gunzip(stream: BufferedIOBase, path: str):
     copy = tempfile.TemporaryFile()  # noqa: SIM115 (handed to the caller's stack)
     try:
         shutil.copyfileobj(stream, copy, BUFFER)
@@ -219,7 +222,9 @@ def _check_columns(schema, path: str, columns: Sequence[str]) -> None:
         raise Unreadable(path, None, text_field, f"expected a column of strings, found {kind}")
 
 
-def _parquet_records(table, names: list[str], path: str, longest: int) -> Iterator[Record]:
+def _parquet_records(
+    table, names: list[str], path: str, longest: int
+) -> Iterator[tuple[int, tuple[dict, int, list[str]]]]:
     from pyarrow import ArrowException
 
     line = 0
@@ -248,9 +253,9 @@ def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _parquet_fields(
-    line: int, place: tuple[dict, int, list[str]], path: str, classes: dict[str, list[str]], longest: int
+    record: tuple[int, tuple[dict, int, list[str]]], path: str, classes: dict[str, list[str]], longest: int
 ) -> Fields:
-    columns, index, large = place
+    line, (columns, index, large) = record
     for name in large:
         if _cell_bytes(columns[name], index) > longest:
             raise _too_long(path, line, name, "a cell", longest)

@@ -6,7 +6,7 @@ One thread is enough: spaCy and the tokenizer run only where their answer is not
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from itertools import count, islice
 
 from ..core.background import run_ahead
@@ -82,7 +82,7 @@ def encode_texts(
     )
 
 
-def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted, stamps) -> Iterator:
+def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted, stamps) -> Generator:
     skipped: list[str] = []
     first_row = first_shard * config.shard_rows
     rows = read_rows(

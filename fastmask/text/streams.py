@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ..core.errors import Unreadable
 from ..core.plain import is_special
@@ -89,14 +89,14 @@ def standard_input_is_file() -> bool:
 
 
 def open_input(path: str) -> io.BufferedReader:
-    """The bytes of an input as they are."""
+    """Open an input, whose bytes come as they are."""
     if path == STDIN:
         try:
             # A reader of our own: a thread that waits in sys.stdin's would hold its lock when Python exits.
             return open(sys.stdin.fileno(), "rb", closefd=False)
         except (OSError, ValueError):
-            return io.BufferedReader(sys.stdin.buffer)
-    return open(path, "rb", BUFFER)
+            return io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer))
+    return cast(io.BufferedReader, open(path, "rb", BUFFER))
 
 
 def open_stream(path: str, stamps: Mapping[str, Stamp]) -> Stream:

@@ -53,7 +53,7 @@ class TextEncoder:
         tokens = [self._words.tokenize(batch) for batch in _batches([texts[n][start:end] for n, start, end in pieces])]
         return _of_texts(_end_to_end(tokens), pieces, len(texts))
 
-    def _tokenize_batch(self, texts: list[str]) -> Tokens:
+    def _tokenize_batch(self, texts: Sequence[str]) -> Tokens:
         with panics_told(self._name):
             tokens = _collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
         return _trim_spaces(tokens, texts)
@@ -189,7 +189,7 @@ def _offsets(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
-def _batches(texts: Sequence[str]) -> Iterable[list[str]]:
+def _batches(texts: Sequence[str]) -> Iterable[Sequence[str]]:
     bounds, chars = [0], 0
     for number, text in enumerate(texts, 1):
         chars += len(text)
@@ -231,8 +231,8 @@ def _collect(encodings) -> Tokens:
     offsets = _offsets(np.fromiter(map(len, encodings), np.int64, len(encodings)))
     total = int(offsets[-1])
     ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int32, total)
-    spans = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
-    spans = np.fromiter(spans, np.int32, 2 * total).reshape(-1, 2)
+    bounds = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
+    spans = np.fromiter(bounds, np.int32, 2 * total).reshape(-1, 2)
     return Tokens(offsets, ids, spans[:, 0].copy(), spans[:, 1].copy())
 
 
@@ -250,7 +250,7 @@ def _divided(tokens: Tokens, texts: list[str], starts: np.ndarray, text: np.ndar
     return tokens._replace(offsets=np.append(offsets, len(last)))
 
 
-def _trim_spaces(tokens: Tokens, texts: list[str]) -> Tokens:
+def _trim_spaces(tokens: Tokens, texts: Sequence[str]) -> Tokens:
     """Byte-level and sentencepiece tokenizers count the space before a word to its first token."""
     characters = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
     is_space = np.isin(characters, _SPACES)
@@ -287,7 +287,7 @@ class _WordTable:
         self._table = Tokens(np.zeros(1, np.int64), _EMPTY, _EMPTY, _EMPTY)
         self._bytes = 0
 
-    def tokenize(self, texts: list[str]) -> Tokens:
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
         joined = " ".join(texts)
         words = joined.split(" ")
         word = self._numbers(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -109,7 +110,7 @@ def _constants(hidden: int, heads: int) -> dict[str, int]:
     return {"HEADS": heads, "HIDDEN": hidden, "HEAD_ROWS": head_rows, "KEYS": KEYS, "CHUNK": CHUNK}
 
 
-def _launch(dtype: torch.dtype) -> dict[str, int]:
+def _launch(dtype: torch.dtype) -> dict[str, Any]:
     """Two warps, since each makes the query's halves anew; products off the tensor cores need the registers of four."""
     return {"num_warps": 2 if dtype == torch.float16 else 4, "num_stages": NUM_STAGES}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,7 @@ class Case:
     name: str
     kernel: object
     signature: dict[str, str]
-    constants: dict[str, object]
+    constants: Mapping[str, object]
     aligned: tuple[str, ...] = ()
     num_warps: int = 4
     num_stages: int = 2

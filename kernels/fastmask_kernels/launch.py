@@ -22,7 +22,7 @@ class TorchOps:
 
     def embed(self, *args):
         """See ``reference.embed``."""
-        return reference.embed(*args, self.dtype)
+        return reference.embed(*args, self.dtype)  # type: ignore[call-arg]
 
     def tiles(self, cu_seqlens: np.ndarray) -> np.ndarray:
         """No plan is wanted: int32 [0, 4]."""
@@ -30,7 +30,7 @@ class TorchOps:
 
     def embed_variants(self, *args):
         """See ``reference.embed_variants``."""
-        return reference.embed_variants(*args, self.dtype)
+        return reference.embed_variants(*args, self.dtype)  # type: ignore[call-arg]
 
     def varlen_attention(self, qkv, sequences: Sequences, heads):
         """See ``reference.varlen_attention``."""

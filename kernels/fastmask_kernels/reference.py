@@ -104,7 +104,8 @@ def embed_variants(variants, cu_seqlens, row_variant, texts, special, tables, fi
     ids = torch.where((in_content >= 0) & (in_content < count), _at(texts.input_ids, start + position), ids)
     types = (in_content >= 0).long() * min(special.content_type, len(tables[2]) - 1)
     positions = first_position.long() if isinstance(first_position, torch.Tensor) else place + first_position
-    return embed(ids, positions, types, *tables, weight, bias, eps, dtype)
+    word, position, token_type = tables
+    return embed(ids, positions, types, word, position, token_type, weight, bias, eps, dtype)
 
 
 def _at(values, index):

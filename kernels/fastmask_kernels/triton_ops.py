@@ -44,7 +44,7 @@ class TritonOps:
 
     def embed_variants(self, *args):
         """See ``embed_variants``."""
-        return embed_variants(*args, self.dtype)
+        return embed_variants(*args, self.dtype)  # type: ignore[call-arg]
 
     def varlen_attention(self, qkv, sequences: Sequences, heads):
         """See ``varlen_attention``."""

@@ -7,6 +7,7 @@ across sequences are masked, or a part of a longer sequence, which loops over al
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -22,7 +23,7 @@ TILE = 64
 TILE_FLOAT32 = 32
 """The same in float32, whose products hold their operands in registers."""
 HEAD_DIMS = (16, 32, 64)
-LAUNCH = {"num_warps": 4, "num_stages": 1}
+LAUNCH: dict[str, Any] = {"num_warps": 4, "num_stages": 1}
 
 
 @triton.jit
