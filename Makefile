@@ -44,6 +44,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_startup.py --out benchmarks/results/startup.json

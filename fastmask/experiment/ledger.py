@@ -205,7 +205,7 @@ def _weights(directory: Path) -> dict[str, list[int]]:
     return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
 
 
-def _fault(document: object) -> str | None:
+def _fault(document: Any) -> str | None:
     """Say what is not as ``Ledger`` keeps it; None where all is."""
     if fault := type_fault(document, RECORD):
         return fault

@@ -59,7 +59,7 @@ def tokenizer_record(files: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> d
     }
 
 
-def recorded_tokenizer(recorded: dict) -> PreTrainedTokenizerBase:
+def recorded_tokenizer(recorded: Mapping) -> PreTrainedTokenizerBase:
     """The tokenizer that a manifest's ``tokenizer`` entry names.
 
     Raises:
