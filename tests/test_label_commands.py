@@ -8,6 +8,7 @@ import pytest
 from helpers import fastmask, golden, refusal, rows_of, write_jsonl
 
 from fastmask.core.config import ScoreConfig
+from fastmask.experiment.ledger import Ledger
 from fastmask.experiment.run import Run
 from fastmask.experiment.steps import Step
 from fastmask.report.meter import NoMeter
@@ -205,8 +206,9 @@ def test_a_resumed_run_counts_what_was_there(rows, mr_tiny, tmp_path, monkeypatc
 def test_a_recipe_says_it_too(rows, mr_tiny, tmp_path):
     corpus, said = write_jsonl(tmp_path / "a.jsonl", flipped(rows, 10)), []
     step = Step("masks", "score", ScoreConfig(model=mr_tiny, segment="line"), (corpus,))
-    Run._do(SimpleNamespace(out=tmp_path, overwrite=False), step, said.append, None, NoMeter())
-    assert WARNING.format(tmp_path / "masks", 10) in said[-1]
+    ledger = Ledger(tmp_path / "run")
+    Run._do(SimpleNamespace(out=ledger.out, ledger=ledger, overwrite=False), step, said.append, None, NoMeter())
+    assert WARNING.format(tmp_path / "run" / "masks", 10) in said[-1]
 
 
 def test_aspects_that_do_not_match_the_classes(restaurant_tiny, tmp_path):

@@ -33,7 +33,8 @@ def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
     Raises:
         OutputError: the first line is not a header.
     """
-    records, good_bytes = [], 0
+    records: list[dict] = []
+    good_bytes = 0
     for line in read_regular(path).splitlines(keepends=True):
         record = _parse(line)
         if record is None or (records and not is_entry(record)):
