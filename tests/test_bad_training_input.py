@@ -126,7 +126,7 @@ def test_shards_of_another_tokenizer(command, shards, model, tmp_path):
 def made(out: Path, shards: Path, masked: list[list[int]]) -> Path:
     """Shards of a sentence of nine tokens for each list of ``masked``, in the tokenizer of ``shards``."""
     identity = {**IDENTITY, "tokenizer": open_shards(shards).manifest["tokenizer"]}
-    with RunDirectory.open(str(out), {}, identity) as directory:
+    with RunDirectory.open(str(out), ScoreConfig().as_dict(), identity) as directory:
         directory.write_shard(0, build([9] * len(masked), masked))
         directory.finish(FIELDS)
     return out

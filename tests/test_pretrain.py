@@ -294,7 +294,7 @@ def test_a_tokenizer_that_was_written_anew_is_the_same(config, tmp_path):
 def test_shards_without_a_mask(config, files, tmp_path):
     bare = tmp_path / "bare"
     identity = {**IDENTITY, "tokenizer": open_shards(files / "train").manifest["tokenizer"]}
-    with RunDirectory.open(str(bare), {}, identity) as run:
+    with RunDirectory.open(str(bare), ScoreConfig().as_dict(), identity) as run:
         run.write_shard(0, build([5, 7], [[], []]))
         run.finish(FIELDS)
     with pytest.raises(FastmaskError, match="bare: no token is masked"):

@@ -132,15 +132,12 @@ def runs_packed(model: torch.nn.Module) -> bool:
 
 
 def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
-    """Gives a model of a packed family the packed attention and fast dropout; others come back unchanged."""
+    """Give a model of a packed family the packed attention; others come back unchanged."""
     if runs_packed(model):
         from transformers import AttentionInterface
 
-        from .dropout import replace_dropout
-
         AttentionInterface.register(ATTENTION, packed_attention)
         model.set_attn_implementation(ATTENTION)
-        replace_dropout(model)
     return model
 
 
