@@ -15,10 +15,11 @@ import click
 from . import __version__
 from .core.config import EvaluateConfig, ExportConfig, ScoreConfig
 from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
-from .core.errors import FastmaskError
+from .core.errors import FastmaskError, first_line
 from .core.options import options_of
 from .report.screen import make_console, one_line, open_doors, say, say_traceback, show_live
 
+MAY_BE_EMPTY = ("text", "text_field", "label_field")
 RESUMABLE = ("score", "remap", "pretrain", "run")
 
 
@@ -42,6 +43,7 @@ def command(function):
     @functools.wraps(function)
     def run(*args, debug: bool, **kwargs):
         try:
+            _check_given(kwargs)
             return function(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit):
             raise
@@ -62,6 +64,15 @@ def command(function):
     return cli.command(name=function.__name__.rstrip("_").replace("_", "-"))(run)
 
 
+def _check_given(values: dict) -> None:
+    """Raise FastmaskError for an empty name; a column's may be empty, and a text to explain is looked at there."""
+    ctx = click.get_current_context()
+    for param in ctx.command.params:
+        value = values.get(param.name)
+        if "" in (value if isinstance(value, tuple) else (value,)) and param.name not in MAY_BE_EMPTY:
+            raise FastmaskError(f"{param.get_error_hint(ctx)}: is empty")
+
+
 def _one_line(error: Exception) -> str:
     if isinstance(error, FastmaskError):
         return str(error)
@@ -69,6 +80,8 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
         return "the memory is not enough for this; smaller batches or shorter texts need less"
+    if "Too many open files" in str(error):  # of whatever type libraries make it
+        return f"more files are open than the system lets (ulimit -n): {first_line(error)}"
     if isinstance(error, RecursionError):
         return "something in a file is nested too deep"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (unexpected; --debug shows where)"

@@ -135,3 +135,22 @@ def test_an_object_with_a_million_keys_of_which_the_last_is_there_twice(tmp_path
     path.write_text(f'{{"text": "a", {pairs}, "k199999": 1}}\n')
     with pytest.raises(InputError, match='field "k199999": is in the row twice'):
         list(read_rows([str(path)]))
+
+
+def test_a_bomb_of_a_parquet_file(tmp_path):
+    path = tmp_path / "a.parquet.gz"
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "a.parquet")
+    path.write_bytes(gzip.compress(bytes(60 * MB) + (tmp_path / "a.parquet").read_bytes(), 1))
+    with pytest.raises(InputError, match=r"a\.parquet\.gz: unpacks to more than 200 times its size \(--max-text-mb 0"):
+        list(read_rows([str(path)], max_text_mb=1))
+
+
+def test_training_and_measuring_have_the_limit(tmp_path, mr_tiny):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "label": n % 2}) + "\n" for n, text in enumerate([*TEXTS, "a"])))
+    finetune = ("finetune", path, "--init", mr_tiny, "-o", tmp_path / "o", "--epochs", 1, "--max-text-mb", 1)
+    evaluate = ("evaluate", "--arm", f"a={mr_tiny}", "--test", path, "--max-text-mb", 1)
+    for command in (finetune, evaluate):
+        assert f"{path}:2: a line of more than 1 MB (--max-text-mb)" in refusal(fastmask(*command))
+    done = fastmask(*finetune, "--on-error", "skip")
+    assert done.exit_code == 0 and "1 rows skipped" in done.stderr

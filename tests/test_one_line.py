@@ -3,9 +3,11 @@
 import copy
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -119,6 +121,11 @@ def test_only_regular_files_are_opened(shards, model, tmp_path, mr_tiny):
     os.mkfifo(model / "vocab.json")
     with pytest.raises(ModelError, match=r"model: vocab\.json is not a regular file"):
         resolve_model(str(model))
+    (model / "vocab.json").unlink()
+    (model / "additional_chat_templates").mkdir()
+    os.mkfifo(model / "additional_chat_templates" / "a.jinja")
+    with pytest.raises(ModelError, match=r"model: additional_chat_templates/a\.jinja is not a regular file"):
+        resolve_model(str(model))
     (shards / "shard-00001.parquet").unlink()
     os.mkfifo(shards / "shard-00001.parquet")
     (damage,) = verify(shards)
@@ -177,7 +184,7 @@ def test_names_that_are_too_long_or_empty(tmp_path, monkeypatch):
         ("score", f"{long}.txt", "-o", "o"), ("finetune", f"{long}.csv", "-o", "o", "--init", long),
     ):  # fmt: skip
         assert long in refusal(fastmask(*arguments))
-    assert "no such model directory" in refusal(fastmask("score", "c.txt", "-o", "o", "--model", ""))
+    assert "--model': is empty" in refusal(fastmask("score", "c.txt", "-o", "o", "--model", ""))
 
 
 def test_what_the_machine_refuses(tmp_path, monkeypatch):
@@ -224,3 +231,84 @@ def test_no_temporary_directory(monkeypatch, tmp_path):
     monkeypatch.setattr(inputs.tempfile, "TemporaryFile", lambda: os.mkdir(tmp_path / "a" / "b"))
     with pytest.raises(InputError, match="<stdin>: cannot be copied to a file: No such file or directory; set TMPDIR"):
         inputs._spool()
+
+
+@pytest.mark.parametrize("arguments", [
+    ("score", "c.txt", "-o", ""), ("score", ""), ("score", "c.txt", "--encoding", ""),
+    ("score", "c.txt", "--device", ""), ("explain", "a", "--model", ""),
+    ("score", "c.txt", "--stop-words", ""), ("score", "c.txt", "--control", ""), ("inspect", ""), ("verify", ""),
+    ("export", "", "--to", "jsonl", "-o", "o"), ("export", "s", "--to", "jsonl", "-o", ""), ("run", ""),
+    ("remap", "s", "--tokenizer", "", "-o", "o"), ("pretrain", "s", "--init", "", "-o", "o"),
+    ("finetune", "c.jsonl", "", "--init", "m", "-o", "o"), ("evaluate", "--arm", "a=b", "--test", "t", "--json", ""),
+    ("train-masker", "s", "--init", "m", "-o", "o", "--dev", ""),
+], ids=lambda arguments: " ".join(arguments))  # fmt: skip
+def test_names_that_are_empty(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert refusal(fastmask(*arguments)).endswith(": is empty")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["out", "init", "train", "test", "corpus", "model", "dev"])
+def test_a_recipe_with_an_empty_name(place, tmp_path):
+    values = dict.fromkeys(("out", "init", "train", "test", "corpus", "model", "dev"), "x") | {place: ""}
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        """out = "{out}"\ninit = "{init}"\n[task]\ntrain = "{train}"\ntest = "{test}"\ndev = ["{dev}"]
+        [in-domain]\ncorpus = ["a", "{corpus}"]\n[score]\nmodel = "{model}"\n""".format(**values)
+    )
+    assert refusal(fastmask("run", recipe)).endswith(f"{place}: is empty")
+
+
+@contextmanager
+def few_files(more: int):
+    """So many more files may be open."""
+    free = os.dup(0)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_few_files_may_be_open(tmp_path, mr_tiny, monkeypatch):
+    """Whichever file is the first that cannot be opened."""
+    monkeypatch.chdir(tmp_path)
+    Path("c.txt").write_text("A good text.\n")
+    Path("c.csv").write_text("text,label\ngood,1\nbad,0\n")
+    random = ("--model", mr_tiny, "--method", "random", "-q")
+    commands = [
+        ("score", "c.txt", "-o", "s", *random), ("score", "c.txt", "-o", "t", "--model", mr_tiny, "-q"),
+        ("explain", "good", "--model", mr_tiny), ("export", "s", "-o", "e", "--to", "jsonl"), ("inspect", "s"),
+        ("remap", "s", "--tokenizer", mr_tiny, "-o", "r"),
+        ("finetune", "c.csv", "--init", mr_tiny, "-o", "f", "--epochs", 1, "-q"),
+        ("pretrain", "s", "--init", mr_tiny, "-o", "p", "--max-steps", 1, "--batch-size", 1, "-q"),
+    ]  # fmt: skip
+    fastmask(*commands[0][:3], "first", *random)  # what is imported opens files, too
+    for command in commands:
+        for more in range(20):
+            with few_files(more):
+                result = fastmask(*command)
+            if result.exit_code == 0:
+                break
+            assert "Too many open files" in refusal(result)
+        assert more > 0 and result.exit_code == 0
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_commands_with_closed_streams(closed, shards):
+    command = [sys.executable, "-m", "fastmask", "verify", str(shards)]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "-", *command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    command[-1] += "x"
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "-", *command], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == ("2>" not in closed)
+
+
+def test_a_full_disk_under_the_log_stops_nothing():
+    code = "from fastmask.report.screen import open_doors, say, show_live\nopen_doors()"
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", f"{code}\nsay('x'), show_live('y'), say('z'), print('done')"]
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (0, "done\n")

@@ -22,8 +22,9 @@ from fastmask.core.errors import ModelError
 from fastmask.core.labels import Classes
 from fastmask.data.remap import remap_masks
 from fastmask.models.directory import load_tokenizer, resolve_model
-from fastmask.models.tokenizer import same_tokens, special_ids, tokenizer_hash
+from fastmask.models.tokenizer import check_tokenizer, same_tokens, special_ids, tokenizer_hash, tokenizer_record
 from fastmask.pipeline import score_corpus
+from fastmask.shards.schema import MANIFEST
 from fastmask.train.checkpoint import save_model
 from fastmask.train.examples import Row, encode_rows
 from fastmask.train.vocabulary import learn_wordpieces
@@ -227,3 +228,27 @@ def test_what_a_tokenizer_names_is_kept(mr_tiny, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(mr_tiny, model_input_names=["input_ids", "special", "token_type_ids"])
     saved = save_model(model, tokenizer, tmp_path / "model", torch.float32)
     assert AutoTokenizer.from_pretrained(saved).model_input_names == ["input_ids", "special", "token_type_ids"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("mask", 7), ("pad", 7), ("cls", 7), ("sep", 1)])
+def test_special_ids_of_a_manifest_that_are_not_the_tokenizers(mr_tiny, key, value):
+    files = resolve_model(mr_tiny)
+    tokenizer = load_tokenizer(files)
+    record = tokenizer_record(files, tokenizer)
+    check_tokenizer("s", record, tokenizer, "m")
+    own = record["special_ids"][key]
+    forged = record | {"special_ids": record["special_ids"] | {key: value}}
+    with pytest.raises(ModelError, match=rf"^s: its manifest says that {key} of .*mr-tiny is {value}, it is {own}$"):
+        check_tokenizer("s", forged, tokenizer, "m")
+    with pytest.raises(ModelError, match=r"its manifest says that all_special_ids of .* is \[1, 2\], it is \["):
+        check_tokenizer("s", record | {"all_special_ids": [1, 2]}, tokenizer, "m")
+
+
+def test_a_forged_mask_is_not_trained_on(mr_tiny, tmp_path):
+    (tmp_path / "c.txt").write_text("A good text.\n")
+    score_corpus([str(tmp_path / "c.txt")], str(tmp_path / "s"), ScoreConfig(model=mr_tiny, method="random"))
+    manifest = json.loads((tmp_path / "s" / MANIFEST).read_text())
+    manifest["tokenizer"]["special_ids"]["mask"] = 77
+    (tmp_path / "s" / MANIFEST).write_text(json.dumps(manifest))
+    arguments = ("pretrain", tmp_path / "s", "--init", mr_tiny, "-o", tmp_path / "o", "--batch-size", 1, "-q")
+    assert "its manifest says that mask of" in refusal(fastmask(*arguments))

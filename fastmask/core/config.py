@@ -228,6 +228,7 @@ class EvaluateConfig:
     text_field: str = shared(ScoreConfig, "text_field")
     label_field: str = shared(ScoreConfig, "label_field")
     encoding: str = shared(ScoreConfig, "encoding")
+    max_text_mb: int = shared(ScoreConfig, "max_text_mb")
     resamples: int = option(10_000, "Draws of the bootstrap.", check=at_least(100))
     seed: int = option(0, "Seed of those draws.", check=at_least(0))
 

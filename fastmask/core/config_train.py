@@ -52,6 +52,7 @@ class FinetuneConfig:
     label_field: str = shared(ScoreConfig, "label_field")
     encoding: str = shared(ScoreConfig, "encoding")
     on_error: str = shared(ScoreConfig, "on_error")
+    max_text_mb: int = shared(ScoreConfig, "max_text_mb")
     device: str = option("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
     seed: int = option(13, "Seed of everything random.", check=at_least(0))
     overwrite: bool = option(False, "Replace OUT.")

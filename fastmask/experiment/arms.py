@@ -50,7 +50,11 @@ def evaluate(config: EvaluateConfig, report: Callable[[str], None]) -> dict:
         FastmaskError: arms that cannot be paired.
     """
     documents = read_documents(
-        (config.test,), text_field=config.text_field, label_field=config.label_field, encoding=config.encoding
+        (config.test,),
+        text_field=config.text_field,
+        label_field=config.label_field,
+        encoding=config.encoding,
+        max_text_mb=config.max_text_mb,
     )
     rows = list(labelled_rows(documents, config.label_field))
     if not rows:

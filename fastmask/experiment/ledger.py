@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.config import ScoreConfig
+from ..core.config import MAX_TEXT_MB, ScoreConfig
 from ..core.directories import begun_beside, recover, replace_directory
 from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
 from ..core.errors import InputError, OutputError
@@ -161,6 +161,8 @@ class Ledger(LockedDirectory):
     def _header(self, step: Step) -> dict:
         """What decides a step's result; the steps that it needs are complete."""
         settings = step.config.as_dict() if isinstance(step.config, ScoreConfig) else asdict(step.config)
+        if settings.get("max_text_mb") == MAX_TEXT_MB:  # as steps from before there was a limit have it
+            del settings["max_text_mb"]
         config = {name: _within(value, f"{self.path}/") for name, value in settings.items()
                   if name not in _UNSETTLING}  # fmt: skip
         needs = {name: self._steps[name]["fingerprint"] for name in step.needs}

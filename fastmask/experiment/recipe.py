@@ -178,4 +178,6 @@ def _typed(where: str, annotation: str, value):
     if type(value).__name__ != kind:
         kinds = {"int": "a whole number", "float": "a number", "str": "a text in quotes", "bool": "true or false"}
         raise FastmaskError(f"{where}: {value!r} is not {kinds[kind]}")
+    if value == "":
+        raise FastmaskError(f"{where}: is empty")
     return value

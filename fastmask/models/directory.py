@@ -72,8 +72,9 @@ def resolve_model(model: str | None) -> ModelFiles:
     is_local = model != "" and os.path.isdir(path)  # a path of "" would be where the user is
     if not is_local:
         path = _download(name)
-    if special := next(filter(is_special, path.iterdir()), None):
-        raise ModelError(f"{name}: {special.name} is not a regular file")
+    inside = (Path(folder, file) for folder, _, files in os.walk(path) for file in files)
+    if special := next(filter(is_special, inside), None):
+        raise ModelError(f"{name}: {special.relative_to(path)} is not a regular file")
     config = _read_config(path, name)
     check_counts(config, shapes_of(weight_files(path)), name)
     class_names = _class_names(config, name)

@@ -108,3 +108,9 @@ def check_tokenizer(shards: str, recorded: Mapping, tokenizer: PreTrainedTokeniz
     if recorded.get("vocab_size", size := vocabulary(tokenizer)[0]) != size:
         raise ModelError(f"{shards}: its manifest says that {recorded.get('name')} has {recorded['vocab_size']} ids, "
                          f"it has {size}")  # fmt: skip
+    own = {"all_special_ids": vocabulary(tokenizer)[1], **special_ids(tokenizer)}
+    said = {"all_special_ids": recorded.get("all_special_ids"), **recorded.get("special_ids", {})}
+    for name, value in said.items():
+        if value is not None and value != own.get(name, value):
+            raise ModelError(f"{shards}: its manifest says that {name} of {recorded.get('name')} is {value}, "
+                             f"it is {own[name]}")  # fmt: skip

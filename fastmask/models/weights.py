@@ -64,7 +64,10 @@ class _Float32(Mapping):
         self._name = files.name
         self._file_of: dict[str, Any] = {}
         for path in weight_files(files.dir):
-            file = opened.enter_context(safetensors.safe_open(path, framework="pt"))
+            try:
+                file = opened.enter_context(safetensors.safe_open(path, framework="pt"))
+            except (safetensors.SafetensorError, OSError, RuntimeError) as error:
+                raise ModelError(f"{files.name}: {path.name} cannot be opened: {first_line(error)}") from error
             self._file_of |= dict.fromkeys(file.keys(), file)
 
     def __getitem__(self, name: str) -> torch.Tensor:

@@ -40,12 +40,23 @@ def shown(name: object) -> str:
 
 def say(line: str, err: bool = True) -> None:
     """Print one plain line."""
-    print(one_line(line), file=sys.stderr if err else sys.stdout, flush=True)
+    _write(one_line(line) + "\n", sys.stderr if err else sys.stdout)
 
 
 def show_live(line: str) -> None:
     """Print a line on standard error in the place of the one before."""
-    print(f"\r{one_line(line)}\x1b[K\r", end="", file=_as_it_is(sys.stderr), flush=True)
+    _write(f"\r{one_line(line)}\x1b[K\r", _as_it_is(sys.stderr))
+
+
+def _write(text: str, stream) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:  # a full disk under a log is no reason to stop the work
+        if stream is sys.stdout:
+            raise
 
 
 def say_traceback(error: BaseException) -> None:
@@ -107,7 +118,8 @@ def open_doors() -> None:
     Descriptors 1 and 2 are left to native code, which ``panics`` keeps quiet where it would speak before us.
     """
     sys.stdout.flush()
-    # what the terminal cannot show is no reason to stop
-    for name, number, by_line in (("stdout", 1, bool(sys.stdout.line_buffering)), ("stderr", 2, True)):
-        copy = open(os.dup(number), "wb")  # noqa: SIM115 (for the life of the process)
-        setattr(sys, name, Door(copy, getattr(sys, name).encoding, "backslashreplace", line_buffering=by_line))
+    # what the terminal cannot show is no reason to stop, and of what standard error does not take nothing is kept
+    out, errors = (open(os.dup(number), "wb", buffering) for number, buffering in ((1, -1), (2, 0)))  # noqa: SIM115
+    by_line = bool(sys.stdout.line_buffering)
+    sys.stdout = Door(out, sys.stdout.encoding, "backslashreplace", line_buffering=by_line)
+    sys.stderr = Door(errors, sys.stderr.encoding, "backslashreplace", write_through=True)

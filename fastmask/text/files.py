@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import codecs
 import json
-import shutil
+import math
+import os
 import sys
 import tempfile
 import zlib
@@ -27,6 +28,8 @@ from .delimited import CsvRecords, strip_newline, tsv_records
 from .streams import BUFFER, MB, Stamp, Stream, format_of, open_stream, raw_lines, source_name, stream_fault
 
 _PARQUET_BATCH = 1024
+MOST_TIMES = 200
+"""How much gzip may have made of a Parquet file, which is compressed in itself."""
 
 # A mark is taken off once per file, and settles the byte order, so that each line can be decoded by itself.
 _MARKS = {
@@ -181,7 +184,7 @@ def _open_parquet(path: str, reading: Reading) -> Iterator[Records]:
     with ExitStack() as stack:
         stream = stack.enter_context(open_stream(path, reading.stamps))
         if format_of(path)[1]:  # Parquet is read from its end, which gzip cannot reach
-            stream = stack.enter_context(_gunzip(stream, path))
+            stream = stack.enter_context(_gunzip(stream, path, reading.longest))
         try:
             table = pq.ParquetFile(stream)
             table.schema_arrow.names  # noqa: B018 (each name is decoded)
@@ -196,10 +199,17 @@ def _open_parquet(path: str, reading: Reading) -> Iterator[Records]:
         yield records, partial(_parquet_fields, path=path, classes=classes, longest=reading.longest)
 
 
-def _gunzip(stream: BufferedIOBase, path: str):
+def _gunzip(stream: BufferedIOBase, path: str, longest: int):
+    """Return a temporary file with what a Parquet file unpacks to: no more than real ones do where there is a limit."""
     copy = tempfile.TemporaryFile()  # noqa: SIM115 (handed to the caller's stack)
+    most = longest + MOST_TIMES * os.path.getsize(path) if longest else math.inf
     try:
-        shutil.copyfileobj(stream, copy, BUFFER)
+        while block := stream.read(BUFFER):
+            copy.write(block)
+            if copy.tell() > most:
+                copy.close()
+                reason = f"unpacks to more than {MOST_TIMES} times its size (--max-text-mb 0 lets it)"
+                raise Unreadable(path, None, None, reason)
     except (EOFError, zlib.error, OSError) as error:
         copy.close()
         raise Unreadable(path, None, None, stream_fault(error)) from error

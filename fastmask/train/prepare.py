@@ -80,7 +80,8 @@ def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
 def _read(config: FinetuneConfig, paths: tuple[str, ...], report: Callable[[str], None]) -> list[Row]:
     skipped: list[str] = []
     documents = read_documents(paths, text_field=config.text_field, label_field=config.label_field,
-                               encoding=config.encoding, on_error=config.on_error, skipped=skipped)  # fmt: skip
+                               encoding=config.encoding, on_error=config.on_error,
+                               max_text_mb=config.max_text_mb, skipped=skipped)  # fmt: skip
     rows = list(labelled_rows(documents, config.label_field))
     if skipped:
         report(f"warning: {len(skipped)} rows skipped, the first: {skipped[0]}")
