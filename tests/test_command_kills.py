@@ -6,11 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import golden, write_jsonl
-from kills import left_by_kills
-from shard_samples import IDENTITY, write_run
-
-from fastmask import ScoreConfig, remap_shards, score_corpus
 from fastmask.config import EvaluateConfig
 from fastmask.config_train import FinetuneConfig, MaskerConfig
 from fastmask.directories import claim, new_directory
@@ -18,6 +13,11 @@ from fastmask.meter import NoMeter
 from fastmask.run import Run
 from fastmask.train.arms import evaluate
 from fastmask.train.classify import finetune
+from helpers import golden, write_jsonl
+from kills import left_by_kills
+from shard_samples import IDENTITY, write_run
+
+from fastmask import ScoreConfig, remap_shards, score_corpus
 from fastmask.train.masker import train_masker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
