@@ -9,6 +9,7 @@ that a hang, an abort or memory without end costs one case.
 from __future__ import annotations
 
 import faulthandler
+import math
 import multiprocessing
 import os
 import resource
@@ -24,8 +25,10 @@ from pathlib import Path
 from random import Random
 
 import fuzz_inputs
+import fuzz_models
 import fuzz_runs
 import harness
+from fuzz_world import World
 from outcomes import Case, Outcome, attempt
 
 HANG_SECONDS = 5.0
@@ -49,16 +52,26 @@ TARGETS: dict[str, Case] = {
     "shard values": fuzz_runs.fuzz_shard_values,
     "shard bytes": fuzz_runs.fuzz_shard_bytes,
     "journal": fuzz_runs.fuzz_journal,
-    "config.json": fuzz_runs.fuzz_config,
-    "tokenizer.json": fuzz_runs.fuzz_tokenizer,
-    "weights": fuzz_runs.fuzz_weights,
-    "text": fuzz_runs.fuzz_text,
+    "training run": fuzz_runs.fuzz_training,
+    "predictions": fuzz_runs.fuzz_evaluate,
+    "stop words": fuzz_runs.fuzz_stop_words,
+    "config.json": fuzz_models.fuzz_config,
+    "tokenizer.json": fuzz_models.fuzz_tokenizer,
+    "weights": fuzz_models.fuzz_weights,
+    "text": fuzz_models.fuzz_text,
 }
-SHARES = dict.fromkeys(_READERS, 4) | {"encoding": 6, "recipe": 3, "ledger": 3}
+SHARES = dict.fromkeys(_READERS, 4) | {
+    "encoding": 6,
+    "recipe": 3,
+    "stop words": 2,
+    "text": 0.2,
+    "journal": 0.6,
+    "training run": 0.6,
+}
 """How many cases a target gets for one of another's: by what they cost."""
 
 
-def run_case(target: str, seed: int, number: int, work: Path, world: fuzz_runs.World) -> Outcome:
+def run_case(target: str, seed: int, number: int, work: Path, world: World) -> Outcome:
     """Return how a case ends in this process; its folder is gone again, but for that of a finding."""
     folder, here = work / "case", os.getcwd()
     shutil.rmtree(folder, ignore_errors=True)
@@ -204,7 +217,7 @@ def fuzz(target: str, seed: int, numbers: range, work: Path, world, keep: Path |
 def shares(cases: int, targets: list[str]) -> dict[str, int]:
     """Return how many of the cases each target gets."""
     whole = sum(SHARES.get(name, 1) for name in targets)
-    return {name: -(-cases * SHARES.get(name, 1) // whole) for name in targets}
+    return {name: math.ceil(cases * SHARES.get(name, 1) / whole) for name in targets}
 
 
 def main() -> None:
@@ -220,7 +233,7 @@ def main() -> None:
     memory = Path("/dev/shm")  # files are synced a thousand times
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         work = Path(folder)
-        world = fuzz_runs.World.ready(work / "world")
+        world = World.ready(work / "world")
         tallies = []
         for target, cases in shares(asked.cases, asked.only or list(TARGETS)).items():
             tallies.append(fuzz(target, asked.seed, range(asked.first, asked.first + cases), work, world, asked.keep))

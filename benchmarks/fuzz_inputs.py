@@ -14,7 +14,7 @@ import hostile
 from outcomes import command
 
 if TYPE_CHECKING:
-    from fuzz_runs import World
+    from fuzz_world import World
 
 LABELS = ("positive", "negative", "0", "1", "1.0", "-1", "", "nan", "conflict", "POSITIVE", "2.5")
 ENCODINGS = (

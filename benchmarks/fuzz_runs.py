@@ -1,4 +1,4 @@
-"""Fuzzing of what fastmask and other programs make: shard directories, journals, the record of a run, models."""
+"""Fuzzing of what fastmask itself has written: shard directories, journals, training runs, the record of a recipe."""
 
 from __future__ import annotations
 
@@ -9,232 +9,19 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 import fuzz_inputs
 import hostile
+from fuzz_world import World
 from outcomes import command
-
-SENTENCES = (
-    "A fine film, and not a bad one. The end is good.",
-    "Bad.",
-    "I like the film! It is good.",
-    "the",
-    "fine bad",
-)
-CHARS = "abcdefghijklmnopqrstuvwxyz.,!?"
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    *CHARS,
-    *(f"##{char}" for char in CHARS),
-    "good",
-    "bad",
-    "film",
-    "the",
-]
-OPTIONS = {"max_length": 32, "threads": 1, "device": "cpu", "segment": "line"}
-
-
-class World(NamedTuple):
-    """What is good to begin with: a classifier, a corpus, and the corpus's shards by the classifier."""
-
-    model: Path
-    corpus: Path
-    shards: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> World:
-        """Make it in a folder."""
-        world = cls(make_model(folder / "model"), folder / "corpus.txt", folder / "shards")
-        world.corpus.write_text("\n".join([*SENTENCES, SENTENCES[0]]) + "\n")
-        world.score(world.shards)
-        return world
-
-    @classmethod
-    def ready(cls, folder: Path) -> World:
-        """Make it, and have everything imported and compiled, on one thread, so that forked processes are quick."""
-        import torch
-
-        import fastmask.experiment.run
-        import fastmask.report.comparison  # noqa: F401
-
-        torch.set_num_threads(1)
-        folder.mkdir()
-        world = cls.make(folder)
-        for number in range(3):
-            read_shards(Random(number), world.shards, world)
-            shutil.rmtree(folder / "like", ignore_errors=True)
-        return world
-
-    def score(self, out: Path, overwrite: bool = False, **options) -> None:
-        """Score the corpus, three documents a shard."""
-        from fastmask.core.config import ScoreConfig
-        from fastmask.pipeline import score_corpus
-
-        config = ScoreConfig(model=str(self.model), shard_rows=3, **OPTIONS, **options)
-        score_corpus((str(self.corpus),), str(out), config, overwrite=overwrite)
-
-
-def make_model(folder: Path) -> Path:
-    """Write a tiny classifier."""
-    import torch
-    from transformers import BertConfig, BertForSequenceClassification
-
-    from fastmask.models.directory import quiet_transformers
-
-    torch.manual_seed(0)
-    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = BertConfig(
-        vocab_size=len(WORDS), max_position_embeddings=64, id2label={0: "negative", 1: "positive"}, **shape
-    )
-    with quiet_transformers():
-        BertForSequenceClassification(config).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(json.dumps(word_piece()))
-    roles = {f"{role}_token": f"[{role.upper()}]" for role in ("cls", "sep", "mask", "pad", "unk")}
-    own = {"tokenizer_class": "BertTokenizer", "model_max_length": 64, **roles}
-    (folder / "tokenizer_config.json").write_text(json.dumps(own))
-    return folder
-
-
-def _tokenizer(model: dict, normalizer, pre_tokenizer, decoder) -> dict:
-    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    around = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
-              {"SpecialToken": {"id": "[SEP]", "type_id": 0}}]  # fmt: skip
-    second = [{"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": "[SEP]", "type_id": 1}}]
-    tokens = {name: {"id": name, "ids": [WORDS.index(name)], "tokens": [name]} for name in ("[CLS]", "[SEP]")}
-    return {
-        "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [{"id": index, "content": word, **special} for index, word in enumerate(WORDS[:5])],
-        "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
-        "post_processor": {"type": "TemplateProcessing", "single": around, "pair": around + second,
-                           "special_tokens": tokens},
-        "decoder": decoder, "model": model,
-    }  # fmt: skip
-
-
-def word_piece() -> dict:
-    """Return a tokenizer as BERT has it."""
-    normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
-                  "lowercase": True}  # fmt: skip
-    model = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-             "max_input_chars_per_word": 100, "vocab": {word: index for index, word in enumerate(WORDS)}}  # fmt: skip
-    return _tokenizer(
-        model, normalizer, {"type": "BertPreTokenizer"}, {"type": "WordPiece", "prefix": "##", "cleanup": True}
-    )
-
-
-def byte_level() -> dict:
-    """Return a tokenizer as RoBERTa has it."""
-    vocab = {word: index for index, word in enumerate([*WORDS[:5], *CHARS, "Ġ", "th", "the", "Ġthe", "go"])}
-    model = {"type": "BPE", "dropout": None, "unk_token": "[UNK]", "continuing_subword_prefix": None,
-             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "vocab": vocab,
-             "merges": [["t", "h"], ["th", "e"], ["Ġ", "the"], ["g", "o"]]}  # fmt: skip
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    return _tokenizer(model, {"type": "NFC"}, level, level)
-
-
-def unigram() -> dict:
-    """Return a tokenizer as sentencepiece makes it."""
-    vocab = [[word, -float(index)] for index, word in enumerate([*WORDS[:5], "▁", *CHARS, "▁the", "▁film"])]
-    steps = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-             {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}, {"type": "NFKC"}]  # fmt: skip
-    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
-    model = {"type": "Unigram", "unk_id": 1, "vocab": vocab, "byte_fallback": False}
-    return _tokenizer(model, {"type": "Sequence", "normalizers": steps}, space, space)
-
-
-# --- models ---
-
-
-def score(model: Path, rng: Random) -> None:
-    """Score some texts, as ``explain`` does."""
-    from fastmask.scoring.api import score as score_texts
-
-    texts = [SENTENCES[0], hostile.text(rng).replace("\0", "").encode("utf-8", "replace").decode()]
-    for record in score_texts(texts, model=str(model), precision=rng.choice(("auto", "float32")), **OPTIONS):
-        assert all(0 <= start <= end <= len(record.text) for start, end in record.spans), "a span outside of its text"
-
-
-def _copy(world: World, folder: Path) -> Path:
-    return Path(shutil.copytree(world.model, folder / "model"))
-
-
-def fuzz_config(rng: Random, folder: Path, world: World) -> None:
-    """Score with a model whose config.json is hostile."""
-    copy = _copy(world, folder)
-    config = json.loads((copy / "config.json").read_text())
-    if rng.random() < 0.1:
-        families = (
-            "roberta",
-            "distilbert",
-            "electra",
-            "modernbert",
-            "gpt2",
-            "t5",
-            "deberta-v2",
-            "xlnet",
-            "albert",
-            "xxx",
-        )
-        config["model_type"] = rng.choice(families)
-    (copy / "config.json").write_bytes(hostile.dump(rng, hostile.changed(rng, config)))
-    score(copy, rng)
-
-
-def fuzz_tokenizer(rng: Random, folder: Path, world: World) -> None:
-    """Score with a model whose tokenizer.json, or tokenizer_config.json, is hostile."""
-    copy = _copy(world, folder)
-    content = rng.choice((word_piece, byte_level, unigram))()
-    if rng.random() < 0.8:
-        content = hostile.changed(rng, content)
-    else:
-        own = json.loads((copy / "tokenizer_config.json").read_text())
-        (copy / "tokenizer_config.json").write_bytes(hostile.dump(rng, hostile.changed(rng, own)))
-    (copy / "tokenizer.json").write_bytes(hostile.dump(rng, content))
-    score(copy, rng)
-
-
-def fuzz_weights(rng: Random, folder: Path, world: World) -> None:
-    """Score with a model whose weights, their header or their index is hostile."""
-    copy = _copy(world, folder)
-    file = copy / "model.safetensors"
-    data = file.read_bytes()
-    end = 8 + int.from_bytes(data[:8], "little")
-    how = rng.randrange(3)
-    if how == 0:
-        file.write_bytes(hostile.damaged(rng, data))
-    elif how == 1:
-        header = hostile.dump(rng, hostile.changed(rng, json.loads(data[8:end])))
-        size = len(header) if rng.random() < 0.8 else abs(int(rng.choice((0, 1, 2**31, 2**63, 2**64 - 1))))
-        file.write_bytes(size.to_bytes(8, "little") + header + data[end:])
-    else:
-        part = copy / "model-00001-of-00001.safetensors"
-        file.rename(part)
-        names = json.loads(data[8:end])
-        index = {"metadata": {"total_size": len(data)}, "weight_map": dict.fromkeys(list(names)[1:5], part.name)}
-        (copy / "model.safetensors.index.json").write_bytes(hostile.dump(rng, hostile.changed(rng, index)))
-    score(copy, rng)
-
-
-def fuzz_text(rng: Random, folder: Path, world: World) -> None:
-    """Score a hostile text."""
-    (folder / "c.txt").write_bytes((hostile.text(rng) + hostile.text(rng)).encode("utf-8", "replace") + b"\n")
-    options = ("--max-length", 32, "--threads", 1, "--device", "cpu", "-q")
-    command("score", folder / "c.txt", "-o", folder / "o", "--model", world.model, "--method", "random", *options)
-    command("inspect", folder / "o", "--rows", 3)
-
-
-# --- shards ---
 
 
 def read_shards(rng: Random, out: Path, world: World) -> None:
     """Read shards in all the ways there are, then ``verify``: what it finds sound must be readable."""
     import fastmask
     from fastmask.core.errors import FastmaskError
+    from fastmask.data.remapped import remap_shards
+    from fastmask.pipeline import repair
     from fastmask.shards.reader import open_shards
     from fastmask.shards.verify import verify
 
@@ -244,6 +31,8 @@ def read_shards(rng: Random, out: Path, world: World) -> None:
         lambda: list(fastmask.TrainingStream(str(out), max_length=16, seed=1).epoch()),
         lambda: list(fastmask.remap_masks(out, _tokenizer_of(world))),
         lambda: world.score(out.parent / "like", method="random", like=str(out)),
+        lambda: remap_shards(str(out), str(world.model), str(out.parent / "remapped")),
+        lambda: repair(str(shutil.copytree(out, out.parent / "repaired"))),
     )
     refusals = []
     for reader in rng.sample(readers, 2):
@@ -437,3 +226,43 @@ def fuzz_ledger(rng: Random, folder: Path, world: World) -> None:
     record = {"steps": steps, "files": {str(corpus): [1, 2, "ab"]}}
     (folder / "run" / "steps.json").write_bytes(hostile.dump(rng, hostile.changed(rng, record)))
     command("run", folder / "r.toml", "--dry-run")
+
+
+def fuzz_training(rng: Random, folder: Path, world: World) -> None:
+    """Go on with a training run of which a file is hostile."""
+    out = Path(shutil.copytree(world.training, folder / "training"))
+    files = [path for path in sorted(out.rglob("*")) if path.suffix in (".json", ".jsonl", ".safetensors")]
+    file = rng.choice([path for path in files if path.name not in ("tokenizer.json", "model.safetensors")])
+    data = file.read_bytes()
+    if file.suffix == ".safetensors":
+        file.write_bytes(hostile.damaged(rng, data))
+    elif file.suffix == ".json":
+        file.write_bytes(hostile.dump(rng, hostile.changed(rng, json.loads(data))))
+    else:
+        lines = [hostile.dump(rng, hostile.changed(rng, json.loads(line))) for line in data.splitlines()]
+        file.write_bytes(b"\n".join(lines) + rng.choice((b"", b"\n")))
+    world.train(out)
+
+
+def fuzz_evaluate(rng: Random, folder: Path, world: World) -> None:
+    """Compare hostile predictions on a hostile test file."""
+    test, arms = folder / "test.csv", []
+    rows = ["good,positive", "bad,negative", "fine,positive"]
+    test.write_text("\n".join(["text,label", *rows]) + "\n")
+    if rng.random() < 0.3:
+        test.write_bytes(fuzz_inputs.delimited(rng, ","))
+    for name in ("a", hostile.text(rng).replace("\0", "").encode("utf-8", "replace").decode()):
+        lines = [rng.choice(fuzz_inputs.LABELS if rng.random() < 0.1 else ("positive", "negative")) for _ in rows]
+        data = ("\n".join(lines) + "\n").encode()
+        path = folder / f"{len(arms)}.txt"
+        path.write_bytes(hostile.damaged(rng, data) if rng.random() < 0.3 else data)
+        arms += ["--arm", f"{name}={path}"]
+    command("evaluate", *arms, "--test", test, "--resamples", 100, "-q")
+
+
+def fuzz_stop_words(rng: Random, folder: Path, world: World) -> None:
+    """Read a hostile list of words."""
+    from fastmask.scoring.policy import stop_words
+
+    (folder / "words").write_bytes(fuzz_inputs.txt(rng))
+    stop_words(str(folder / "words"))

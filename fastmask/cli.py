@@ -178,7 +178,7 @@ def inspect(out, rows):
     """Show what is in a finished shard directory."""
     from .report.terminal import masked_scores, sentence_text, summary
     from .scoring.api import shard_words
-    from .shards.reader import open_shards
+    from .shards.reader import open_shards, setting
 
     shards = open_shards(out)
     console = make_console()
@@ -188,7 +188,7 @@ def inspect(out, rows):
     words_of = shard_words(shards.manifest)
     for row in shards.head(rows):
         words = words_of(row["input_ids"])
-        method = shards.manifest["config"]["method"]
+        method = setting(shards.manifest, "method")
         console.print(f"\n{row['row']}.{row['sentence']}", style="dim", end="  ")
         console.print(sentence_text(words, row["importance"], row["mask_index"], method=method))
         console.print(masked_scores(words, row["importance"], row["mask_index"]))

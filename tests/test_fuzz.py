@@ -8,18 +8,18 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import fuzz
-import fuzz_runs
 from outcomes import DONE, REFUSED, Outcome
 
 CASES = dict.fromkeys(fuzz.TARGETS, 200) | {
     "encoding": 300, "ledger": 25, "recipe": 100, "manifest": 80, "shard values": 60, "shard bytes": 60, "journal": 25,
-    "config.json": 60, "tokenizer.json": 80, "weights": 80, "text": 8,
+    "config.json": 60, "tokenizer.json": 80, "weights": 80, "text": 8, "training run": 25,
+    "predictions": 30,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return fuzz_runs.World.ready(tmp_path_factory.mktemp("fuzz") / "world")
+    return fuzz.World.ready(tmp_path_factory.mktemp("fuzz") / "world")
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)

@@ -14,6 +14,7 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.core.plain import short_number
 from fastmask.data.remap import inputs_again
+from fastmask.experiment.arms import find_runs
 from fastmask.experiment.ledger import Ledger
 from fastmask.experiment.recipe import read_recipe
 from fastmask.models.directory import load_tokenizer, resolve_model, weight_files
@@ -25,6 +26,10 @@ from fastmask.scoring.control import RandomControl
 from fastmask.shards.journal import JOURNAL
 from fastmask.shards.schema import MANIFEST, check_manifest, read_manifest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from fuzz_world import World
+
 
 @pytest.fixture
 def model(tmp_path, mr_tiny) -> Path:
@@ -34,6 +39,11 @@ def model(tmp_path, mr_tiny) -> Path:
 @pytest.fixture
 def shards(tmp_path) -> Path:
     return write_run(tmp_path / "shards", 2)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World.make(tmp_path_factory.mktemp("world"))
 
 
 def edit(path: Path, change) -> None:
@@ -99,11 +109,19 @@ def test_a_manifest_whose_certificate_is_damaged(shards):
 # --- keys that are missing ---
 
 
-@pytest.mark.parametrize("key", ["method", "max_length", "encoding", "stop_words"])
+@pytest.mark.parametrize("key", ["method", "max_length"])
 def test_a_configuration_without_a_key(shards, key):
     edit(shards / MANIFEST, lambda manifest: manifest["config"].pop(key))
     with pytest.raises(OutputError, match=f'field "config": lacks {key}'):
         RandomControl(ScoreConfig(method="random", like=str(shards)), [])
+
+
+@pytest.mark.parametrize("key", ["method", "encoding", "on_error"])
+def test_inspect_and_remap_without_a_key(world, tmp_path, key):
+    out = Path(shutil.copytree(world.shards, tmp_path / "shards"))
+    edit(out / MANIFEST, lambda manifest: manifest["config"].pop(key))
+    inspect, remap = ("inspect", out, "--rows", 1), ("remap", out, "--tokenizer", world.model, "-o", tmp_path / "o")
+    assert f'field "config": lacks {key}' in refusal(fastmask(*(inspect if key == "method" else remap)))
 
 
 def test_a_configuration_that_repair_does_not_know(shards):
@@ -136,11 +154,11 @@ STEP = {"made_from": {"config": {}}, "weights": {}, "fingerprint": "ab"}
 
 
 @pytest.mark.parametrize(("record", "words"), [
-    ([], 'expected an object, found a list'), ({}, 'lacks "steps" or "files"'),
+    ([], 'expected an object, found a list'), ({}, 'field "(steps|files)": is missing'),
     ({"steps": [], "files": {}}, 'field "steps": expected an object'),
     ({"steps": {"a": None}, "files": {}}, 'field "steps.a": expected an object, found null'),
-    ({"steps": {"a": {}}, "files": {}}, 'step "a": lacks what it was made from'),
-    ({"steps": {"a": STEP | {"made_from": {}}}, "files": {}}, 'step "a": lacks what it was made from'),
+    ({"steps": {"a": {}}, "files": {}}, r'field "steps\.a\.(made_from|weights|fingerprint)": is missing'),
+    ({"steps": {"a": STEP | {"made_from": {}}}, "files": {}}, r'field "steps\.a\.made_from\.config": is missing'),
     ({"steps": {"a": STEP | {"made_from": {"config": 1}}}, "files": {}}, r'field "steps\.a\.made_from\.config"'),
     ({"steps": {"a": STEP | {"fingerprint": 1}}, "files": {}}, r'field "steps\.a\.fingerprint": expected a text'),
     ({"steps": {}, "files": {"f": [1, 2]}}, 'file "f": expected a size, a time and a hash'),
@@ -156,6 +174,54 @@ def test_a_sound_record(tmp_path):
     record = {"steps": {"a": STEP, "b": STEP | {"again": True}}, "files": {"f": [1, 2, "ab"]}}
     (tmp_path / "steps.json").write_text(json.dumps(record))
     Ledger(tmp_path)
+
+
+# --- a training run that was stopped ---
+
+DAMAGE = {
+    "no streams": lambda saved: saved.update(streams=[]),
+    "streams by name": lambda saved: saved.update(streams={"0": saved["streams"][0]}),
+    "no count": lambda saved: saved["counts"].pop("step"),
+    "another step": lambda saved: saved["counts"].update(step=1),
+    "a step that is text": lambda saved: saved["counts"].update(step="2"),
+    "a place without end": lambda saved: saved["streams"][0].update(example=10**18),
+    "a place before the first": lambda saved: saved["streams"][0].update(example=-1),
+    "an epoch without end": lambda saved: saved["streams"][0].update(epoch=2**64),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_checkpoint(world, tmp_path, how):
+    out = Path(shutil.copytree(world.training, tmp_path / "out"))
+    (document,) = [file / "training.json" for file in sorted(out.glob("checkpoint-*"))[-1:]]
+    edit(document, DAMAGE[how])
+    with pytest.raises(FastmaskError, match=r"is damaged|another stream's state: epoch \d+, sequence -?\d+ cannot be"):
+        world.train(out)
+
+
+def test_a_damaged_log_is_of_no_consequence(world, tmp_path):
+    wanted, out = (Path(shutil.copytree(world.training, tmp_path / name)) for name in ("whole", "out"))
+    world.train(wanted)
+    lines = (out / "log.jsonl").read_bytes().splitlines()
+    (out / "log.jsonl").write_bytes(b"\n".join([*lines, b'{"step": "2"}', b"[]", b'{"step": null}', b"{"]))
+    world.train(out)
+    assert (out / "model.safetensors").read_bytes() == (wanted / "model.safetensors").read_bytes()
+    steps = [[json.loads(line)["step"] for line in (one / "log.jsonl").open()] for one in (out, wanted)]
+    assert steps[0] == steps[1]
+
+
+def test_settings_of_a_training_run_that_are_none(world, tmp_path):
+    out = Path(shutil.copytree(world.training, tmp_path / "out"))
+    for content in ("[]", "{}", '{"config": 3}'):
+        (out / "run.json").write_text(content)
+        with pytest.raises(OutputError, match=r"run\.json: is damaged: "):
+            world.train(out)
+
+
+def test_a_seed_that_is_no_number(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"config": {"seed": Infinity}}')
+    (run,) = find_runs([f"a={tmp_path}"])["a"]
+    assert run.seed is None
 
 
 # --- models ---

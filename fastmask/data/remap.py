@@ -13,7 +13,7 @@ from ..core.config import MAX_TEXT_MB
 from ..core.errors import FastmaskError, InputError, ModelError
 from ..core.panics import panics_told
 from ..models.pieces import special_ids_in_text
-from ..shards.reader import ShardSet, open_shards
+from ..shards.reader import ShardSet, open_shards, setting
 from ..text.documents import HashedInputs, read_rows
 from ..text.streams import STDIN
 
@@ -124,9 +124,9 @@ def inputs_again(manifest: dict) -> HashedInputs:
 def texts_again(manifest: dict, inputs: HashedInputs) -> Iterator[tuple[int, str]]:
     """Return (row, text) of the documents that the shards were made from."""
     config = manifest["config"]
-    fields = {name: config[name] for name in ("text_field", "label_field", "encoding", "on_error")}
+    fields = {name: setting(manifest, name) for name in ("text_field", "label_field", "encoding", "on_error")}
     # what was not skipped was let through
-    fields["max_text_mb"] = config.get("max_text_mb", MAX_TEXT_MB) if config["on_error"] == "skip" else 0
+    fields["max_text_mb"] = config.get("max_text_mb", MAX_TEXT_MB) if fields["on_error"] == "skip" else 0
     rows = read_rows([entry["name"] for entry in inputs.entries], stamps=inputs.stamps, **fields)
     return ((document.row, document.text) for document in rows if document is not None)
 

@@ -162,6 +162,12 @@ class TrainingStream:
         for name in here:
             if here[name] != there.get(name):
                 raise FastmaskError(f"another stream's state: {name} was {there.get(name)}, here it is {here[name]}")
+        # a sequence has a token at least, and each of the ranks may be one turn ahead
+        most = 2 * int(self._corpus.tokens.sum()) + self.world
+        if not (0 <= state["epoch"] < 2**31 and 0 <= state["example"] <= most):
+            raise FastmaskError(
+                f"another stream's state: epoch {state['epoch']}, sequence {state['example']} cannot be"
+            )
         self._epoch, self._example = state["epoch"], state["example"]
 
     def _identity(self) -> dict:

@@ -105,7 +105,7 @@ def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
 def _seed_of(path: Path) -> int | None:
     try:
         return int(parse_json(read_regular(path / "metrics.json"))["config"]["seed"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError):
         return None
 
 

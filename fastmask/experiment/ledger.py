@@ -19,7 +19,7 @@ from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_tempor
 from ..core.errors import InputError, OutputError
 from ..core.locked import VERSION, LockedDirectory, differences
 from ..core.plain import parse_json, read_regular
-from ..shards.manifest import type_fault
+from ..shards.manifest import whole_fault
 from ..shards.schema import manifest_path
 from ..text.documents import check_path, describe_inputs
 from .steps import Step
@@ -40,8 +40,8 @@ _UNSETTLING = ("out", "overwrite", "save_every", "json", "picture")
 COMPLETE, BEGUN, TO_DO, AGAIN = "complete", "begun", "to do", "to do again"
 _REASONS = 5
 STEP = {"made_from": {"config": dict}, "weights": dict, "fingerprint": str}
-RECORD = {"steps": {"*": {**STEP, _PERMITTED: bool}}, "files": {"*": list}}
-"""The types of what ``steps.json`` holds, as ``manifest.type_fault`` takes them."""
+RECORD = {"steps": {"*": STEP}, "files": {"*": list}}
+"""The types of what ``steps.json`` holds, as ``manifest.whole_fault`` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,17 +209,11 @@ def _weights(directory: Path) -> dict[str, list[int]]:
 
 def _fault(document: Any) -> str | None:
     """Say what is not as ``Ledger`` keeps it; None where all is."""
-    if fault := type_fault(document, RECORD):
+    if fault := whole_fault(document, RECORD):
         return fault
-    if not document.keys() >= RECORD.keys():
-        return 'lacks "steps" or "files"'
-    for name, entry in document["steps"].items():
-        if not (entry.keys() >= STEP.keys() and "config" in entry["made_from"]):
-            return f'step "{name}": lacks what it was made from'
-    for name, known in document["files"].items():
-        if [type(one) for one in known] != [int, int, str]:
-            return f'file "{name}": expected a size, a time and a hash'
-    return None
+    files = document["files"].items()
+    wrong = (name for name, known in files if [type(one) for one in known] != [int, int, str])
+    return next((f'file "{name}": expected a size, a time and a hash' for name in wrong), None)
 
 
 def _is_ours(path: Path) -> bool:

@@ -12,7 +12,7 @@ from ..core.config import DEFAULT_RATE, ScoreConfig
 from ..core.errors import OutputError
 from ..core.plain import read_regular
 from ..core.records import FRAME, EncodedSentences, ScoredSentences
-from ..shards.reader import open_shards
+from ..shards.reader import open_shards, setting
 from ..shards.schema import manifest_path
 from .policy import cap_of, ragged_positions, random_positions
 
@@ -63,9 +63,9 @@ class _Counts:
 
     def __init__(self, like: str):
         shards = open_shards(like)
-        self.like, theirs = like, shards.manifest["config"]
+        self.like, manifest = like, shards.manifest
         # what is cut off is not masked, and training may not see it
-        self.room = sys.maxsize if theirs["method"] == "random" else theirs["max_length"] - FRAME
+        self.room = sys.maxsize if setting(manifest, "method") == "random" else setting(manifest, "max_length") - FRAME
         self._pieces = shards.mask_counts()
         self._held = (np.empty(0, np.int64), *[np.empty(0, np.int32)] * 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 
 NONE = type(None)
@@ -16,15 +17,12 @@ ENTRY = {
     "labelled": int, "misclassified": int,
 }  # fmt: skip
 """What ``schema.is_entry`` does not look at itself, in a journal's entry or a manifest's."""
-CONFIG = {
-    "method": str, "max_length": int, "like": (str, NONE), "model": (str, NONE), "text_field": str, "label_field": str,
-    "encoding": str, "on_error": str, "stop_words": str,
-}  # fmt: skip
-"""What every configuration has."""
 MANIFEST_FIELDS = {
     "fastmask_version": str,
     "config": {
-        **CONFIG, "threshold": NUMBER, "mask_rate": (*NUMBER, NONE), "segment": str, "precision": str, "certify": bool,
+        "method": str, "max_length": int, "like": (str, NONE), "model": (str, NONE), "text_field": str,
+        "label_field": str, "encoding": str, "on_error": str, "stop_words": str, "threshold": NUMBER,
+        "mask_rate": (*NUMBER, NONE), "segment": str, "precision": str, "certify": bool,
         "device": str, "kernels": str, "batch_tokens": int, "shard_rows": int, "max_text_mb": int, "seed": int,
         "threads": int,
     },
@@ -65,6 +63,22 @@ def type_fault(value: object, kind, name: str = "") -> str | None:
         return _words(value, " or ".join(_NAMES[each] for each in kinds), name)
     faults = (type_fault(one, wanted, path) for wanted, one, path in inner if wanted is not None)
     return next((fault for fault in faults if fault), None)
+
+
+def whole_fault(value: object, kind) -> str | None:
+    """Return the first field that has another type than ``kind``, or else that is missing; None if there is none."""
+    return type_fault(value, kind) or next(_lacking(value, kind), None)
+
+
+def _lacking(value: object, kind, name: str = "") -> Iterator[str]:
+    """Yield in words which fields are missing in a value whose types are right."""
+    if isinstance(kind, dict):
+        yield from (f'field "{f"{name}.{key}".lstrip(".")}": is missing' for key in kind.keys() - {"*"} - value.keys())
+        for key, one in value.items():
+            yield from _lacking(one, kind.get(key, kind.get("*")), f"{name}.{key}".lstrip("."))
+    elif isinstance(kind, list):
+        for index, one in enumerate(value):
+            yield from _lacking(one, kind[0], f"{name}[{index}]")
 
 
 _NAMES = {

@@ -49,6 +49,13 @@ def open_shards(out: str | Path, *, check_hashes: bool = False) -> ShardSet:
     return shards
 
 
+def setting(manifest: dict, name: str):
+    """Return a setting of the run that made some shards; OutputError where their manifest lacks it."""
+    if name not in manifest["config"]:
+        raise OutputError(f'the manifest of the shards: field "config": lacks {name}')
+    return manifest["config"][name]
+
+
 class ShardSet:
     """A finished directory's shards: ``len()`` rows, as dictionaries by column, in corpus order or by number.
 

@@ -19,7 +19,7 @@ from ..core.errors import OutputError
 from ..core.plain import check_regular, parse_json, read_regular
 from ..core.records import ScoredSentences
 from .columns import check_offsets, column, list_lengths, present, ragged
-from .manifest import CONFIG, ENTRY, MANIFEST_FIELDS, is_certificate, type_fault
+from .manifest import ENTRY, MANIFEST_FIELDS, is_certificate, type_fault
 from .sound import count_fault, entry_fault, tokenizer_fault, value_fault
 
 if TYPE_CHECKING:
@@ -212,9 +212,8 @@ def check_manifest(manifest: object, where: str) -> None:
         raise OutputError(f"{where}: lacks {', '.join(missing)}")
     if fault := type_fault(manifest, MANIFEST_FIELDS):
         raise OutputError(f"{where}: {fault}")
-    for field, keys in (("skipped", {"count", "messages"}), ("config", CONFIG.keys())):
-        if lacking := keys - manifest[field].keys():
-            raise OutputError(f'{where}: field "{field}": lacks {", ".join(sorted(lacking))}')
+    if lacking := {"count", "messages"} - manifest["skipped"].keys():
+        raise OutputError(f'{where}: field "skipped": lacks {", ".join(sorted(lacking))}')
     if not isinstance(manifest["shards"], list):
         raise OutputError(f"{where}: the list of shards is damaged")
     for index, entry in enumerate(manifest["shards"]):

@@ -19,6 +19,7 @@ from ..core.durable import TEMPORARY, os_errors_named, remove_temporaries, sync,
 from ..core.errors import FastmaskError, ModelError, OutputError
 from ..core.locked import LockedDirectory, differences
 from ..core.plain import parse_json, read_regular
+from ..shards.manifest import NUMBER, type_fault, whole_fault
 from .checkpoint import save_model
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 RUN, LOG, RESULT, LOCK = "run.json", "log.jsonl", "pretrain.json", ".fastmask-train.lock"
 TENSORS, DOCUMENT = "training.safetensors", "training.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{8})")
+SAVED = {
+    "counts": {"step": int, "tokens": int, "masked": int},
+    "streams": [{"stream": dict, "epoch": int, "example": int}],
+    "held_out": [{"step": int, "loss": NUMBER}],
+}
+"""What DOCUMENT holds."""
 _OURS = re.compile(
     rf".*\.(jsonl?|safetensors|model|jinja)|(vocab|merges)\.txt|\.?checkpoint-.*|.*{TEMPORARY}|{LOCK}", re.S
 )
@@ -85,11 +92,11 @@ class TrainingRun(LockedDirectory):
             shutil.rmtree(half_written)
         if not (self.path / RUN).is_file():
             return False
-        there = _document(self.path / RUN)
+        there = _document(self.path / RUN, {"config": dict})
         if overwrite and differences(there, self.header):
             return False
         self.check_header(there)
-        self.result = _document(self.path / RESULT) if (self.path / RESULT).is_file() else None
+        self.result = _document(self.path / RESULT, {}) if (self.path / RESULT).is_file() else None
         if self.result:  # killed while it removed them
             self._remove_checkpoints()
         self._confirmed = len(self._checkpoints()) < 2
@@ -111,7 +118,7 @@ class TrainingRun(LockedDirectory):
         """
         import torch
 
-        name = f"checkpoint-{step:08d}"
+        name = name_of(step)
         try:
             save_model(model, tokenizer, self.path / name, torch.float32, {DOCUMENT: document},
                        tensors={TENSORS: tensors}, overwrite=True)  # fmt: skip
@@ -208,6 +215,8 @@ def work_of(run: Path) -> list[tuple[int, int]]:
     """
     try:
         lines = [parse_json(line) for line in read_regular(run / LOG).splitlines()]
+        if fault := type_fault(lines, [{"tokens": int, "masked": int}]):
+            raise ValueError(fault)
         return [(line["tokens"], line["masked"]) for line in lines if "tokens" in line]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{run / LOG}: cannot be read: {error}") from error
@@ -215,15 +224,16 @@ def work_of(run: Path) -> list[tuple[int, int]]:
 
 def made_on(run: Path) -> str:
     """The devices and the precision of a finished run, in words."""
-    result = _document(run / RESULT)
+    result = _document(run / RESULT, {"processes": int, "device": str, "products": str})
     return f"{result['processes']} x {result['device']}, {result['products']} matrix products"
 
 
 def _step_of(line: bytes) -> float:
     try:
-        return parse_json(line)["step"]
+        step = parse_json(line)["step"]
     except (ValueError, KeyError, TypeError):  # cut short by a kill
         return float("inf")
+    return step if isinstance(step, int) else float("inf")
 
 
 def training_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict:
@@ -256,18 +266,33 @@ def restore(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Opt
     try:
         tensors = load_file(checkpoint / TENSORS)
         for name, parameter in model.named_parameters():
-            optimizer.state[parameter] = {key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
-                                          for key in ("step", "exp_avg", "exp_avg_sq")}  # fmt: skip
+            state = {key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
+                     for key in ("step", "exp_avg", "exp_avg_sq")}  # fmt: skip
+            if [each.shape for each in state.values()] != [(), parameter.shape, parameter.shape]:
+                raise KeyError(name)
+            optimizer.state[parameter] = state
         torch.set_rng_state(tensors[f"random.{ranks.rank}.cpu"])
         if ranks.device.startswith("cuda"):
             torch.cuda.set_rng_state(tensors[f"random.{ranks.rank}.cuda"], ranks.device)
-        return _document(checkpoint / DOCUMENT)
-    except (SafetensorError, KeyError, OSError) as error:
+        saved = _document(checkpoint / DOCUMENT, SAVED)
+        if checkpoint.name != name_of(saved["counts"]["step"]) or len(saved["streams"]) <= ranks.rank:
+            raise KeyError(DOCUMENT)
+        return saved
+    except (SafetensorError, KeyError, OSError, RuntimeError, TypeError) as error:  # torch's of a random state
         raise ModelError(f"{checkpoint}: is damaged, remove it to begin again ({error})") from error
 
 
-def _document(path: Path) -> dict:
+def name_of(step: int) -> str:
+    """Return the name of the checkpoint after ``step`` steps."""
+    return f"checkpoint-{step:08d}"
+
+
+def _document(path: Path, kind: dict) -> dict:
+    """Return a JSON document, which has the fields of a kind (``manifest.whole_fault``)."""
     try:
-        return parse_json(read_regular(path))
+        document = parse_json(read_regular(path))
     except ValueError as error:
         raise OutputError(f"{path}: is damaged: {error}") from error
+    if fault := whole_fault(document, kind):
+        raise OutputError(f"{path}: is damaged: {fault}")
+    return document
