@@ -20,6 +20,7 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -29,7 +30,7 @@ import fuzz_models
 import fuzz_runs
 import harness
 from fuzz_world import World
-from outcomes import Case, Outcome, attempt
+from outcomes import DONE, REFUSED, Case, Outcome, attempt
 
 HANG_SECONDS = 5.0
 """Of a case's own processor time: others may use the machine."""
@@ -65,8 +66,8 @@ SHARES = dict.fromkeys(_READERS, 4) | {
     "recipe": 3,
     "stop words": 2,
     "text": 0.2,
-    "journal": 0.6,
-    "training run": 0.6,
+    "journal": 0.4,
+    "training run": 0.15,
 }
 """How many cases a target gets for one of another's: by what they cost."""
 
@@ -191,7 +192,7 @@ class Tally:
         """Return it as the report has it."""
         return {
             "cases": self.kinds.total(),
-            **{kind: self.kinds[kind] for kind in ("done", "refused", "finding")},
+            **{kind: self.kinds[kind] for kind in (DONE, REFUSED, "finding")},
             "seconds": round(self.seconds, 1),
             "slowest": {"seconds": round(self.slowest[0], 3), "number": self.slowest[1]},
             "findings": {kind: numbers[:5] for kind, numbers in self.findings.items()},
@@ -220,6 +221,19 @@ def shares(cases: int, targets: list[str]) -> dict[str, int]:
     return {name: math.ceil(cases * SHARES.get(name, 1) / whole) for name in targets}
 
 
+def report_of(tallies: list[Tally], seed: int, threads: int) -> dict:
+    """Return the whole run's report."""
+    kinds = sum((tally.kinds for tally in tallies), Counter())
+    return {
+        "machine": harness.machine(threads),
+        "seed": seed,
+        "hang": {"processor_seconds": HANG_SECONDS, "seconds": WAIT_SECONDS},
+        "total": {"cases": kinds.total(), **{kind: kinds[kind] for kind in (DONE, REFUSED, "finding")}},
+        "seconds": round(sum(tally.seconds for tally in tallies), 1),
+        "targets": {tally.target: tally.as_dict() for tally in tallies},
+    }
+
+
 def main() -> None:
     """Fuzz, print, write the report; exit 1 if there is a finding."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUDA_VISIBLE_DEVICES="")
@@ -232,26 +246,22 @@ def main() -> None:
     asked = parser.parse_args()
     memory = Path("/dev/shm")  # files are synced a thousand times
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        work = Path(folder)
-        world = World.ready(work / "world")
-        tallies = []
-        for target, cases in shares(asked.cases, asked.only or list(TARGETS)).items():
-            tallies.append(fuzz(target, asked.seed, range(asked.first, asked.first + cases), work, world, asked.keep))
-            found = tallies[-1].as_dict()
-            print(
-                target,
-                {key: found[key] for key in ("cases", "done", "refused", "finding", "seconds", "slowest")},
-                flush=True,
-            )
-    total = {
-        "cases": sum(tally.kinds.total() for tally in tallies),
-        "findings": sum(tally.kinds["finding"] for tally in tallies),
-    }
-    report = {"machine": harness.machine(1), "seed": asked.seed, "hang_seconds": HANG_SECONDS, "total": total}
-    report |= {"seconds": round(sum(tally.seconds for tally in tallies), 1)}
-    harness.write_json(asked.out, report | {"targets": {tally.target: tally.as_dict() for tally in tallies}})
-    print(total)
-    raise SystemExit(total["findings"] > 0)
+        world = World.ready(Path(folder) / "world")
+
+        def run(target: str, cases: int) -> Tally:
+            work = Path(folder) / target.replace(" ", "-")
+            work.mkdir()
+            tally = fuzz(target, asked.seed, range(asked.first, asked.first + cases), work, world, asked.keep)
+            print(target, tally.as_dict(), flush=True)
+            return tally
+
+        wanted = shares(asked.cases, asked.only or list(TARGETS))
+        with ThreadPoolExecutor(harness.cores(asked.threads)) as pool:  # they wait for their forked workers
+            tallies = list(pool.map(run, wanted, wanted.values()))
+    report = report_of(tallies, asked.seed, asked.threads)
+    harness.write_json(asked.out, report)
+    print(report["total"])
+    raise SystemExit(report["total"]["finding"] > 0)
 
 
 if __name__ == "__main__":
