@@ -96,6 +96,7 @@ def _serve(target: str, seed: int, numbers: range, work: Path, world, pipe) -> N
     faulthandler.enable(trace)
     faulthandler.register(signal.SIGUSR1, trace)
     warnings.simplefilter("always")
+    warnings.simplefilter("ignore", DeprecationWarning)  # as Python has it
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     for number in numbers:

@@ -75,9 +75,8 @@ class World(NamedTuple):
 
     def train(self, out: Path) -> None:
         """Train on the shards, from where a run in ``out`` was stopped."""
-        from fastmask.train.mlm import pretrain
-
         from fastmask.core.config_train import PretrainConfig
+        from fastmask.train.pretrain import pretrain
 
         steps = {"max_steps": 3, "save_every": 1, "batch_size": 2, "max_length": 16, "precision": "float32"}
         config = PretrainConfig(shards=(str(self.shards),), out=str(out), init=str(self.model), device="cpu", **steps)

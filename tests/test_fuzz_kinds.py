@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import fastmask, refusal
 from shard_samples import contents, write_part, write_run
@@ -25,6 +27,7 @@ from fastmask.scoring.api import score
 from fastmask.scoring.control import RandomControl
 from fastmask.shards.journal import JOURNAL
 from fastmask.shards.schema import MANIFEST, check_manifest, read_manifest
+from fastmask.text.documents import read_documents
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -75,6 +78,25 @@ def test_numbers_beyond_floats(shards, model, tmp_path):
         (tmp_path / "r.toml").write_text(recipe + value)
         with pytest.raises(FastmaskError, match=rf"r\.toml: .*{words}"):
             read_recipe(str(tmp_path / "r.toml"))
+
+
+@pytest.mark.parametrize("skipped", [-1, 21, 10**30])
+def test_more_rows_skipped_than_there_are(shards, skipped):
+    edit(shards / MANIFEST, lambda manifest: manifest["shards"][1].update(skipped=skipped))
+    with pytest.raises(OutputError, match=r"shard-00001\.parquet: skipped cannot be "):
+        read_manifest(shards)
+
+
+# --- class names in a Parquet file that are none ---
+
+
+@pytest.mark.parametrize("names", [3, None, {"0": "a"}, [["a"], "b"], [0, 1], "ab", [None], {}, []])
+def test_class_names_that_are_none(tmp_path, names):
+    features = {"label": {"_type": "ClassLabel", "names": names}}
+    table = pa.table({"text": ["good", "bad"], "label": [0, 1]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, tmp_path / "c.parquet")
+    assert [one.label for one in read_documents([str(tmp_path / "c.parquet")])] == [0, 1]
 
 
 # --- certificates, from which a run goes on ---

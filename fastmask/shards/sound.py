@@ -32,6 +32,8 @@ def entry_fault(entry: dict) -> str | None:
     for part, whole in (("first_row", "end_row"), ("scored", "rows"), ("masked", "tokens")):
         if entry[part] > entry[whole]:
             return f"{part} cannot be more than {whole}"
+    if type(entry["skipped"]) is int and not 0 <= entry["skipped"] <= entry["end_row"] - entry["first_row"]:
+        return f"skipped cannot be {short_number(entry['skipped'])}"
     return None
 
 

@@ -257,7 +257,8 @@ def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
         aspects = features.get(aspects_field, {})
         aspect = aspects[0] if isinstance(aspects, list) else aspects.get("feature", {})
         found = {label_field: features.get(label_field, {}), aspects_field: aspect.get("polarity", {})}
-        return {field: kind["names"] for field, kind in found.items() if kind.get("_type") == "ClassLabel"}
+        names = {field: kind["names"] for field, kind in found.items() if kind.get("_type") == "ClassLabel"}
+        return {field: each for field, each in names.items() if type(each) is list and set(map(type, each)) == {str}}
     except (AttributeError, LookupError, TypeError, ValueError):
         return {}  # some other program's metadata
 
