@@ -211,8 +211,6 @@ def read_family(
     read = _Reader(names, config, tensors)
     hidden, inner = config.hidden_size, getattr(config, "intermediate_size", None) or config.hidden_dim
     width = getattr(config, "embedding_size", hidden)
-    if hidden % config.num_attention_heads:
-        raise KeyError("num_attention_heads")
     word = read.table("word_embeddings", config.vocab_size, width)
     types = (
         read.table("token_type_embeddings", config.type_vocab_size, width) if names.typed else word.new_zeros(1, width)

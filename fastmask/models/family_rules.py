@@ -41,6 +41,9 @@ def fast_path_fault(config) -> str | None:
         return fault
     if activation_of(config) not in ACTIVATIONS:
         return "activation" if config.model_type == "distilbert" else "hidden_act"
+    for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"):
+        if type(getattr(config, name)) is not int:
+            return name
     if config.hidden_size % config.num_attention_heads:
         return "num_attention_heads"
     return "num_hidden_layers" if config.num_hidden_layers < 1 else None

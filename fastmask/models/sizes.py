@@ -39,7 +39,7 @@ def shapes_of(files: Iterable[Path]) -> Shapes:
                 header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
             header.pop("__metadata__", None)
             found |= {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (OSError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return found
 

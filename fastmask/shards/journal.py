@@ -12,6 +12,7 @@ from ..core.locked import differences as differences
 from ..core.locked import listed as listed
 from ..core.plain import parse_json, read_regular
 from .schema import MANIFEST, OLD_MANIFEST, SHARD_NAME, is_entry
+from .sound import entry_fault
 
 JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
 
@@ -37,7 +38,7 @@ def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
     good_bytes = 0
     for line in read_regular(path).splitlines(keepends=True):
         record = _parse(line)
-        if record is None or (records and not is_entry(record)):
+        if record is None or (records and not (is_entry(record) and entry_fault(record) is None)):
             break
         records.append(record)
         good_bytes += len(line)

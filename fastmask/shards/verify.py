@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import OutputError
-from .schema import SHARD_NAME, content_fault, file_fault, manifest_path, read_manifest, read_parquet
+from .schema import (
+    SHARD_NAME,
+    content_fault,
+    file_content_fault,
+    file_fault,
+    manifest_path,
+    open_parquet,
+    read_manifest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,9 @@ def _damaged_shards(path: Path, manifest: dict) -> Iterator[Damage]:
         fault = file_fault(file, entry, hashes=True)
         if fault is None:
             try:
-                fault = content_fault(read_parquet(file), entry, manifest["tokenizer"].get("vocab_size"))
+                with open_parquet(file) as opened:  # the footer says things of its own, which readers go by
+                    fault = file_content_fault(opened, entry)
+                    fault = fault or content_fault(opened.read(), entry, manifest["tokenizer"].get("vocab_size"))
             except OutputError as error:
                 fault = str(error).removeprefix(f"{file}: ")
         if fault is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from itertools import pairwise
 from pathlib import Path
 
 from ..core.directories import Replacement, drop_begun, recover, what_was_begun
@@ -31,11 +32,13 @@ from .schema import (
     SHARD_NAME,
     build_manifest,
     content_fault,
+    file_content_fault,
     file_fault,
     header_of,
     is_shard,
     make_header,
     manifest_path,
+    open_parquet,
     parse_manifest,
     read_manifest,
     shard_bytes,
@@ -139,6 +142,8 @@ class RunDirectory:
             ValueError: a shard is missing.
         """
         entries = [self.entries[index] for index in sorted(self.entries)]
+        if any(left["end_row"] != right["first_row"] for left, right in pairwise(entries)):
+            raise OutputError(f"{self.path / JOURNAL}: damaged, the rows of its shards do not follow each other")
         self._write_manifest(build_manifest(self.header, entries, **manifest_fields))
         with os_errors_named(self.path):
             remove(self.path, [self.path / JOURNAL])
@@ -264,7 +269,12 @@ class RunDirectory:
         self.header, self.entries = header, good
 
     def _is_good(self, entry: dict) -> bool:
-        return file_fault(self.path / entry["file"], entry, hashes=True) is None
+        path = self.path / entry["file"]
+        if file_fault(path, entry, hashes=True) is not None:
+            return False
+        with suppress(OutputError), open_parquet(path) as file:
+            return file_content_fault(file, entry) is None
+        return False
 
     def _start_over(self) -> None:
         stale = self._own_shards()
