@@ -37,7 +37,7 @@ class LockedDirectory:
     KEPT: ClassVar[str] = ""
 
     def __init__(self, path: Path, header: dict | None = None):
-        self.path, self.header = path, header
+        self.path, self.header = path, header or {}
         self._lock: FileLock | None = None
         self._replacement: Replacement | None = None
 
@@ -68,7 +68,8 @@ class LockedDirectory:
 
     def start_beside_again(self) -> None:
         """Remove what was begun beside the directory."""
-        self._replacement.clear()
+        if self._replacement is not None:
+            self._replacement.clear()
 
     def install(self) -> None:
         """Put what was made beside, which is whole, in its place; nothing where the directory itself was written."""

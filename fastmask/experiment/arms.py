@@ -94,7 +94,7 @@ def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
             raise FastmaskError(f"--arm {arm}: no such file or directory")
         found.setdefault(name, []).extend(Run(Path(path), _seed_of(Path(path))) for path in paths)
     if all(run.seed is not None for runs in found.values() for run in runs):
-        found = {name: sorted(runs, key=lambda run: run.seed) for name, runs in found.items()}
+        found = {name: sorted(runs, key=lambda run: run.seed or 0) for name, runs in found.items()}
         (first, expected), *others = ((name, [run.seed for run in runs]) for name, runs in found.items())
         for name, seeds in others:
             if seeds != expected:

@@ -5,7 +5,7 @@ A variant is a text with some of its tokens left out, cut on the right, between 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numba as nb
 import numpy as np
@@ -36,7 +36,7 @@ class Template:
     content_type: int
     special_types: np.ndarray | None = None
     typed: bool = True
-    words: np.ndarray | None = None
+    words: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def types(self) -> np.ndarray:

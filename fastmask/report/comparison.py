@@ -79,17 +79,17 @@ def draw(report: dict, path: str) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise FastmaskError("--picture: needs matplotlib; pip install 'fastmask[evaluate]'") from None
-    path = Path(path) if Path(path).suffix else Path(f"{path}.png")
-    kind, how = path.suffix[1:].lower(), {"text.parse_math": False, "svg.hashsalt": "fastmask"}
+    file = Path(path) if Path(path).suffix else Path(f"{path}.png")
+    kind, how = file.suffix[1:].lower(), {"text.parse_math": False, "svg.hashsalt": "fastmask"}
     with rc_context(how), warnings.catch_warnings():  # a $ in a name is a $
         warnings.simplefilter("ignore")  # about characters that the font has not
         try:
             figure = _drawn(report, Figure(figsize=(10, 4), layout="constrained"))
             figure.savefig(image := BytesIO(), dpi=150, format=kind, metadata=UNDATED.get(kind))
         except ValueError as error:
-            raise FastmaskError(f"--picture {path}: {' '.join(str(error).split())}") from error
-    with os_errors_named(path):
-        write_atomically(path, image.getvalue())
+            raise FastmaskError(f"--picture {file}: {' '.join(str(error).split())}") from error
+    with os_errors_named(file):
+        write_atomically(file, image.getvalue())
 
 
 def _drawn(report: dict, figure):

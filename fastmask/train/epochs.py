@@ -89,7 +89,7 @@ def train_epochs(
                     report(f"step {step} of {steps}: loss {total / seen:.4f}")
         figures, score, words = training.measure()
         if score is None or score > best_score:
-            best, best_score, weights = epoch, score, _rounded(model, torch_dtype(config.dtype))
+            best, best_score, weights = epoch, score or 0.0, _rounded(model, torch_dtype(config.dtype))
         records.append({"epoch": epoch, "train_loss": total / seen, **figures})
         report(f"epoch {epoch} of {config.epochs}: loss {total / seen:.4f}{words}")
     model.load_state_dict(weights)

@@ -183,13 +183,13 @@ def _difference(by_seed: np.ndarray, drawn: np.ndarray) -> dict:
     by_seed = np.asarray(by_seed, np.float64)
     sd = _sd(by_seed)
     # without spread a t test divides by zero; rounding of equal differences is no spread
-    spread = sd is not None and sd > 1e-12
+    spread = sd if sd is not None and sd > 1e-12 else 0.0
     return {
         "mean": float(by_seed.mean()),
         "sd": sd,
         "interval": [float(bound) for bound in np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])],
         "p": float(stats.ttest_1samp(by_seed, 0.0).pvalue) if spread else None,
-        "detectable": detectable_difference(sd, len(by_seed)) if spread else None,
+        "detectable": detectable_difference(spread, len(by_seed)) if spread else None,
     }
 
 

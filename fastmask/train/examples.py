@@ -90,10 +90,11 @@ def find_classes(rows: Iterable[Row]) -> Classes:
         if is_fraction(row.label):
             reason = f"{row.label} is a number that is not whole, expected a class index or name"
             raise InputError(row.source, row.line, row.field, reason)
-        given.add(row.label if number is None else number)
+        given.add(str(row.label) if number is None else number)
     if len(given) < 2:
         raise FastmaskError("the training files hold fewer than two classes")
-    numbers, texts = (sorted(label for label in given if isinstance(label, kind)) for kind in (int, str))
+    numbers = sorted(label for label in given if isinstance(label, int))
+    texts = sorted(label for label in given if isinstance(label, str))
     _check_case(texts)
     if not texts and numbers == list(range(len(numbers))):
         return Classes(tuple(f"LABEL_{index}" for index in numbers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 from operator import itemgetter
@@ -90,11 +90,11 @@ def _places(examples: list[Example], lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([example.at for example in examples]).astype(np.int64) + np.repeat(begins, masks)
 
 
-def batches_of(stream: TrainingStream, builder: Builder, size: int | None, tokens: int | None) -> Iterator[Batch]:
+def batches_of(stream: TrainingStream, builder: Builder, size: int | None, tokens: int | None) -> Generator[Batch]:
     """Without end: each of ``size`` sequences of the stream, or of as many as it takes to reach ``tokens`` tokens."""
     items = iter(stream)
     while True:
-        taken = list(islice(items, size)) if size else list(_until(items, tokens))
+        taken = list(islice(items, size)) if size else list(_until(items, tokens or 0))
         real, masked = (sum(len(value) for value in values) for values in
                         ([e for _, e in taken], [e.at for _, e in taken]))  # fmt: skip
         yield Batch(builder.parts(taken), real, masked, stream.state_dict())

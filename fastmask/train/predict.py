@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
     from ..models.trainable import PackedTensors
     from .examples import Examples
+    from .tagged import TaggedSentences
 
 EVALUATION_TOKENS = 2048
 
 
-def pack_rows(examples: Examples, rows: np.ndarray, device: str) -> PackedTensors:
+def pack_rows(examples: Examples | TaggedSentences, rows: np.ndarray, device: str) -> PackedTensors:
     """Packs the examples that ``rows`` (int [B]) names."""
     ids, types = ([values[i] for i in rows] for values in (examples.input_ids, examples.token_types))
     return pack(ids, types, device, examples.is_typed)

@@ -114,7 +114,7 @@ def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[
         pad_token_id=tokenizer.pad_token_id,
         problem_type="single_label_classification",
         **_labels(class_names),
-        **CONFIGS[config.config],
+        **CONFIGS[str(config.config)],
     )
     return BertForSequenceClassification(shape), tokenizer
 

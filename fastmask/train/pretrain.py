@@ -156,12 +156,13 @@ def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
     if size and len(stream) < size:
         raise FastmaskError(f"{', '.join(config.shards)}: {len(stream):,} sequences have masks, "
                             f"fewer than a step's {size:,} (--batch-size)")  # fmt: skip
-    if not size and stream.tokens < config.batch_tokens:
+    of_tokens = config.batch_tokens or 0
+    if not size and stream.tokens < of_tokens:
         raise FastmaskError(f"{', '.join(config.shards)}: {stream.tokens:,} tokens in sequences with masks, "
-                            f"fewer than a step's {config.batch_tokens:,} (--batch-tokens)")  # fmt: skip
+                            f"fewer than a step's {of_tokens:,} (--batch-tokens)")  # fmt: skip
     if config.max_steps is not None:
         return config.max_steps
-    of_epoch, of_step = (len(stream), size) if size else (stream.tokens, config.batch_tokens)
+    of_epoch, of_step = (len(stream), size) if size else (stream.tokens, of_tokens)
     return -(-of_epoch * (config.epochs or EPOCHS) // of_step)
 
 
@@ -221,7 +222,7 @@ def _train(plan: Plan, run: TrainingRun | None, show: Say | None) -> dict:
                 raise
             state.count(tokens, masked)
             progress.update(step, value, tokens)
-            if run:
+            if run and log:
                 run.confirm()
                 log.write(step=step + 1, loss=value, lr=rate, tokens=tokens, masked=masked,
                           tokens_per_second=round(progress.rate))  # fmt: skip
@@ -284,7 +285,7 @@ def _save(plan: Plan, state: _State, run: TrainingRun | None, log: Log | None, p
     """Write a checkpoint; all ranks give their random state and their position in the stream."""
     tensors = training_tensors(state.model, state.optimizer, plan.ranks)
     streams = plan.ranks.gather(position)
-    if run:
+    if run and log:
         log.sync()
         document = {"counts": state.counts, "streams": streams, "held_out": state.held_out}
         run.save(state.step, state.model, plan.tokenizer, tensors, document)
@@ -298,22 +299,22 @@ def _measure(plan: Plan, state: _State, run: TrainingRun | None, log: Log | None
     """
     if plan.held_out is None:
         return
-    loss, step = _held_out_loss(plan, state), state.step
+    loss, step = _held_out_loss(plan, plan.held_out, state), state.step
     if not math.isfinite(loss):
         last = f"; {run.last_good()}" if run else ""
         raise FastmaskError(f"training diverged: the held-out loss is {loss} after step {step}; try a lower --lr{last}")
     state.held_out.append({"step": step, "loss": loss})
     plan.say(f"step {step:,} of {plan.steps:,}: held-out loss {loss:.4f}")
-    if run:
+    if log:
         log.write(step=step, held_out_loss=loss)
 
 
-def _held_out_loss(plan: Plan, state: _State) -> float:
+def _held_out_loss(plan: Plan, stream: TrainingStream, state: _State) -> float:
     """Return the mean cross-entropy of the held-out masked tokens, over all ranks, without dropout."""
     state.model.eval()
     losses, masked = torch.zeros((), dtype=torch.float64, device=plan.ranks.device), 0
     with torch.inference_mode():
-        for part in held_out_parts(plan.held_out, plan.builder):
+        for part in held_out_parts(stream, plan.builder):
             losses += state.masked_loss(part)
             masked += len(part.labels)
     state.model.train()

@@ -60,7 +60,7 @@ class TorchRanks(Ranks):
             torch.cuda.set_device(device)
         super().__init__(device)
         torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        self._wrapped = None
+        self._wrapped: Any = None
 
     def wrap(self, module):
         """See ``Ranks.wrap``."""

@@ -50,8 +50,10 @@ class TaggedSentences:
 
     def take(self, chosen: np.ndarray) -> TaggedSentences:
         """Those that ``chosen`` int [R] names."""
-        lists = ([values[i] for i in chosen] for values in (self.input_ids, self.token_types, self.labels))
-        return TaggedSentences(*lists, self.lengths[chosen], self.document[chosen], self.is_typed)
+        lists = self.input_ids, self.token_types, self.labels
+        input_ids, token_types, labels = ([values[i] for i in chosen] for values in lists)
+        lengths, document = self.lengths[chosen], self.document[chosen]
+        return TaggedSentences(input_ids, token_types, labels, lengths, document, self.is_typed)
 
 
 def read_tagged(
