@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fastmask.config import EvaluateConfig
-from fastmask.config_train import FinetuneConfig, MaskerConfig
-from fastmask.directories import claim, new_directory
-from fastmask.meter import NoMeter
-from fastmask.run import Run
-from fastmask.train.arms import evaluate
-from fastmask.train.classify import finetune
 from helpers import golden, write_jsonl
 from kills import left_by_kills
 from shard_samples import IDENTITY, write_run
 
 from fastmask import ScoreConfig, remap_shards, score_corpus
+from fastmask.core.config import EvaluateConfig
+from fastmask.core.config_train import FinetuneConfig, MaskerConfig
+from fastmask.core.directories import claim, new_directory
+from fastmask.experiment.arms import evaluate
+from fastmask.experiment.run import Run
+from fastmask.report.meter import NoMeter
+from fastmask.train.finetune import finetune
 from fastmask.train.masker import train_masker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -149,10 +149,16 @@ def played_training(config, *_):
 @pytest.fixture
 def played(monkeypatch):
     """Steps that take no time and replace their directories as the real ones do."""
-    for name, play in {"pipeline.score_corpus": played_score, "train.mlm.pretrain": played_training,
-                       "train.classify.finetune": played_training, "train.masker.train_masker": played_training,
-                       "train.arms.evaluate": lambda config, say: {"arms": list(config.arms)},
-                       "run.totals_line": lambda *_: "", "run.label_warnings": lambda *_: []}.items():  # fmt: skip
+    plays = {
+        "pipeline.score_corpus": played_score,
+        "train.pretrain.pretrain": played_training,
+        "train.finetune.finetune": played_training,
+        "train.masker.train_masker": played_training,
+        "experiment.arms.evaluate": lambda config, say: {"arms": list(config.arms)},
+        "experiment.run.totals_line": lambda *_: "",
+        "experiment.run.label_warnings": lambda *_: [],
+    }
+    for name, play in plays.items():
         monkeypatch.setattr(f"fastmask.{name}", play)
 
 
