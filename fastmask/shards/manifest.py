@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import inf
+from typing import Any
 
 NONE = type(None)
 NUMBER = (float, int)
@@ -70,7 +71,7 @@ def whole_fault(value: object, kind) -> str | None:
     return type_fault(value, kind) or next(_lacking(value, kind), None)
 
 
-def _lacking(value: object, kind, name: str = "") -> Iterator[str]:
+def _lacking(value: Any, kind, name: str = "") -> Iterator[str]:
     """Yield in words which fields are missing in a value whose types are right."""
     if isinstance(kind, dict):
         yield from (f'field "{f"{name}.{key}".lstrip(".")}": is missing' for key in kind.keys() - {"*"} - value.keys())
