@@ -193,3 +193,4 @@ def test_run_overwrite(played, files, mr_tiny, tmp_path, monkeypatch):
         if number % 3 == 0:
             monkeypatch.chdir(state)
             assert run("second") == new and not [*state.rglob("*lock")], number
+            assert '"again"' not in Path("run/steps.json").read_text(), number

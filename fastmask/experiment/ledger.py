@@ -155,8 +155,10 @@ class Ledger(LockedDirectory):
         self._keep()
 
     def settle(self, step: Step) -> None:
-        """Remove what was begun to replace a step's output, which is complete as it is."""
+        """Remove what was begun to replace a step's output, which is complete as it is, and the leave to do so."""
         shutil.rmtree(begun_beside(self.path / step.name), ignore_errors=True)
+        if self._steps[step.name].pop(_PERMITTED, False):  # killed when it had taken its place, or the recipe went back
+            self._keep()
 
     def _header(self, step: Step) -> dict:
         """What decides a step's result; the steps that it needs are complete."""
