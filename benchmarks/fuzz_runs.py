@@ -53,7 +53,8 @@ def read_shards(rng: Random, out: Path, world: World) -> None:
 def _is_not_values(error: Exception) -> bool:
     """A sound directory may still be of another tokenizer, or of inputs that are gone."""
     words = ("tokenizer", "has changed", "no such file", "--like", "special", "unknown format", "is a folder",
-             "cannot be read again", "--encoding", "its text has", "no input has")  # fmt: skip
+             "cannot be read again", "--encoding", "its text has", "no input has",
+             '"config": lacks')  # fmt: skip
     return any(word in str(error) for word in words)
 
 

@@ -1,5 +1,7 @@
 """What the fuzzer has found, each kind by itself: the line that says it, and what is taken."""
 
+import base64
+import hashlib
 import json
 import shutil
 import sys
@@ -26,7 +28,9 @@ from fastmask.pipeline import repair
 from fastmask.scoring.api import score
 from fastmask.scoring.control import RandomControl
 from fastmask.shards.journal import JOURNAL
+from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import MANIFEST, check_manifest, read_manifest
+from fastmask.shards.verify import verify
 from fastmask.text.documents import read_documents
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -85,6 +89,73 @@ def test_more_rows_skipped_than_there_are(shards, skipped):
     edit(shards / MANIFEST, lambda manifest: manifest["shards"][1].update(skipped=skipped))
     with pytest.raises(OutputError, match=r"shard-00001\.parquet: skipped cannot be "):
         read_manifest(shards)
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite(shards, tmp_path, number):
+    text = (shards / MANIFEST).read_text().replace('"audited": 1200', f'"audited": {number}')
+    (shards / MANIFEST).write_text(text)
+    assert number in text
+    with pytest.raises(OutputError, match=rf"cannot be read as JSON \({number} is not a finite number\)"):
+        read_manifest(shards)
+    wanted, part = contents(write_run(tmp_path / "whole", 3)), write_part(tmp_path / "part")
+    lines = (part / JOURNAL).read_bytes().splitlines(keepends=True)
+    (part / JOURNAL).write_bytes(b"".join([*lines[:2], lines[2].replace(b"0.125", number.encode())]))
+    assert contents(write_run(part, 3)) == wanted
+
+
+def test_a_footer_that_says_something_else_than_the_table(world, tmp_path):
+    """Arrow's own copy of the schema, in base64, is not what Parquet's keys and values say."""
+    out = Path(shutil.copytree(world.shards, tmp_path / "shards"))
+    file = out / "shard-00001.parquet"
+    data = file.read_bytes()
+    copy = pq.ParquetFile(file).metadata.metadata[b"ARROW:schema"]
+    other = base64.b64encode(base64.b64decode(copy).replace(b"format_version", b"fornat_version"))
+    assert copy in data and other != copy
+    file.write_bytes(data.replace(copy, other))
+
+    def adopt(manifest):
+        manifest["shards"][1]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+
+    edit(out / MANIFEST, adopt)
+    with pytest.raises(OutputError, match="its columns are not those of the shard format"):
+        list(open_shards(out))
+    assert [one.reason for one in verify(out)] == ["its columns are not those of the shard format"]
+
+
+def test_a_journal_whose_rows_do_not_follow_each_other(tmp_path):
+    wanted, part = contents(write_run(tmp_path / "whole", 3)), write_part(tmp_path / "part")
+    header, first, second = (part / JOURNAL).read_bytes().splitlines()
+    for change, is_read in (({"end_row": 19}, True), ({"rows": -1}, False), ({"rows": 3}, False)):
+        entry = json.dumps(json.loads(first) | change).encode()
+        copy = Path(shutil.copytree(part, tmp_path / f"part-{change}"))
+        (copy / JOURNAL).write_bytes(b"\n".join([header, entry, second, b""]))
+        if is_read:
+            with pytest.raises(OutputError, match=r"journal\.jsonl: damaged, the rows of its shards do not follow"):
+                write_run(copy, 3)
+        else:
+            assert contents(write_run(copy, 3)) == wanted
+
+
+def test_no_feed_forward_layer(model):
+    edit(model / "config.json", lambda config: config.update(intermediate_size=0))
+    with pytest.raises(ModelError, match=f"^{model}: "):
+        load_weights(resolve_model(str(model)), classifies_tokens=False)
+
+
+def test_heads_by_another_name(model):
+    edit(model / "config.json", lambda config: config.update(model_type="distilbert", num_attention_heads={"a": 1}))
+    with pytest.raises(ModelError, match=f"^{model}: "):
+        load_weights(resolve_model(str(model)), classifies_tokens=False)
+
+
+def test_shapes_that_are_no_numbers(model):
+    data = (model / "model.safetensors").read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:end].replace(b'"shape":[128]', b'"shape":[1e999]', 1)
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    with pytest.raises(ModelError, match=r"model\.safetensors is cut short or damaged"):
+        load_weights(resolve_model(str(model)), classifies_tokens=False)
 
 
 # --- class names in a Parquet file that are none ---

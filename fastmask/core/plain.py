@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 
 
@@ -36,9 +37,23 @@ def short_number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e300 else f"{Decimal(value):.3e}"
 
 
-def parse_json(data: str | bytes):
-    """Return what a JSON text holds; ValueError, also where it is nested deeper than Python can follow."""
+def parse_json(data: str | bytes, *, finite: bool = False):
+    """Return what a JSON text holds.
+
+    Args:
+        finite: NaN and infinities, which fastmask itself never writes, are no numbers.
+
+    Raises:
+        ValueError: it is no JSON, or is nested deeper than Python can follow.
+    """
+    hooks = {"parse_constant": _number, "parse_float": _number} if finite else {}
     try:
-        return json.loads(data)
+        return json.loads(data, **hooks)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _number(text: str) -> float:
+    if not isfinite(value := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return value

@@ -209,7 +209,8 @@ def read_family(
         return None
     names = FAMILIES[config.model_type]
     read = _Reader(names, config, tensors)
-    hidden, inner = config.hidden_size, getattr(config, "intermediate_size", None) or config.hidden_dim
+    hidden = config.hidden_size
+    inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
     width = getattr(config, "embedding_size", hidden)
     word = read.table("word_embeddings", config.vocab_size, width)
     types = (

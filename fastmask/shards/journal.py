@@ -49,6 +49,6 @@ def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
 
 def _parse(line: bytes) -> dict | None:
     with suppress(ValueError):
-        record = parse_json(line)
+        record = parse_json(line, finite=True)
         return record if line.endswith(b"\n") and isinstance(record, dict) else None
     return None

@@ -242,7 +242,7 @@ def is_entry(entry: object) -> bool:
 def parse_manifest(data: bytes, where: str) -> dict:
     """The manifest in ``data``, checked; OutputError names ``where``."""
     try:
-        manifest = parse_json(data)
+        manifest = parse_json(data, finite=True)
     except ValueError as error:
         raise OutputError(f"{where}: cannot be read as JSON ({error})") from error
     check_manifest(manifest, where)
