@@ -19,7 +19,9 @@ from outcomes import command
 def read_shards(rng: Random, out: Path, world: World) -> None:
     """Read shards in all the ways there are, then ``verify``: what it finds sound must be readable."""
     import fastmask
+    from fastmask.core.config import ExportConfig
     from fastmask.core.errors import FastmaskError
+    from fastmask.data.export import export_shards
     from fastmask.data.remapped import remap_shards
     from fastmask.pipeline import repair
     from fastmask.shards.reader import open_shards
@@ -32,6 +34,7 @@ def read_shards(rng: Random, out: Path, world: World) -> None:
         lambda: list(fastmask.remap_masks(out, _tokenizer_of(world))),
         lambda: world.score(out.parent / "like", method="random", like=str(out)),
         lambda: remap_shards(str(out), str(world.model), str(out.parent / "remapped")),
+        lambda: export_shards(ExportConfig(str(out), str(out.parent / "exported"), "jsonl", max_length=16)),
         lambda: repair(str(shutil.copytree(out, out.parent / "repaired"))),
     )
     refusals = []

@@ -136,6 +136,8 @@ def _one_tokenizer(sets: Sequence[ShardSet]) -> dict:
                 raise OutputError(f"{manifest_path(shards.path)}: the tokenizer's {key} are not in it")
             if record[key] != records[0][key]:
                 raise FastmaskError(f"{shards.path}: made with another tokenizer than {sets[0].path} ({key})")
+        if "name" not in record:
+            raise OutputError(f"{manifest_path(shards.path)}: the tokenizer's name is not in it")
         if len({each["vocab_size"] for each in (record, records[0]) if "vocab_size" in each}) > 1:
             raise FastmaskError(f"{shards.path}: made with another tokenizer than {sets[0].path} (vocab_size)")
     return records[0]

@@ -217,7 +217,7 @@ def check_manifest(manifest: object, where: str) -> None:
     if not isinstance(manifest["shards"], list):
         raise OutputError(f"{where}: the list of shards is damaged")
     for index, entry in enumerate(manifest["shards"]):
-        if not is_entry(entry) or entry["index"] != index:
+        if not is_entry(entry) or entry["index"] != index or type(entry["skipped"]) is not int:
             raise OutputError(f"{where}: the entry of {shard_name(index)} is damaged")
         if fault := entry_fault(entry):
             raise OutputError(f"{where}: {shard_name(index)}: {fault}")
