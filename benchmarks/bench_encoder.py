@@ -30,7 +30,8 @@ from fastmask.models.pieces import never_masked
 from fastmask.models.template import template_of
 from fastmask.models.weights import load_classifier
 from fastmask.scoring.blocks import take_ragged
-from fastmask.scoring.engine import Engine
+from fastmask.scoring.engine import Engine, score_certain
+from fastmask.scoring.method import load_method
 from fastmask.scoring.policy import stop_words
 from fastmask.text.documents import read_documents
 from fastmask.text.sentences import Segmenter
@@ -105,7 +106,7 @@ def load_parts(model: str) -> tuple[torch.nn.Module, Template, np.ndarray]:
 def load_engine(model: str, config: ScoreConfig, kind: type[Engine] = Engine) -> Engine:
     """An engine for plain text, as ``fastmask score`` makes it."""
     classifier, template, stop_tokens = load_parts(model)
-    return kind(classifier, template, config, stop_tokens)
+    return kind(load_method(config), classifier, template, config, stop_tokens)
 
 
 def greedy_variants(scored: ScoredSentences, threshold: float, room: int) -> list[tuple[int, ...]]:
@@ -133,7 +134,7 @@ def pack(variants: list[tuple[int, ...]], prefix: np.ndarray, suffix: np.ndarray
 
 def realistic_batch(engine: Engine, shard: EncodedSentences, tokens: int) -> PackedBatch:
     """Greedy variants of the shard's sentences drawn at random, about ``tokens`` of them, special tokens included."""
-    scored, _ = engine.score_shard(shard, None)
+    scored, _ = score_certain(engine, shard)
     template = engine.backend.template
     special = len(template.prefix) + len(template.suffix)
     variants = greedy_variants(scored, engine.config.threshold, engine.config.max_length - special)

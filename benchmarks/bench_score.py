@@ -21,7 +21,7 @@ from baselines import Task, captum_arm, padded_arm
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import PackedBatch, ScoredSentences
-from fastmask.scoring.engine import Engine
+from fastmask.scoring.engine import Engine, score_certain
 
 ARMS = ("fastmask", "fastmask-fp32", "padded", "hf-32", "hf-128", "fastmask-loo", "captum")
 LEAVE_ONE_OUT = ("fastmask-loo", "captum")
@@ -72,9 +72,9 @@ class CountingEngine(Engine):
 def fastmask_arm(task: Task, precision: str, method: str) -> dict:
     """fastmask's engine as ``fastmask score`` runs it, and what it sent through its encoders."""
     options = ScoreConfig(precision=precision, method=method, threads=task.threads, threshold=task.threshold)
-    encoder.load_engine(task.model, options).score_shard(task.warm_up, None)
+    score_certain(encoder.load_engine(task.model, options), task.warm_up)
     engine = encoder.load_engine(task.model, options, CountingEngine)
-    (scored, _), cost = harness.measured(lambda: engine.score_shard(task.sentences, None))
+    (scored, _), cost = harness.measured(lambda: score_certain(engine, task.sentences))
     masks = np.split(scored.mask_index, scored.mask_offsets[1:-1])
     certificate = scored.certificate
     return (

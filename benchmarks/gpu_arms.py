@@ -19,7 +19,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, ScoredSentences
-from fastmask.scoring.engine import Engine
+from fastmask.scoring.engine import Engine, score_certain
+from fastmask.scoring.method import load_method
 
 SHAPES = {
     "bert-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
@@ -80,7 +81,7 @@ class Place:
         """An engine for plain text in BERT's vocabulary, without stop words."""
         config = ScoreConfig(method=method, threshold=THRESHOLD, max_length=MAX_LENGTH, stop_words="none",
                              device=self.device, kernels=self.kernels, **options)  # fmt: skip
-        return Engine(model, gpu_text.TEMPLATE, config, np.zeros((2, gpu_text.VOCABULARY), bool))
+        return Engine(load_method(config), model, gpu_text.TEMPLATE, config, np.zeros((2, gpu_text.VOCABULARY), bool))
 
 
 def random_model(shape: str, seed: int, place: Place, sample: EncodedSentences):
@@ -105,7 +106,7 @@ def fair_model(shape: str, place: Place, sample: EncodedSentences) -> tuple[torc
     tried = {}
     for seed in SEEDS if place.timed else SEEDS[:1]:
         model = random_model(shape, seed, place, sample)
-        scored, _ = place.engine(model, "greedy", certify=False).score_shard(sample, None)
+        scored, _ = score_certain(place.engine(model, "greedy", certify=False), sample)
         tried[seed] = share = important_share(scored)
         if IMPORTANT[0] <= share <= IMPORTANT[1]:
             break
@@ -157,16 +158,16 @@ def fastmask_job(model, method: str, place: Place, jobs: tuple[EncodedSentences,
 
     Returns:
         what it did and, if timed, how fast: ``repeats`` runs of an engine made before the clock starts, calibration,
-        rechecks and audit inside; the scores; and the bands that it ended with.
+        rechecks and audit inside; the scores; and the error bounds that it ended with.
     """
     warm_up, sentences = jobs
-    place.engine(model, method).score_shard(warm_up, None)
+    score_certain(place.engine(model, method), warm_up)
     gc.collect()
     seconds, peaks = [], []
     for _ in range(repeats):
         engine = place.engine(model, method)
         place.forget_peak()
-        (scored, bands), took = place.run(partial(engine.score_shard, sentences, None))
+        (scored, bounds), took = place.run(partial(score_certain, engine, sentences, None))
         seconds.append(took)
         peaks.append(place.peak_mb())
         described = engine.describe()
@@ -178,7 +179,7 @@ def fastmask_job(model, method: str, place: Place, jobs: tuple[EncodedSentences,
         **work, "useful_flops": shape.flops(work["distinct_tokens"], work["distinct_variants"]),
         "certificate": certificate, "rechecked_share_by_level": rechecked_shares(certificate), "peak_mb": peaks,
     }  # fmt: skip
-    return found | rates(found, seconds), scored, bands
+    return found | rates(found, seconds), scored, bounds
 
 
 def rechecked_shares(certificate: dict) -> dict[str, float]:

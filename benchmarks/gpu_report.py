@@ -73,7 +73,7 @@ def _show_jobs(jobs: dict) -> None:
 
 def _show_certificates(jobs: dict) -> None:
     columns = ("job", "decisions", "first level", "its eps", "float32's eps", "share at float32", "at float64",
-               "audited", "flips", "rescored")  # fmt: skip
+               "audited", "flips")  # fmt: skip
     rows = []
     for name, one in jobs.items():
         certificate, shares = one["certificate"], one["rechecked_share_by_level"]
@@ -81,7 +81,7 @@ def _show_certificates(jobs: dict) -> None:
         first = next(iter(eps), None)
         bands = first, eps.get(first), eps.get("float32"), shares.get("float32"), shares.get("float64")
         rows.append((name, certificate.get("decisions"), *bands,
-                     *(certificate.get(key) for key in ("audited", "flips", "rescored"))))  # fmt: skip
+                     *(certificate.get(key) for key in ("audited", "flips"))))  # fmt: skip
     caption = "share: of the decisions, taken again at that precision; eps in log-odds"
     print_table("certificates", columns, rows, caption)
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import bench_encoder
 import gpu_arms
@@ -30,7 +29,8 @@ from fastmask.core.config import ScoreConfig
 from fastmask.models.directory import resolve_model
 from fastmask.models.template import template_of
 from fastmask.models.weights import load_classifier
-from fastmask.scoring.engine import Engine
+from fastmask.scoring.engine import Engine, score_certain
+from fastmask.scoring.method import load_method
 
 METHODS = ("greedy", "prefix", "leave-one-out")
 
@@ -83,7 +83,7 @@ class Suite:
 
     Attributes:
         place: where jobs run; sizes: how large; out: where reports go; deadline: of the clock.
-        report: JSON-ready; models, scores, bands: by shape, and by (shape, method).
+        report: JSON-ready; models, scores, error bounds: by shape, and by (shape, method).
     """
 
     place: gpu_arms.Place
@@ -177,9 +177,9 @@ def _golden_masks(suite: Suite, asked) -> tuple[list[list[int]], dict]:
     config = ScoreConfig(threshold=asked.threshold, stop_words="none", device=suite.place.device,
                          kernels=suite.place.kernels)  # fmt: skip
     classifier = load_classifier(resolve_model(str(asked.model)), torch.float32)
-    with mock.patch("fastmask.scoring.engine.CALIBRATION_SENTENCES", suite.sizes.calibration):
-        engine = Engine(classifier, template, config, np.zeros((2, tokenizer.get_vocab_size()), bool))
-        scored, _ = engine.score_shard(asked.sentences, None)
+    nothing = np.zeros((2, tokenizer.get_vocab_size()), bool)
+    engine = Engine(load_method(config), classifier, template, config, nothing, calibration=suite.sizes.calibration)
+    scored, _ = score_certain(engine, asked.sentences)
     return gpu_arms.masks_of(scored), scored.certificate
 
 
@@ -223,12 +223,12 @@ def model_of(suite: Suite, shape: str):
 def job(suite: Suite, shape: str, method: str) -> dict:
     """A whole job by a method, and where its time goes."""
     model, (warm_up, sentences) = model_of(suite, shape), texts(suite)
-    found, scored, bands = gpu_arms.fastmask_job(model, method, suite.place, (warm_up, sentences), suite.sizes.repeats)
+    found, scored, bounds = gpu_arms.fastmask_job(model, method, suite.place, (warm_up, sentences), suite.sizes.repeats)
     suite.scores[shape, method] = scored
     few = bench_encoder.sentences_at(sentences, np.arange(suite.sizes.profiled))
     try:
         engine = suite.place.engine(model, method)
-        found["profile"] = gpu_profile.profiled(partial(engine.score_shard, few, bands), suite.place.device)
+        found["profile"] = gpu_profile.profiled(partial(score_certain, engine, few, bounds), suite.place.device)
     except (Exception, OutOfTime) as error:  # what was timed before counts whatever becomes of the profile
         found["profile"] = {"failed": f"{type(error).__name__}: {error}"}
     if limits := suite.found("ceilings").get("measured"):

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 from . import __version__
@@ -17,7 +17,8 @@ from .core.config import ScoreConfig
 from .core.errors import FastmaskError, InputError, OutputError
 from .core.records import EncodedSentences, ScoredSentences
 from .report.meter import NoMeter
-from .scoring.cascade import merged_certificate
+from .scoring.cascade import Bounds, is_made_with, merged_certificate, widened_by
+from .scoring.method import load_method
 from .scoring.scorer import Scorer
 from .shards.schema import read_manifest
 from .shards.verify import verify
@@ -27,7 +28,7 @@ from .text.frontend import STOP_SECONDS, encoded_shards
 from .text.inputs import count_rows, is_aspect_corpus, seekable_standard_input
 from .text.streams import STDIN
 
-# Shards scored ahead of the writer, for each device.
+# Shards scored ahead of the writer.
 _SCORED_AHEAD = 1
 _LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "numba", "numpy", "pyarrow", "spacy")
 
@@ -68,20 +69,20 @@ def score_corpus(
 
 
 def _checked_control(config: ScoreConfig, out: str, control: str) -> ScoreConfig:
-    """The random twin of a run.
+    """Return the configuration of a run's random control.
 
     Raises:
         FastmaskError: the run is itself at random, or both would be the same directory.
     """
-    if config.method == "random":
-        raise FastmaskError(f"--control {control}: the control of --method random would be another random run")
+    if not load_method(config).asks_model:
+        raise FastmaskError(f"--control {control}: the control of --method {config.method} would be another random run")
     if os.path.realpath(control) == os.path.realpath(out):
         raise FastmaskError(f"--control {control}: is the directory of --out")
     return config.control_of(out)
 
 
 def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter) -> dict:
-    """Score a corpus into one directory; returns its manifest."""
+    """Score a corpus into one directory; return its manifest."""
     # the model first: a mistake in its name should not wait for the hash of a large corpus
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         inputs = HashedInputs(paths)
@@ -90,42 +91,106 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
                 meter.nothing_to_do(out)
                 return run.manifest
             with meter.running(lambda: count_rows(paths), _rows(run.entries)):
-                _write_shards(run, scorer, inputs)
-            certificates = [run.entries[index]["certificate"] for index in sorted(run.entries)]
-            if not certificates:
+                bounds = _write_missing(run, scorer, inputs)
+                bounds = _write_again(run, scorer, inputs, bounds)
+            if not run.entries:
                 raise InputError(", ".join(paths), None, None, "no rows to score")
             inputs.check()
-            return run.finish({"certificate": merged_certificate(certificates), "environment": _environment(scorer)})
+            certificate = merged_certificate(_certificates(run)) | _as_fields(bounds)
+            return run.finish({"certificate": certificate, "environment": _environment(scorer)})
 
 
 def _rows(entries: dict[int, dict]) -> int:
     return sum(entry["end_row"] - entry["first_row"] for entry in entries.values())
 
 
-def _write_shards(run: RunDirectory, scorer: Scorer, inputs: HashedInputs) -> None:
-    """Score and write what is missing; scoring runs in a thread ahead of the writer."""
-    ahead = _SCORED_AHEAD * len(scorer.config.devices)
-    with closing(run_ahead(_scored_shards(run, scorer, inputs), ahead, scorer.stop, STOP_SECONDS)) as scored:
+def _certificates(run: RunDirectory) -> list[dict]:
+    return [run.entries[index]["certificate"] for index in sorted(run.entries)]
+
+
+def _write_missing(run: RunDirectory, scorer: Scorer, inputs: HashedInputs) -> Bounds | None:
+    """Plan the run if it has no plan yet, score and write the shards that are missing; return the bounds by now."""
+    with closing(_encoded_shards(scorer, inputs, _Absent(dict(run.entries)))) as encoded:
+        held: list[tuple[int, EncodedSentences]] = []
+        if run.plan is None:
+            (bounds,) = _ahead(scorer, _calibrated(scorer, encoded, held))
+            run.write_plan(_as_fields(bounds))
+        _write(run, scorer, inputs, chain(_emptied(held), encoded), _in_force(run))
+    return _in_force(run)
+
+
+def _calibrated(scorer: Scorer, shards, held: list) -> Iterator[Bounds | None]:
+    """The run's error bounds, one item; shards that were taken for them are ``held``, to be scored."""
+
+    def taken() -> Iterator[EncodedSentences]:
+        for numbered in shards:
+            held.append(numbered)
+            yield numbered[1]
+
+    yield scorer.engine.calibrate(taken())
+
+
+def _emptied(held: list) -> Iterator:
+    while held:
+        yield held.pop(0)
+
+
+def _write_again(run: RunDirectory, scorer: Scorer, inputs: HashedInputs, bounds: Bounds | None) -> Bounds | None:
+    """Make again what was made with bounds that are contradicted by now, until nothing is; return the final bounds.
+
+    In whatever order shards were made, and however often a run was stopped, all end with the same bounds.
+    """
+    while bounds and (old := [k for k, one in run.entries.items() if not is_made_with(one["certificate"], bounds)]):
+        with closing(_encoded_shards(scorer, inputs, set(old))) as shards:
+            _write(run, scorer, inputs, islice(shards, len(old)), bounds)
+        bounds = _in_force(run)
+    return bounds
+
+
+def _in_force(run: RunDirectory) -> Bounds | None:
+    """The plan's error bounds, widened by what speaks against them in the shards that are there."""
+    bounds = _bounds_in(run.plan)
+    return bounds and widened_by(bounds, _certificates(run))
+
+
+def _as_fields(bounds: Bounds | None) -> dict:
+    return {"error_bounds": bounds and bounds.as_dict()}
+
+
+def _bounds_in(fields: dict) -> Bounds | None:
+    eps = fields.get("error_bounds")
+    return Bounds(tuple(eps), tuple(eps.values())) if eps else None
+
+
+def _write(run: RunDirectory, scorer: Scorer, inputs: HashedInputs, shards, bounds: Bounds | None) -> None:
+    """Score shards and write them; scoring runs in a thread ahead of the writer."""
+    with closing(_ahead(scorer, _scored(scorer, shards, bounds))) as scored:
         for index, shard in scored:
             inputs.check()  # a shard that is written counts as made of what was hashed
             run.write_shard(index, shard)
 
 
-def _scored_shards(run: RunDirectory, scorer: Scorer, inputs: HashedInputs) -> Iterator[tuple[int, ScoredSentences]]:
-    done = dict(run.entries)
-    with closing(_encoded_shards(scorer, inputs, run.next_index, _Absent(done))) as shards:
-        yield from scorer.score_shards(shards, done)
+def _scored(scorer: Scorer, shards, bounds: Bounds | None) -> Iterator[tuple[int, ScoredSentences]]:
+    """(k, its scores and masks) for each shard k; later ones are made with the wider bounds that were found to hold."""
+    for index, shard in shards:
+        scored = scorer.score(shard, bounds)
+        bounds = bounds and widened_by(bounds, [scored.certificate])
+        yield index, scored
+
+
+def _ahead(scorer: Scorer, items: Iterator) -> Iterator:
+    return run_ahead(items, _SCORED_AHEAD, scorer.stop, STOP_SECONDS)
 
 
 def _encoded_shards(
-    scorer: Scorer, inputs: HashedInputs, first: int, wanted: Container[int]
+    scorer: Scorer, inputs: HashedInputs, wanted: Container[int]
 ) -> Generator[tuple[int, EncodedSentences]]:
     return encoded_shards(
         [entry["name"] for entry in inputs.entries],
         scorer.config,
         scorer.encoder,
         scorer.classes,
-        first_shard=first,
+        first_shard=next(index for index in count() if index in wanted),
         wanted=wanted,
         stamps=inputs.stamps,
     )
@@ -165,21 +230,20 @@ def repair(out: str, meter=None) -> list[str]:
     config, paths = ScoreConfig(**manifest["config"]), [one.get("name", "") for one in manifest["inputs"]]
     if STDIN in paths:
         raise OutputError(f"{out}: was made from standard input, which is gone; score it again with --overwrite")
-    # one device is enough for some shards, and there may be fewer than there were
-    config = replace(config, device=config.devices[0], max_text_mb=config.limit_again)
+    config = replace(config, max_text_mb=config.limit_again)
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         inputs = HashedInputs(paths)
         with RunDirectory.open_for_repair(out, _identity(scorer, inputs.entries)) as run:
-            return _replace_shards(run, scorer, inputs, manifest["shards"], sorted({d.index for d in damaged}))
+            return _replace_shards(run, scorer, inputs, manifest, sorted({d.index for d in damaged}))
 
 
-def _replace_shards(run, scorer: Scorer, inputs: HashedInputs, entries: list[dict], wanted: list[int]) -> list[str]:
-    mended = []
-    with closing(_encoded_shards(scorer, inputs, wanted[0], wanted)) as shards:
-        scored = scorer.score_shards(islice(shards, len(wanted)), dict(enumerate(entries)))
-        for index, shard in scored:
+def _replace_shards(run, scorer: Scorer, inputs: HashedInputs, manifest: dict, wanted: list[int]) -> list[str]:
+    entries, bounds, mended = manifest["shards"], _bounds_in(manifest["certificate"]), []
+    with closing(_encoded_shards(scorer, inputs, wanted)) as shards:
+        for index, shard in islice(shards, len(wanted)):
+            scored = scorer.score(shard, bounds)
             inputs.check()
-            if not run.replace_shard(index, shard):
+            if not run.replace_shard(index, scored):
                 raise OutputError(
                     f"{run.path / entries[index]['file']}: made again, but not to the same bytes as before: "
                     "another machine or library version; the manifest now has the new hash"
@@ -195,8 +259,8 @@ def _identity(scorer: Scorer, inputs: list[dict]) -> dict:
 def _environment(scorer: Scorer) -> dict:
     """What the result was made with: back end, processor, versions of the libraries that matter."""
     versions = {name: _version(name) for name in _LIBRARIES}
-    cpu = {"cpu": _processor()} | ({} if scorer.control else {"cpu_capability": _capability()})
-    return {**scorer.environment(), **cpu, "python": platform.python_version(), **versions}
+    cpu = {"cpu": _processor()} | ({"cpu_capability": _capability()} if scorer.method.asks_model else {})
+    return {**scorer.describe(), **cpu, "python": platform.python_version(), **versions}
 
 
 def _capability() -> str:

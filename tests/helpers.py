@@ -22,6 +22,7 @@ from fastmask.models.pieces import never_masked
 from fastmask.models.template import template_of
 from fastmask.models.weights import load_weights
 from fastmask.scoring.engine import Engine
+from fastmask.scoring.method import load_method
 from fastmask.scoring.policy import stop_words
 from fastmask.shards.reader import open_shards
 from fastmask.text.tokens import TextEncoder
@@ -125,7 +126,16 @@ def pseudo_noise(ids, size: float) -> float:
 
 
 def toy_engine(
-    monkeypatch, toy, config, *, is_aspect=False, stop_ids=(), noise=no_noise, asked=None, spare_tokens=0
+    monkeypatch,
+    toy,
+    config,
+    *,
+    is_aspect=False,
+    stop_ids=(),
+    noise=no_noise,
+    asked=None,
+    spare_tokens=0,
+    calibration=48,
 ) -> Engine:
     """An engine on a toy classifier."""
 
@@ -135,7 +145,8 @@ def toy_engine(
     monkeypatch.setattr("fastmask.scoring.backend.build_encoder", build)
     stop = np.zeros((2, toy.weights.shape[1]), bool)
     stop[:, list(stop_ids)] = True
-    return Engine(None, PAIR_TEMPLATE if is_aspect else TEXT_TEMPLATE, config, stop)
+    template = PAIR_TEMPLATE if is_aspect else TEXT_TEMPLATE
+    return Engine(load_method(config), None, template, config, stop, calibration=48)
 
 
 def masks_of(scored) -> list[list[int]]:
@@ -151,11 +162,12 @@ def parts_of(model: str):
     return weights, tokenizer, template_of(tokenizer.backend_tokenizer, files.name, False)
 
 
-def real_engine(model: str, **options) -> Engine:
+def real_engine(model: str, calibration: int = 48, **options) -> Engine:
     """An engine on a real model, at the cost of its encoders only."""
     config = ScoreConfig(model=model, **options)
     classifier, tokenizer, template = parts_of(model)
-    return Engine(classifier, template, config, never_masked(tokenizer, stop_words(config.stop_words)))
+    unmaskable = never_masked(tokenizer, stop_words(config.stop_words))
+    return Engine(load_method(config), classifier, template, config, unmaskable, calibration=calibration)
 
 
 def encoder_of(model: str) -> TextEncoder:

@@ -58,8 +58,6 @@ def build(lengths, masked, *, scored=None, label=None, predicted=None, prob=None
             "max_error": {"bfloat16": 0.0},
             "audited": 0,
             "flips": 0,
-            "rescored": 0,
-            "settled": True,
         },
     )
 
@@ -77,7 +75,14 @@ def config(**options) -> dict:
 
 
 def open_run(out, overwrite=False, identity=IDENTITY, **options) -> RunDirectory:
-    return RunDirectory.open(str(out), config(**options), identity, overwrite)
+    run = RunDirectory.open(str(out), config(**options), identity, overwrite)
+    if not run.finished and run.plan is None:
+        try:
+            run.write_plan({"error_bounds": None})
+        except BaseException:
+            run.close()
+            raise
+    return run
 
 
 def write_run(out, shards: int = 3, **options) -> Path:

@@ -22,7 +22,8 @@ from helpers import encoded, masks_of
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
-from fastmask.scoring.engine import Engine
+from fastmask.scoring.engine import Engine, score_certain
+from fastmask.scoring.method import load_method
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 THRESHOLD = 0.05
@@ -32,9 +33,11 @@ SENTENCES = [WORDS[:9], WORDS[9:13], [*WORDS[13:16], EOS, *WORDS[16:18]], [PAD, 
 ONLY_FLOAT32 = ("mixtral",)
 
 
-def engine_of(model, template, **options) -> Engine:
+def engine_of(model, template, calibration=160, **options) -> Engine:
     options = {"precision": "float32", "max_length": 40, "threads": 1, "threshold": THRESHOLD} | options
-    return Engine(model, template, ScoreConfig(**options), np.zeros((2, VOCABULARY), bool))
+    config = ScoreConfig(**options)
+    nothing = np.zeros((2, VOCABULARY), bool)
+    return Engine(load_method(config), model, template, config, nothing, calibration=calibration)
 
 
 def greedy(probability, words) -> tuple[list[float], list[int]]:
@@ -55,7 +58,7 @@ def test_greedy_is_the_models_own_forward(family):
     exact = copy.deepcopy(model).to(torch.float32 if family.name in ONLY_FLOAT32 else torch.float64)
     engine = engine_of(model, family.template)
     assert engine.levels[-1] == ("float32" if family.name in ONLY_FLOAT32 else "float64")
-    found, _ = engine.score_shard(encoded(SENTENCES), None)
+    found, _ = score_certain(engine, encoded(SENTENCES))
     step = found.prob[np.repeat(np.arange(len(SENTENCES)), [len(s) for s in SENTENCES])] - found.importance
     expected = []
     for words in SENTENCES:
@@ -68,13 +71,13 @@ def test_greedy_is_the_models_own_forward(family):
 def test_a_text_left_without_a_token_is_not_asked_about():
     """Leave-one-out of one word, with nothing around it: no model says anything of that."""
     model = Family("gpt2", NOTHING, {"pad_token_id": None}).model()
-    found, _ = engine_of(model, NOTHING, method="leave-one-out").score_shard(encoded([[7], [8, 9]]), None)
+    found, _ = score_certain(engine_of(model, NOTHING, method="leave-one-out"), encoded([[7], [8, 9]]))
     assert found.scored.tolist() == [False, True]
     both = alone(model.double(), NOTHING, [8, 9])
     left = [alone(model, NOTHING, [9]), alone(model, NOTHING, [8])]
     np.testing.assert_allclose(found.importance[1:], [(both - one)[both.argmax()] for one in left], atol=1e-5)
-    with_end, _ = engine_of(Family("t5", AFTER, {"decoder_start_token_id": PAD}).model(), AFTER,
-                            method="leave-one-out").score_shard(encoded([[7]]), None)  # fmt: skip
+    with_end, _ = score_certain(engine_of(Family("t5", AFTER, {"decoder_start_token_id": PAD}).model(), AFTER,
+                            method="leave-one-out"), encoded([[7]]))  # fmt: skip
     assert with_end.scored.all()
 
 
@@ -125,13 +128,12 @@ def test_precisions_that_a_model_cannot_run_in():
     assert "highest_precision" not in engine_of(fnet, AROUND).describe()
 
 
-def test_two_levels_that_end_at_float32(monkeypatch):
+def test_two_levels_that_end_at_float32():
     """bfloat16 is calibrated and decides what it can; the rest is float32's."""
-    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 4)
     family = Family("mixtral", BEFORE, {"pad_token_id": None, "num_local_experts": 2})
     model = family.model()
-    engine = engine_of(model, BEFORE, precision="bfloat16")
+    engine = engine_of(model, BEFORE, calibration=4, precision="bfloat16")
     assert engine.levels == ("bfloat16", "float32")
-    found, bands = engine.score_shard(encoded(SENTENCES), None)
-    assert bands.levels == engine.levels and found.certificate["settled"]
-    assert masks_of(found) == masks_of(engine_of(model, BEFORE).score_shard(encoded(SENTENCES), None)[0])
+    found, bounds = score_certain(engine, encoded(SENTENCES))
+    assert bounds.levels == engine.levels
+    assert masks_of(found) == masks_of(score_certain(engine_of(model, BEFORE), encoded(SENTENCES))[0])

@@ -7,13 +7,7 @@ import pytest
 from helpers import ADDITIVE, FIRST_ID, METHODS, Toy, encoded, masks_of, pseudo_noise, split, toy_engine
 
 from fastmask.core.config import ScoreConfig
-
-
-@pytest.fixture(autouse=True)
-def small_calibration(monkeypatch):
-    """Corpora of a few dozen sentences go through the whole cascade, not through float32 alone."""
-    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 48)
-
+from fastmask.scoring.engine import score_certain
 
 VOCABULARY = 40
 RARE = VOCABULARY - 1
@@ -36,9 +30,9 @@ def rounding(precision, ids) -> float:
 
 def two_shards(patch, toy, noise, **options):
     engine = toy_engine(patch, toy, ScoreConfig(threads=2, **options), noise=noise)
-    first, bands = engine.score_shard(encoded(random_sentences(1)), None)
+    first, bounds = score_certain(engine, encoded(random_sentences(1)))
     later = [[*s[:-1], RARE] for s in random_sentences(2)]
-    second, _ = engine.score_shard(encoded(later, first_row=150), bands)
+    second, _ = score_certain(engine, encoded(later, first_row=150), bounds)
     return first, second
 
 
@@ -54,7 +48,7 @@ def test_masks_of_a_noisy_precision_are_the_exact_ones(monkeypatch, method, opti
             assert masks_of(found) == masks_of(expected)
             assert found.predicted.tolist() == expected.predicted.tolist()
             assert 0 < found.certificate["eps"][precision] < 1
-            assert found.certificate["rescored"] == 0
+            assert found.certificate["max_error"][precision] <= found.certificate["eps"][precision]
 
 
 def test_an_aspect_cap_is_certified_across_aspects(monkeypatch):
@@ -65,7 +59,7 @@ def test_an_aspect_cap_is_certified_across_aspects(monkeypatch):
     for precision, noise in (("bfloat16", rounding), ("float32", lambda *_: 0.0)):
         config = ScoreConfig(precision=precision, mask_rate=0.2, threads=2)
         engine = toy_engine(monkeypatch, random_toy(4, 3), config, is_aspect=True, noise=noise)
-        found[precision] = masks_of(engine.score_shard(shard, None)[0])
+        found[precision] = masks_of(score_certain(engine, shard)[0])
     assert found["bfloat16"] == found["float32"]
 
 
@@ -77,7 +71,6 @@ def test_errors_beyond_the_band_widen_it_and_the_shard_is_scored_again(monkeypat
     toy = random_toy(7)
     first, second = two_shards(monkeypatch, toy, noise, precision="bfloat16")
     _, expected = two_shards(monkeypatch, toy, lambda *_: 0.0, precision="float32")
-    assert first.certificate["rescored"] == 0 and second.certificate["rescored"] > 0
     assert second.certificate["eps"]["bfloat16"] > first.certificate["eps"]["bfloat16"]
     assert masks_of(second) == masks_of(expected)
 
@@ -100,9 +93,9 @@ def test_a_run_without_certificates_asks_one_precision_for_decisions(monkeypatch
     config = ScoreConfig(precision="bfloat16", certify=False, threads=1)
     engine = toy_engine(monkeypatch, random_toy(0), config, noise=rounding, asked=asked)
     shard = encoded(random_sentences(1, 20))
-    scored, bands = engine.score_shard(shard, None)
+    scored, bounds = score_certain(engine, shard)
     assert {precision for precision, _ in asked} == {"bfloat16", "float32"}  # P(y|s) itself is float32
-    assert scored.certificate["audited"] == 0 and bands.levels == ("bfloat16",)
+    assert scored.certificate["audited"] == 0 and bounds.levels == ("bfloat16",)
 
 
 def test_equal_sentences_are_scored_once_and_alike(monkeypatch):
@@ -110,7 +103,7 @@ def test_equal_sentences_are_scored_once_and_alike(monkeypatch):
     config = ScoreConfig(precision="float32", threads=1)
     engine = toy_engine(monkeypatch, random_toy(0), config, asked=asked)
     sentences = [*random_sentences(5, 10)] * 3
-    scored, _ = engine.score_shard(encoded(sentences), None)
+    scored, _ = score_certain(engine, encoded(sentences))
     masks, importance = masks_of(scored), split(scored.sentences.offsets, scored.importance)
     assert masks[:10] == masks[10:20] == masks[20:] and importance[:10] == importance[10:20] == importance[20:]
     wholes = [ids for _, ids in asked if list(ids[1:-1]) in sentences]
@@ -119,7 +112,7 @@ def test_equal_sentences_are_scored_once_and_alike(monkeypatch):
 
 def test_equal_texts_with_other_labels_are_different(monkeypatch):
     engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1))
-    scored, _ = engine.score_shard(encoded([[3, 5, 4]] * 3, [1, 0, -1]), None)
+    scored, _ = score_certain(engine, encoded([[3, 5, 4]] * 3, [1, 0, -1]))
     assert scored.scored.tolist() == [True, False, True]
     assert masks_of(scored) == [[1, 2], [], [1, 2]]
 
@@ -135,7 +128,7 @@ def test_masks_depend_on_no_order_budget_or_thread(monkeypatch):
     ):
         config = ScoreConfig(precision="bfloat16", mask_rate=0.3, **{"threads": 1, **options})
         engine = toy_engine(monkeypatch, toy, config, noise=rounding)
-        scored, _ = engine.score_shard(encoded([sentences[n] for n in order]), None)
+        scored, _ = score_certain(engine, encoded([sentences[n] for n in order]))
         found = {int(n): masks for n, masks in zip(order, masks_of(scored), strict=True)}
         expected = expected or found
         assert found == expected
@@ -147,14 +140,31 @@ def test_stopped_engine(monkeypatch):
     engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1))
     engine.stop()
     with pytest.raises(Stopped):
-        engine.score_shard(encoded([[3, 5, 4]]), None)
+        score_certain(engine, encoded([[3, 5, 4]]))
 
 
-def test_a_small_first_shard_hands_on_no_bands(monkeypatch):
+def test_too_few_sentences_start_at_float32(monkeypatch):
     toy = Toy([[0, 0, 0, 3, -1, 2, 1, -2, 1, 0, 2, -3, 1, 2, -1, 3, 0, 1, 2, 1], [0] * 20])
-    for precision in ("float32", "auto"):
+    few, more = ([[3 + n % 5, 4, 5 + n // 5] for n in range(count)] for count in (47, 70))
+    for precision, levels in (("float32", ("float32", "float64")), ("bfloat16", ("bfloat16", "float32", "float64"))):
         engine = toy_engine(monkeypatch, toy, ScoreConfig(precision=precision))
-        scored, bands = engine.score_shard(encoded([[3, 4, 5]]), None)
-        assert bands is None and scored.certificate["settled"] is False
-        scored, bands = engine.score_shard(encoded([[3 + n % 5, 4, 5 + n // 5] for n in range(70)]), bands)
-        assert bands is not None and scored.certificate["settled"] is True
+        assert engine.calibrate(iter([encoded(few)])).levels == ("float32", "float64")
+        assert engine.calibrate(iter([encoded(more)])).levels == levels
+        # what a sample lacks comes from the shards after it, and no more of them are read
+        shards = iter([encoded(few), encoded(more), encoded(few)])
+        assert engine.calibrate(shards).levels == levels and len(list(shards)) == 1
+
+
+def test_a_shard_is_a_function_of_its_sentences_and_the_bounds(monkeypatch):
+    """Whatever was scored before it, in whatever order, and whoever has calibrated."""
+    config, toy = ScoreConfig(precision="bfloat16", mask_rate=0.3, threads=2), random_toy(9)
+    shards = [encoded(random_sentences(seed, 60), first_row=60 * seed) for seed in range(3)]
+    engine = toy_engine(monkeypatch, toy, config, noise=rounding)
+    bounds = engine.calibrate(iter(shards))
+    forwards = [engine.score(shard, bounds) for shard in shards]
+    other = toy_engine(monkeypatch, toy, config, noise=rounding)
+    backwards = [other.score(shard, bounds) for shard in reversed(shards)][::-1]
+    assert other.calibrate(iter(shards)) == bounds
+    for one, two in zip(forwards, backwards, strict=True):
+        assert masks_of(one) == masks_of(two) and one.certificate == two.certificate
+        assert one.importance.tobytes() == two.importance.tobytes() and one.prob.tobytes() == two.prob.tobytes()

@@ -10,6 +10,7 @@ from helpers import golden, rows_of, write_jsonl
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.pipeline import score_corpus
+from fastmask.scoring.method import load_method
 from fastmask.shards.reader import open_shards
 
 
@@ -117,4 +118,4 @@ def test_a_run_that_is_not_there(corpus, tmp_path):
 @pytest.mark.parametrize("options", [{"method": "greedy", "like": "x"}, {"like": "x", "mask_rate": 0.1}], ids=str)
 def test_options_that_do_not_go_together(options):
     with pytest.raises(FastmaskError, match="--like x"):
-        ScoreConfig(**{"method": "random", **options})
+        load_method(ScoreConfig(**{"method": "random", **options}))

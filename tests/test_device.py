@@ -14,12 +14,12 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
 from fastmask.models.encoder import build_encoder
 from fastmask.models.gpu import DeviceEncoder, send
-from fastmask.models.packing import Template, pack_variants
+from fastmask.models.packing import NOTHING, Template, pack_variants
+from fastmask.scoring.asking import log_odds
 from fastmask.scoring.backend import Backend, device_of
-from fastmask.scoring.block_scorer import log_odds
 from fastmask.scoring.blocks import make_blocks, make_pools
-from fastmask.scoring.cascade import Limits, decisions
-from fastmask.scoring.variants import FULL, describe
+from fastmask.scoring.engine import score_certain
+from fastmask.scoring.variants import describe
 from fastmask.text.frontend import encode_texts
 
 DEVICE = os.environ.get("FASTMASK_TEST_DEVICE", "cpu")
@@ -32,16 +32,17 @@ LENGTHS = [1, 2, 15, 17, 33, 70]
 FAMILIES = ["bert", "roberta", "distilbert", "electra-projected", "bert-one-layer"]
 
 
-def block_and_variants(template=TEXT, method="leave-one-out", max_length=66):
+def block_and_variants(template=TEXT, max_length=66):
     """Leave-one-out variants and whole sentences of random text, cut at 66 tokens."""
     rng = np.random.default_rng(0)
     sentences = [rng.integers(7, 200, n).tolist() for n in LENGTHS]
     aspects = [[([7, 8, 9], 0)]] * len(sentences) if len(template.middle) else None
     shard = encoded(sentences, aspects=aspects)
-    (block,) = make_blocks(shard, np.arange(len(sentences)), template, method, max_length, 1 << 20)
+    (block,) = make_blocks(shard, np.arange(len(sentences)), template, max_length, 1 << 20)
     units = np.repeat(np.arange(len(sentences), dtype=np.int32), 4)
-    indices = np.stack([np.minimum([FULL, 0, 1, 10**6], n - 1) for n in LENGTHS]).astype(np.int32).ravel()
-    return block, describe(block.block, units, indices), indices
+    removed = np.stack([np.minimum([NOTHING, 0, 1, 10**6], [NOTHING, n - 1, n - 1, n - 1]) for n in LENGTHS]).ravel()
+    left = np.repeat(LENGTHS, 4) - (removed < NOTHING)
+    return block, describe(block.block, units, left, removed=removed)
 
 
 def asker_of(model, block, levels, template=TEXT):
@@ -52,7 +53,7 @@ def asker_of(model, block, levels, template=TEXT):
 @pytest.mark.parametrize("precision", ["float16", "float32", "float64"])
 def test_logits_are_transformers(family, precision):
     template = PAIR if family in ("bert", "electra-projected") else TEXT
-    model, (block, variants, _) = model_of(CONFIGS[family]), block_and_variants(template)
+    model, (block, variants) = model_of(CONFIGS[family]), block_and_variants(template)
     batch = pack_variants(block.block, variants)
     exact = by_transformers(model, batch, torch.float64)
     noise = np.abs(by_transformers(model, batch, getattr(torch, precision)) - exact).max()
@@ -63,18 +64,12 @@ def test_logits_are_transformers(family, precision):
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_decisions_are_the_hosts(precision):
-    model, (block, variants, _) = model_of(CONFIGS["bert"]), block_and_variants()
+def test_log_odds_are_those_of_the_logits(precision):
+    model, (block, variants) = model_of(CONFIGS["bert"]), block_and_variants()
     asker = asker_of(model, block, (precision,))
-    asker.target = np.arange(len(LENGTHS), dtype=np.int32) % 3
-    z = log_odds(asker.logits(precision, variants), asker.target[variants.units])
-    rng = np.random.default_rng(0)
-    z_star = z + rng.choice([-1, -0.05, 0.05, 1], len(z)) * rng.uniform(0.5, 1, len(z))
-    z_star[:2] = -np.inf, np.inf
-    limits = Limits(np.zeros(len(z)), z_star, np.where(rng.random(len(z)) < 0.2, np.inf, 0.1))
-    found, code = asker.decide_variants(0, variants, limits)
-    np.testing.assert_allclose(found, z, atol=1e-5)
-    assert code.tolist() == decisions(z, limits).tolist() and len(set(code.tolist())) == 4
+    target = (np.arange(len(LENGTHS), dtype=np.int32) % 3)[variants.units]
+    z = log_odds(asker.logits(precision, variants), target)
+    np.testing.assert_allclose(asker.log_odds(0, variants, target), z, atol=1e-5)
 
 
 def test_float32_by_three_products_of_halves():
@@ -112,14 +107,14 @@ def test_what_is_sent_keeps_its_shape_and_is_aligned():
 @pytest.mark.parametrize("tokens", [1, 20, 10**6])
 def test_pools_are_even_in_number_and_alike(tokens):
     sentences = [[5] * (1 + n % 7) for n in range(40)]
-    pools = make_pools(encoded(sentences), np.arange(40), TEXT_TEMPLATE, "greedy", 128, tokens)
+    pools = make_pools(encoded(sentences), np.arange(40), TEXT_TEMPLATE, 128, tokens)
     assert sorted(n for pool in pools for n in pool.sentences.tolist()) == list(range(40))
     assert len(pools) % 2 == 0 and len(pools) == {1: 40, 20: 8, 10**6: 2}[tokens]
     if tokens > 1:
         sizes = [len(pool.input_ids) for pool in pools]
         assert max(sizes) - min(sizes) <= 7 and max(sizes) <= max(tokens, 7) + 7
-    assert len(make_pools(encoded([[5]]), np.arange(1), TEXT_TEMPLATE, "greedy", 128, tokens)) == 1
-    assert make_pools(encoded([]), np.arange(0), TEXT_TEMPLATE, "greedy", 128, tokens) == []
+    assert len(make_pools(encoded([[5]]), np.arange(1), TEXT_TEMPLATE, 128, tokens)) == 1
+    assert make_pools(encoded([]), np.arange(0), TEXT_TEMPLATE, 128, tokens) == []
 
 
 # --- masks ---
@@ -131,15 +126,14 @@ def golden_rows(folder, count):
     return sorted(rows, key=lambda row: len(row["text"]))[:count]
 
 
-def test_golden_masks_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
-    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 4)  # so that a few texts go through float16
+def test_golden_masks_on_the_device_path(mr_tiny, golden_dir):
     rows = golden_rows(golden_dir, 5)
     texts = encode_texts([(row["text"], row["label"]) for row in rows], encoder_of(mr_tiny))
-    engine = real_engine(mr_tiny, **TRITON)
-    scored, bands = engine.score_shard(texts, None)
+    engine = real_engine(mr_tiny, calibration=4, **TRITON)  # so that a few texts go through float16
+    scored, bounds = score_certain(engine, texts)
     sentences = [s for row in rows for s in row["sentences"]]
     assert masks_of(scored) == [s["masked"] for s in sentences]
-    assert bands.levels == ("float16", "float32", "float64")
+    assert bounds.levels == ("float16", "float32", "float64")
     assert engine.describe()["kernels"].startswith("packed/triton") and engine.describe()["precision"] == "float16"
     probs = [(found, s["prob"]) for found, s in zip(scored.prob, sentences, strict=True) if s["correct"]]
     np.testing.assert_allclose(*np.array(probs).T, atol=1e-5)
@@ -148,11 +142,10 @@ def test_golden_masks_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
 @pytest.mark.parametrize(
     "options", [{"method": "prefix"}, {"method": "leave-one-out", "mask_rate": 0.2, "threshold": -1}]
 )
-def test_masks_are_the_processors(mr_tiny, golden_dir, monkeypatch, options):
-    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 2)
+def test_masks_are_the_processors(mr_tiny, golden_dir, options):
     texts = encode_texts([row["text"][:30] for row in golden_rows(golden_dir, 3)], encoder_of(mr_tiny))
-    expected, _ = real_engine(mr_tiny, precision="float32", **options).score_shard(texts, None)
-    scored, _ = real_engine(mr_tiny, **TRITON, **options, batch_tokens=150).score_shard(texts, None)
+    expected, _ = score_certain(real_engine(mr_tiny, precision="float32", **options), texts)
+    scored, _ = score_certain(real_engine(mr_tiny, calibration=2, **TRITON, **options, batch_tokens=150), texts)
     assert masks_of(scored) == masks_of(expected) and any(masks_of(scored))
 
 
@@ -181,7 +174,7 @@ def test_the_command_takes_the_device_path(mr_tiny, tmp_path):
 def test_out_of_memory_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
     texts = encode_texts([row["text"][:40] for row in golden_rows(golden_dir, 2)], encoder_of(mr_tiny))
     options = {"method": "prefix", "precision": "float32"}
-    expected, _ = real_engine(mr_tiny, device="cpu", **options).score_shard(texts, None)
+    expected, _ = score_certain(real_engine(mr_tiny, device="cpu", **options), texts)
     rows = DeviceEncoder._rows
 
     def small(self, batch):
@@ -190,7 +183,7 @@ def test_out_of_memory_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
         return rows(self, batch)
 
     monkeypatch.setattr(DeviceEncoder, "_rows", small)
-    scored, _ = real_engine(mr_tiny, **TRITON, **options).score_shard(texts, None)
+    scored, _ = score_certain(real_engine(mr_tiny, **TRITON, **options), texts)
     assert masks_of(scored) == masks_of(expected) and any(masks_of(scored))
     assert 6 <= scored.certificate["batch_tokens_halved"]["float32"] <= 24
 

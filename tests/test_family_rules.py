@@ -13,9 +13,9 @@ from fastmask.models.encoder import build_encoder
 from fastmask.models.family_rules import FAST_FAMILIES, position_ids
 from fastmask.models.generic import GenericEncoder
 from fastmask.models.gpu import DeviceBlock
-from fastmask.models.packing import Block, Template
+from fastmask.models.packing import Template, make_block
 from fastmask.models.trainable import class_logits, enable_packing, pack, runs_packed
-from fastmask.scoring.variants import FULL, describe
+from fastmask.scoring.variants import whole
 
 VOCABULARY = 40
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "num_labels": 3}
@@ -141,12 +141,11 @@ def test_padding_ids_in_a_text_on_a_device(family):
 def as_block(batch: PackedBatch):
     """Texts, special tokens and all, as a block's units without any around them."""
     count, none = len(batch), np.empty(0, np.int32)
-    state = np.zeros(len(batch.input_ids), np.int32), np.zeros(count, np.int32), np.zeros(count, np.int32)
     room = np.full(count, 24, np.int32)
     template = Template(none, none, none, 0)
     offsets = batch.cu_seqlens.astype(np.int64)
-    block = Block(offsets, batch.input_ids, np.zeros(count + 1, np.int64), none, room, *state, template, "prefix")
-    return block, describe(block, np.arange(count, dtype=np.int32), np.full(count, FULL, np.int32))
+    block = make_block(offsets, batch.input_ids, np.zeros(count + 1, np.int64), none, room, template)
+    return block, whole(block, block.units)
 
 
 @pytest.mark.parametrize("family", FAST_FAMILIES)

@@ -8,16 +8,11 @@ from helpers import encoder_of, golden, masks_of, parts_of, real_engine, rows_of
 
 from fastmask.core.config import ScoreConfig
 from fastmask.pipeline import score_corpus
+from fastmask.scoring.engine import score_certain
 from fastmask.text.frontend import encode_texts
 
 NEAR = 1e-5
 """Largest difference of a probability at float32; the golden files have seven digits of most."""
-
-
-@pytest.fixture(autouse=True)
-def small_calibration(monkeypatch):
-    """Corpora of a few dozen sentences go through the whole cascade, not through float32 alone."""
-    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 48)
 
 
 def score(tmp_path, rows, model, **options) -> list[dict]:
@@ -100,7 +95,7 @@ def masks_by_text(model, texts, order="given", **options) -> dict:
     if order != "given":
         places = places[::-1] if order == "reversed" else np.random.default_rng(0).permutation(places)
     encoded = encode_texts([texts[n] for n in places], encoder_of(model))
-    scored, _ = real_engine(model, **options).score_shard(encoded, None)
+    scored, _ = score_certain(real_engine(model, **options), encoded)
     keys = zip(places[encoded.row].tolist(), encoded.sentence.tolist(), strict=True)
     return dict(zip(keys, zip(masks_of(scored), scored.predicted.tolist(), strict=True), strict=True))
 
@@ -125,8 +120,8 @@ def test_nothing_but_the_text_changes_a_mask_of_a_larger_model(shared, golden_di
 def test_a_shard_is_the_same_to_the_last_bit_with_other_threads(mr_tiny, golden_dir):
     texts = [row["text"] for row in golden(golden_dir, "mr_tiny_0.05")[:66]]
     encoded = encode_texts(texts, encoder_of(mr_tiny))
-    first, _ = real_engine(mr_tiny, threads=1).score_shard(encoded, None)
-    again, _ = real_engine(mr_tiny, threads=3).score_shard(encoded, None)
+    first, _ = score_certain(real_engine(mr_tiny, threads=1), encoded)
+    again, _ = score_certain(real_engine(mr_tiny, threads=3), encoded)
     for field in dataclasses.fields(first):
         if field.name != "sentences":
             np.testing.assert_array_equal(getattr(first, field.name), getattr(again, field.name))
@@ -135,8 +130,10 @@ def test_a_shard_is_the_same_to_the_last_bit_with_other_threads(mr_tiny, golden_
 def test_cut_text(mr_tiny):
     """A variant beyond the length is cut on the right, so all later tokens share one importance."""
     texts = ["a fine film and a good one " * 12]
-    scored, _ = real_engine(mr_tiny, method="prefix", max_length=16).score_shard(
-        encode_texts(texts, encoder_of(mr_tiny), segment="line"), None
+    scored, _ = score_certain(
+        real_engine(mr_tiny, method="prefix", max_length=16),
+        encode_texts(texts, encoder_of(mr_tiny), segment="line"),
+        None,
     )
     assert len(scored.importance) == 84 and len(set(scored.importance[13:].tolist())) == 1
     assert len(set(scored.importance[:14].tolist())) > 5

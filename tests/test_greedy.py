@@ -7,14 +7,10 @@ from helpers import FIRST_ID, Toy, ToyEncoder, encoded, masks_of, pseudo_noise, 
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
+from fastmask.scoring.engine import score_certain
 
 VOCABULARY = 20
 ONE_THREAD = {"threads": 1, "stop_words": "none"}
-
-
-@pytest.fixture(autouse=True)
-def small_calibration(monkeypatch):
-    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 48)
 
 
 def random_toy(seed: int) -> Toy:
@@ -47,7 +43,7 @@ def outcome(monkeypatch, sentences, spare, precision="bfloat16", toy=None, **opt
         "fastmask.scoring.backend.build_encoder", lambda model, name, *_: Counted(toy, name, rounding, None, spare)
     )
     engine.backend._encoders.clear()
-    scored, _ = engine.score_shard(encoded(sentences), None)
+    scored, _ = score_certain(engine, encoded(sentences))
     return scored, rounds
 
 
@@ -97,11 +93,11 @@ class Small(ToyEncoder):
 def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch, method):
     sentences, toy = random_sentences(2, 70, 25), random_toy(2)
     config = ScoreConfig(method=method, precision="float32", batch_tokens=1000, **ONE_THREAD)
-    plain, _ = toy_engine(monkeypatch, toy, config).score_shard(encoded(sentences), None)
+    plain, _ = score_certain(toy_engine(monkeypatch, toy, config), encoded(sentences))
     engine = toy_engine(monkeypatch, toy, config)
     monkeypatch.setattr("fastmask.scoring.backend.build_encoder", lambda model, name, *_: Small(toy, name))
     engine.backend._encoders.clear()
-    scored, _ = engine.score_shard(encoded(sentences), None)
+    scored, _ = score_certain(engine, encoded(sentences))
     assert masks_of(scored) == masks_of(plain)
     assert plain.certificate["batch_tokens_halved"] == {}
     halved = scored.certificate["batch_tokens_halved"]
@@ -113,4 +109,4 @@ def test_a_text_that_memory_cannot_hold_is_said(monkeypatch):
     monkeypatch.setattr("fastmask.scoring.backend.build_encoder", lambda model, name, *_: Small(random_toy(0), name))
     engine.backend._encoders.clear()
     with pytest.raises(FastmaskError, match="a text of 102 tokens does not fit in memory"):
-        engine.score_shard(encoded([[3] * 100]), None)
+        score_certain(engine, encoded([[3] * 100]))

@@ -16,7 +16,8 @@ from fastmask.core.config import ScoreConfig
 from fastmask.models.packing import Template
 from fastmask.pipeline import score_corpus
 from fastmask.scoring.api import score as score_texts
-from fastmask.scoring.masker import MaskerEngine
+from fastmask.scoring.engine import Engine, score_certain
+from fastmask.scoring.method import load_method
 from fastmask.shards.reader import open_shards
 
 FAMILIES = {name: CONFIGS[name] for name in ("bert", "bert-one-layer", "roberta", "distilbert", "electra-projected")}
@@ -57,21 +58,15 @@ def sentences_of(count=60, longest=30, seed=0) -> list[list[int]]:
     return [rng.integers(FIRST_ID, VOCABULARY, n).tolist() for n in rng.integers(1, longest, count)]
 
 
-def engine_of(model, stop=STOP, **options) -> MaskerEngine:
+def engine_of(model, stop=STOP, calibration=24, **options) -> Engine:
     config = ScoreConfig(**{"model": "m", "method": "masker", "device": "cpu", "threads": 1} | options)
-    return MaskerEngine(model, TEXT_TEMPLATE, config, np.tile(stop, (2, 1)))
-
-
-@pytest.fixture
-def sample(monkeypatch):
-    """Corpora of a few dozen sentences go through the whole cascade."""
-    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 24)
+    return Engine(load_method(config), model, TEXT_TEMPLATE, config, np.tile(stop, (2, 1)), calibration=calibration)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_masks_are_those_of_transformers(family):
     model, sentences = masker_of(family), [*sentences_of(), [7] * 40, list(range(7, 60))]
-    scored, _ = engine_of(model, max_length=32).score_shard(encoded(sentences), None)
+    scored, _ = score_certain(engine_of(model, max_length=32), encoded(sentences))
     model.double()
     exact = [logits_of(model, words, 32) for words in sentences]
     assert masks_of(scored) == [rule(z, words, STOP) for z, words in zip(exact, sentences, strict=True)]
@@ -85,7 +80,7 @@ def test_masks_are_those_of_transformers(family):
 @pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
 def test_a_rate_caps(rate):
     model, sentences = masker_of("bert"), sentences_of(30)
-    scored, _ = engine_of(model, mask_rate=rate).score_shard(encoded(sentences), None)
+    scored, _ = score_certain(engine_of(model, mask_rate=rate), encoded(sentences))
     model.double()
     assert masks_of(scored) == [rule(logits_of(model, words, 128), words, STOP, rate) for words in sentences]
 
@@ -98,41 +93,41 @@ ANYHOW = {
 
 
 @pytest.mark.parametrize("how", ANYHOW)
-def test_masks_depend_on_no_batch_thread_or_precision(how, sample):
+def test_masks_depend_on_no_batch_thread_or_precision(how):
     model, sentences = masker_of("bert"), sentences_of(80)
-    expected, _ = engine_of(model).score_shard(encoded(sentences), None)
-    found, _ = engine_of(model, **ANYHOW[how]).score_shard(encoded(sentences), None)
+    expected, _ = score_certain(engine_of(model), encoded(sentences))
+    found, _ = score_certain(engine_of(model, **ANYHOW[how]), encoded(sentences))
     assert masks_of(found) == masks_of(expected)
     errors = found.certificate["max_error"]
     few = sum(found.certificate["rechecked"].values()) <= 20
     assert errors[how] > 10 * errors["float32"] if "float16" in how else few  # bfloat16, too: halves they were
 
 
-def test_masks_do_not_depend_on_order_or_repetition(sample):
+def test_masks_do_not_depend_on_order_or_repetition():
     model, sentences = masker_of("roberta"), sentences_of(80)
     engine = engine_of(model, precision="bfloat16")
-    expected, bands = engine.score_shard(encoded(sentences), None)
+    expected, bounds = score_certain(engine, encoded(sentences))
     order = np.random.default_rng(1).permutation(len(sentences)).tolist()
     order += [5, 5, 7]
-    found, _ = engine.score_shard(encoded([sentences[i] for i in order]), bands)
+    found, _ = score_certain(engine, encoded([sentences[i] for i in order]), bounds)
     assert masks_of(found) == [masks_of(expected)[i] for i in order]
 
 
 def test_labels_and_aspects_play_no_part():
     model, sentences = masker_of("bert"), sentences_of(6)
     aspects = [[([7, 8], 0)], [], [([9], 1), ([11], 0)], [([7], 2)], [], []]
-    expected, _ = engine_of(model).score_shard(encoded(sentences), None)
+    expected, _ = score_certain(engine_of(model), encoded(sentences))
     for shard in (encoded(sentences, labels=[9, 8, 7, 0, 1, -1]), encoded(sentences, aspects=aspects)):
-        found, _ = engine_of(model).score_shard(shard, None)
+        found, _ = score_certain(engine_of(model), shard)
         assert masks_of(found) == masks_of(expected) and found.sentences is shard
         assert found.scored.all()
 
 
 def test_nothing_to_score():
     engine = engine_of(masker_of("bert"))
-    scored, bands = engine.score_shard(encoded([]), None)
-    assert bands is None and len(scored.mask_offsets) == 1
-    scored, _ = engine.score_shard(encoded([[], [45], []]), None)
+    scored, bounds = score_certain(engine, encoded([]))
+    assert bounds == engine.calibrate(iter([])) and len(scored.mask_offsets) == 1
+    scored, _ = score_certain(engine, encoded([[], [45], []]))
     assert scored.scored.tolist() == [False, True, False] and masks_of(scored)[::2] == [[], []]
 
 
@@ -156,7 +151,7 @@ class TokenToy:
         return out
 
 
-def toy_engine(monkeypatch, zero, one, sizes, asked=None, stop=None, **options) -> MaskerEngine:
+def toy_engine(monkeypatch, zero, one, sizes, asked=None, stop=None, **options) -> Engine:
     asked = [] if asked is None else asked
     monkeypatch.setattr("fastmask.scoring.backend.build_encoder",
                         lambda model, precision, *_: TokenToy(zero, one, precision, sizes, asked))  # fmt: skip
@@ -176,10 +171,10 @@ def test_by_hand(monkeypatch):
         [7],  # one mask at least
         [3, 7, 3, 3, 3, 7, 4],  # int(0.4 * 7) = 2
     ]
-    scored, _ = engine.score_shard(encoded(sentences), None)
+    scored, _ = score_certain(engine, encoded(sentences))
     assert masks_of(scored) == [[], [0, 1], [1, 3], [0], [1, 6]]
     assert scored.importance[:3].tolist() == [0.5, 0.5, 0.5]
-    assert masks_of(toy_engine(monkeypatch, zero, one, {}).score_shard(encoded(sentences), None)[0]) == [
+    assert masks_of(score_certain(toy_engine(monkeypatch, zero, one, {}), encoded(sentences))[0]) == [
         [], [0], [0], [0], [6],
     ]  # fmt: skip
 
@@ -197,50 +192,49 @@ def test_no_noise_changes_a_mask(sentences, seed, rate, size, batch_tokens):
     stop = rng.random(21) < 0.2
     sizes = {"bfloat16": size, "float32": size / 1e4}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 5)
         engine = toy_engine(patch, zero, one, sizes, stop=stop, precision="bfloat16", mask_rate=rate,
-                            batch_tokens=batch_tokens)  # fmt: skip
-        scored, _ = engine.score_shard(encoded(sentences), None)
+                            batch_tokens=batch_tokens, calibration=5)  # fmt: skip
+        scored, _ = score_certain(engine, encoded(sentences))
     tables = [np.stack([zero[words], one[words]], axis=1) for words in sentences]
     assert masks_of(scored) == [rule(z, words, stop, rate) for z, words in zip(tables, sentences, strict=True)]
 
 
-def test_only_doubts_are_asked_again_and_a_wrong_band_is_found(monkeypatch, sample):
+def test_only_doubts_are_asked_again_and_a_wrong_band_is_found(monkeypatch):
     rng = np.random.default_rng(5)
     zero, one = np.zeros(60), np.where(np.arange(60) % 3, -1.0, 1.0) * (1 + rng.random(60))
     sentences = [rng.integers(FIRST_ID, 60, 12).tolist() for _ in range(600)]
     asked = []
     engine = toy_engine(monkeypatch, zero, one, {"float32": 1e-6}, asked, precision="float32", mask_rate=1.0)
-    scored, bands = engine.score_shard(encoded(sentences), None)
+    scored, bounds = score_certain(engine, encoded(sentences))
     certificate = scored.certificate
     assert certificate["rechecked"] == {"float64": 0} and certificate["decisions"] == 600 * 12
-    assert certificate["audited"] > 0 and certificate["flips"] == certificate["rescored"] == 0
+    assert certificate["audited"] > 0 and certificate["flips"] == 0
     assert sum(n for precision, n in asked if precision == "float64") < 60
     expected = masks_of(scored)
     # noise that the band does not cover: what is audited tells, and the shard is scored again
     wild = toy_engine(monkeypatch, zero, one, {"float32": 1.5}, precision="float32", mask_rate=1.0)
-    scored, wider = wild.score_shard(encoded(sentences), bands)
-    assert scored.certificate["rescored"] > 0 and wider.eps[0] > 1
+    scored, wider = score_certain(wild, encoded(sentences), bounds)
+    assert scored.certificate["max_error"]["float32"] > bounds.eps[0] and wider.eps[0] > 1
     assert masks_of(scored) == expected
 
 
-def test_an_overflow_is_a_doubt(monkeypatch, sample):
+def test_an_overflow_is_a_doubt(monkeypatch):
     rng = np.random.default_rng(6)
     zero, one = rng.normal(size=(2, 60))
     sentences = [rng.integers(FIRST_ID, 60, 9).tolist() for _ in range(50)]
     engine = toy_engine(monkeypatch, zero, one, {"bfloat16": np.inf}, precision="bfloat16", mask_rate=1.0)
-    scored, _ = engine.score_shard(encoded(sentences), None)
+    scored, _ = score_certain(engine, encoded(sentences))
     tables = [np.stack([zero[words], one[words]], axis=1) for words in sentences]
     nothing = np.zeros(60, bool)
     assert masks_of(scored) == [rule(z, words, nothing, 1.0) for z, words in zip(tables, sentences, strict=True)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="kernels run on the device here")
-def test_the_device_path_in_tritons_interpreter(sample):
+def test_the_device_path_in_tritons_interpreter():
     model, sentences = masker_of("distilbert"), sentences_of(26, 12)
-    expected, _ = engine_of(model).score_shard(encoded(sentences), None)
+    expected, _ = score_certain(engine_of(model), encoded(sentences))
     engine = engine_of(model, kernels="triton")
-    found, _ = engine.score_shard(encoded(sentences), None)
+    found, _ = score_certain(engine, encoded(sentences))
     assert engine.levels == ("float16", "float32", "float64")
     assert engine.describe()["kernels"] == "packed/triton-interpreter"
     assert masks_of(found) == masks_of(expected)
@@ -313,10 +307,10 @@ def test_greedy_has_a_control_too(corpus, mr_tiny, tmp_path):
     assert counts[0] == counts[1] and sum(counts[0]) == manifest["totals"]["masked"]
 
 
-def test_several_devices_and_the_control_of_standard_input(masker, corpus, tmp_path):
+def test_standard_input_and_its_control(masker, corpus, tmp_path):
     texts = [json.loads(line)["text"] for line in Path(corpus).read_text().splitlines()[:9]]
     arguments = ["score", "-", "-o", tmp_path / "a", "--method", "masker", "--model", masker]
-    more = ["--shard-rows", 4, "--device", "cpu,cpu", "--control", tmp_path / "b"]
+    more = ["--shard-rows", 4, "--control", tmp_path / "b"]
     result = process(*arguments, *more, input="\n".join(texts))
     assert result.returncode == 0, result.stderr
     counts = [[len(row["mask_index"]) for row in rows_of(tmp_path / name)] for name in "ab"]
@@ -327,7 +321,9 @@ def test_several_devices_and_the_control_of_standard_input(masker, corpus, tmp_p
 
 def test_refusals(corpus, masker, mr_tiny, tmp_path):
     out = str(tmp_path / "out")
-    assert "--method masker: name the masker" in refusal(fastmask("score", corpus, "-o", out, "--method", "masker"))
+    assert "--method masker: name its model by --model" in refusal(
+        fastmask("score", corpus, "-o", out, "--method", "masker")
+    )
     assert "mr-tiny: is not a token classifier" in refusal(score(corpus, out, mr_tiny))
     assert "--control" in refusal(score(corpus, out, masker, "--control", out))
     result = fastmask("score", corpus, "-o", out, "--method", "random", "--control", tmp_path / "twin")

@@ -14,6 +14,7 @@ from capability import ENVIRONMENT
 from fastmask_kernels import processor, simd
 from helpers import encoder_of, fastmask, golden, masks_of, real_engine, rows_of, write_jsonl
 
+from fastmask.scoring.engine import score_certain
 from fastmask.shards.reader import open_shards
 from fastmask.text.frontend import encode_texts
 
@@ -68,13 +69,12 @@ def test_one_place_asks():
 
 
 @pytest.mark.parametrize("precision", ["auto", "bfloat16", "float16", "float32"])
-def test_golden_masks_at_every_precision(precision, mr_tiny, golden_dir, monkeypatch):
-    monkeypatch.setattr("fastmask.scoring.engine.CALIBRATION_SENTENCES", 12)
+def test_golden_masks_at_every_precision(precision, mr_tiny, golden_dir):
     rows = golden(golden_dir, "mr_tiny_0.05")[:10]
     texts = [(row["text"], row["label"]) for row in rows]
     encoded = encode_texts(texts, encoder_of(mr_tiny))
-    engine = real_engine(mr_tiny, precision=precision, stop_words="none", threads=1)
-    scored, _ = engine.score_shard(encoded, None)
+    engine = real_engine(mr_tiny, precision=precision, stop_words="none", threads=1, calibration=12)
+    scored, _ = score_certain(engine, encoded)
     assert masks_of(scored) == [sentence["important"] for row in rows for sentence in row["sentences"]]
     if precision != "auto":
         assert engine.levels[0] == engine.describe()["precision"] == precision  # never another one in silence

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastmask.core.config import ScoreConfig
+from fastmask.scoring.engine import score_certain
 
 getcontext().prec = 60
 QUICK = settings(deadline=None, max_examples=40)
@@ -108,7 +109,7 @@ def test_texts(toy, sentences, labels, method, threshold, max_length, stop, spar
     config = ScoreConfig(method=method, threshold=threshold, max_length=max_length, threads=1)
     with pytest.MonkeyPatch.context() as patch:
         engine = toy_engine(patch, toy, config, stop_ids=stop, spare_tokens=spare)
-        scored, _ = engine.score_shard(encoded(sentences, labels[: len(sentences)]), None)
+        scored, _ = score_certain(engine, encoded(sentences, labels[: len(sentences)]))
     paper = Paper(toy, method, threshold, max_length)
     units = [paper.unit(sentence, label) for sentence, label in zip(sentences, labels, strict=False)]
     assert masks_of(scored) == [paper.masks(s, [u], stop) for s, u in zip(sentences, units, strict=True)]
@@ -141,7 +142,7 @@ def test_aspects(toy, texts, method, threshold, max_length, mask_rate, spare):
     config = ScoreConfig(method=method, threshold=threshold, max_length=max_length, mask_rate=mask_rate, threads=1)
     with pytest.MonkeyPatch.context() as patch:
         engine = toy_engine(patch, toy, config, is_aspect=True, spare_tokens=spare)
-        scored, _ = engine.score_shard(encoded([t for t, _ in texts], aspects=[a for _, a in texts]), None)
+        scored, _ = score_certain(engine, encoded([t for t, _ in texts], aspects=[a for _, a in texts]))
     paper = Paper(toy, method, threshold, max_length)
     found = zip(masks_of(scored), split(scored.sentences.offsets, scored.importance), strict=True)
     for n, ((sentence, aspects), (masks, importance)) in enumerate(zip(texts, found, strict=True)):
@@ -169,14 +170,14 @@ def test_aspects(toy, texts, method, threshold, max_length, mask_rate, spare):
 def test_rate_cap(toy, sentences, method, mask_rate, stop):
     config = ScoreConfig(method=method, mask_rate=mask_rate, threads=1)
     with pytest.MonkeyPatch.context() as patch:
-        scored, _ = toy_engine(patch, toy, config, stop_ids=stop).score_shard(encoded(sentences), None)
+        scored, _ = score_certain(toy_engine(patch, toy, config, stop_ids=stop), encoded(sentences))
     paper = Paper(toy, method, 0.05)
     assert masks_of(scored) == [paper.masks(s, [paper.unit(s, -1)], stop, mask_rate) for s in sentences]
 
 
 def score_by_hand(monkeypatch, sentence, label=-1, toy=ADDITIVE, **options):
     engine = toy_engine(monkeypatch, toy, ScoreConfig(threads=1, **options))
-    scored, _ = engine.score_shard(encoded([sentence], [label]), None)
+    scored, _ = score_certain(engine, encoded([sentence], [label]))
     return scored
 
 
@@ -237,7 +238,7 @@ def test_a_tie_of_classes_takes_the_first(monkeypatch):
 def test_text_beyond_the_length_repeats_the_last_variant(monkeypatch):
     asked = []
     engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1, max_length=8), asked=asked)
-    scored, _ = engine.score_shard(encoded([[7, 3] * 20]), None)
+    scored, _ = score_certain(engine, encoded([[7, 3] * 20]))
     assert len(set(scored.importance[12:].tolist())) == 1
     assert max(len(ids) for _, ids in asked) == 8
 
@@ -257,5 +258,5 @@ def test_an_aspect_longer_than_the_length_stays_within_it(monkeypatch):
     """A variant longer than the model's positions would read past their table."""
     asked = []
     engine = toy_engine(monkeypatch, ADDITIVE, ScoreConfig(threads=1, max_length=8), is_aspect=True, asked=asked)
-    engine.score_shard(encoded([[3, 4, 5]], aspects=[[([5] * 30, 1)]]), None)
+    score_certain(engine, encoded([[3, 4, 5]], aspects=[[([5] * 30, 1)]]))
     assert max(len(ids) for _, ids in asked) <= 8

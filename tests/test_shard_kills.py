@@ -209,4 +209,4 @@ def test_a_file_size_limit(tmp_path):
     command = [sys.executable, "-c", LIMITED, str(Path(__file__).parent), str(tmp_path)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output == f"cannot write {tmp_path}: {os.strerror(errno.EFBIG)}\n"
-    assert list(contents(tmp_path)) == ["journal.jsonl"]
+    assert sorted(contents(tmp_path)) == ["_plan.json", "journal.jsonl"]

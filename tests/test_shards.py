@@ -39,8 +39,8 @@ def flip(path: Path, place: int = 100) -> None:
     path.write_bytes(data)
 
 
-def test_a_finished_directory_holds_shards_and_manifest_only(finished):
-    assert sorted(contents(finished)) == ["_manifest.json", *map(shard_name, range(SHARDS))]
+def test_a_finished_directory_holds_plan_shards_and_manifest_only(finished):
+    assert sorted(contents(finished)) == ["_manifest.json", "_plan.json", *map(shard_name, range(SHARDS))]
     assert verify(finished) == []
 
 
@@ -86,7 +86,7 @@ def test_overwrite_starts_over_and_keeps_foreign_files(state, request, tmp_path)
     for name in foreign:
         (out / name).write_text("mine")
     with open_run(out, overwrite=True, threshold=0.01) as run:
-        assert not run.finished and run.next_index == 0
+        assert not run.finished and not run.entries
     write_run(out, 2, threshold=0.01, overwrite=True)
     mine = dict.fromkeys(foreign, b"mine")
     assert contents(out) == contents(write_run(tmp_path / "fresh", 2, threshold=0.01)) | mine
@@ -129,6 +129,11 @@ def last_line_without_its_end(out):
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def edit_plan(out, **fields):
+    path = out / "_plan.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields, indent=2) + "\n")
+
+
 DAMAGE = {
     "nothing": (lambda out: None, [2]),
     "torn line": (torn_line, [2]),
@@ -143,12 +148,24 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("damage", [
+    lambda out: (out / "_plan.json").unlink(), lambda out: (out / "_plan.json").write_bytes(b'{"config": {'),
+    lambda out: edit_plan(out, error_bounds={"float32": 0.0}), lambda out: edit_plan(out, error_bounds=[0.1]),
+    lambda out: edit_plan(out, model={"name": "b"}),
+], ids=["missing", "torn", "zero", "list", "another run's"])  # fmt: skip
+def test_without_its_plan_a_run_begins_again(damage, partial, finished):
+    damage(partial)
+    with open_run(partial) as run:
+        assert run.missing(SHARDS) == [0, 1, 2]
+    assert contents(write_run(partial)) == contents(finished)
+
+
 @pytest.mark.parametrize("how", DAMAGE)
 def test_resume(how, partial, finished):
     damage, missing = DAMAGE[how]
     damage(partial)
     with open_run(partial, threads=5) as run:
-        assert run.missing(SHARDS) == missing and run.next_index == missing[0]
+        assert run.missing(SHARDS) == missing
         assert sorted(run.entries) == sorted({0, 1} - set(missing))
     assert contents(write_run(partial, threads=5)) == contents(finished)
 
@@ -184,7 +201,7 @@ def test_what_breaks_the_format_is_not_written(tmp_path):
         bad.certificate["eps"] = float("inf")
         with pytest.raises(ValueError):
             run.write_shard(0, bad)
-        assert list(tmp_path.glob("*.parquet")) == [] and run.next_index == 0
+        assert list(tmp_path.glob("*.parquet")) == [] and not run.entries
 
 
 def test_finish_needs_every_shard(tmp_path):

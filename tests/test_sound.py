@@ -16,7 +16,7 @@ from fastmask.data.export import export_shards
 from fastmask.data.remap import remap_masks
 from fastmask.data.shard_blocks import Corpus
 from fastmask.models.tokenizer import check_tokenizer
-from fastmask.scoring.control import RandomControl
+from fastmask.scoring.methods.random import CopiedCounts
 from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import ROW_GROUP, arrow_schema, shard_name, totals
 from fastmask.shards.verify import verify
@@ -117,9 +117,9 @@ def export(shards, tmp_path):
 
 
 def copy_counts(shards, _):
-    control = RandomControl(fastmask.ScoreConfig(method="random", like=shards), [])
+    counts = CopiedCounts(shards)
     for index in range(2):
-        control.mask_shard(build([4, 3, 2], [[], [], []], first_row=3 * index).sentences)
+        counts.of(build([4, 3, 2], [[], [], []], first_row=3 * index).sentences)
 
 
 WHOLE = [lambda out, _: open_shards(out).to_table(), lambda out, _: list(open_shards(out)),

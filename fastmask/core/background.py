@@ -19,7 +19,7 @@ def run_ahead(
     An exception comes out where its item would have. Closing the generator, or an interrupt in it, ends the thread.
 
     Args:
-        stop: called at the end, however it comes, to make the item in work fail soon.
+        stop: called where the end comes before the last item, to make the item in work fail soon.
         patience: seconds to wait for the thread at the end, then it is left behind; None: until it has ended. A thread
             that still runs when Python ends may take the process down with it.
     """
@@ -27,17 +27,19 @@ def run_ahead(
     stopped = threading.Event()
     producer = threading.Thread(target=_produce, args=(items, ready, stopped), name="run-ahead", daemon=True)
     producer.start()
+    is_done = False
     try:
         while True:
             item, error = ready.get()
-            if isinstance(error, StopIteration):
+            if is_done := isinstance(error, StopIteration):
                 return
             if error is not None:
                 raise error
             yield item
     finally:
         stopped.set()
-        stop()
+        if not is_done:
+            stop()
         producer.join(patience)
 
 

@@ -102,18 +102,11 @@ def check_fields(config: Any) -> None:
 _DEVICE = re.compile(r"[a-z]+(:(0|[1-9]\d*))?")
 
 
-def _devices(device: str) -> str:
-    """Check the names alone; whether there are such devices shows when they are used."""
-    names = device.split(",")
-    if not all(_DEVICE.fullmatch(name) for name in names):
-        return "auto, cpu, cuda, cuda:N, or several with commas between, cuda:0,cuda:1"
-    if len({name.partition(":")[0] for name in names}) > 1:
-        return "several must be of one kind"
-    # workers share a processor, so that several need no GPU
-    numbered = all(":" in name for name in names) and len(set(names)) == len(names)
-    if len(names) > 1 and set(names) != {"cpu"} and not numbered:
-        return "number several and name each once, as in cuda:0,cuda:1"
-    return ""
+def _device(device: str) -> str:
+    """Check the name alone; whether there is such a device shows when it is used."""
+    if "," in device:
+        return "one device; scoring on several is not there yet"
+    return "" if _DEVICE.fullmatch(device) else "auto, cpu, cuda or cuda:N"
 
 
 def _named_path(arm: str) -> str:
@@ -145,8 +138,7 @@ class ScoreConfig:
     precision: str = option("auto", "Precision of the first pass; masks do not depend on it.",
                             choices=("auto", "float32", "float16", "bfloat16"))  # fmt: skip
     certify: bool = option(True, "Recheck doubtful decisions at higher precision.")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N; several, such as cuda:0,cuda:1, score shards side by "
-                         "side.", check=_devices)  # fmt: skip
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", check=_device)
     kernels: str = option("auto", "Back end of the forward pass.", choices=("auto", "torch", "triton"))
     batch_tokens: int = option(0, "Tokens of one forward batch; 0 is what suits the model.", check=at_least(0))
     shard_rows: int = option(8192, "Documents in a shard.", check=at_least(1))
@@ -159,12 +151,7 @@ class ScoreConfig:
 
     def __post_init__(self):
         check_fields(self)
-        _settle_method(self)
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """The names in ``device``."""
-        return tuple(self.device.split(","))
+        demand(self.like is None or self.mask_rate is None, f"--like {self.like}", "not together with --mask-rate")
 
     def control_of(self, out: str) -> ScoreConfig:
         """The configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
@@ -184,16 +171,6 @@ class ScoreConfig:
         if self.on_error == "fail" or self.max_text_mb == MAX_TEXT_MB:
             del settings["max_text_mb"]
         return settings
-
-
-def _settle_method(config: ScoreConfig) -> None:
-    """Check what depends on the method, and set its own default: all that this module knows about single methods."""
-    named = f"--method {config.method}"
-    demand(config.method != "masker" or config.model is not None, named, "name the masker by --model")
-    demand(config.like is None or config.method == "random", f"--like {config.like}", "only with --method random")
-    demand(config.like is None or config.mask_rate is None, f"--like {config.like}", "not together with --mask-rate")
-    if config.method == "masker" and config.mask_rate is None:
-        object.__setattr__(config, "mask_rate", DEFAULT_RATE)
 
 
 @dataclass(frozen=True, slots=True)

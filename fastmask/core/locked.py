@@ -71,6 +71,11 @@ class LockedDirectory:
         if self._replacement is not None:
             self._replacement.clear()
 
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is to replace another one, or has done so."""
+        return self._replacement is not None
+
     def install(self) -> None:
         """Put what was made beside, which is whole, in its place; nothing where the directory itself was written."""
         if self._replacement is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -80,6 +80,18 @@ class EncodedSentences:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def texts_alone(self) -> EncodedSentences:
+        """Return the sentences as one unit each, without labels and aspects."""
+        n = len(self)
+        return replace(
+            self,
+            unit_sentence=np.arange(n, dtype=np.int32),
+            unit_label=np.full(n, -1, np.int32),
+            context_offsets=np.zeros(n + 1, np.int64),
+            context_ids=np.empty(0, np.int32),
+            is_aspect=False,
+        )
 
 
 @dataclass(frozen=True, slots=True)

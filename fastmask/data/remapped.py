@@ -50,6 +50,8 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
     with RunDirectory.open(out, manifest["config"], identity, overwrite) as run:
         if run.manifest is not None:
             return run.manifest
+        if run.plan is None:
+            run.write_plan({})
         inputs = inputs_again(manifest)
         texts, missing = texts_again(manifest, inputs), run.missing(len(manifest["shards"]))
         for entry, skipped in _entries(manifest):

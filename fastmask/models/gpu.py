@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,26 +48,26 @@ class DeviceBlock:
 
     def __init__(self, block: Block, device: torch.device, first_position: int):
         self.block, self.device, self.first_position = block, device, first_position
-        t = block.template
-        if not np.array_equal(t.types, Template(t.prefix, t.middle, t.suffix, t.content_type).types):
+        around = block.prefix, block.middle, block.suffix
+        if not np.array_equal(block.special_types, Template(*around, block.content_type).types):
             raise FastmaskError("the tokenizer's special tokens have types of their own: use --device cpu")
         small = (array.astype(np.int32) for array in (block.offsets, block.context_offsets))
-        special = np.concatenate([t.prefix, t.middle, t.suffix]).astype(np.int32)
+        special = np.concatenate(around).astype(np.int32)
         self.offsets, self.context_offsets, self.input_ids, self.context_ids, ids = send(
             device, *small, block.input_ids, block.context_ids, special
         )
-        self.special = Special(ids, len(t.prefix), len(t.middle), len(t.suffix), int(t.content_type))
+        self.special = Special(ids, *map(len, around), int(block.content_type))
         tokens = special, block.input_ids, block.context_ids
         self.has_padding = first_position > 0 and any((one == first_position - 1).any() for one in tokens)
 
     def batch(self, variants: Variants, tiles) -> DeviceBatch:
-        """Variants int32 [V, 5] on the device, with greedy's buffers as they are now.
+        """Return variants int32 [V, 5] on the device, with the units' buffers as they are now.
 
         ``tiles`` makes the attention's plan from cu_seqlens int32 [V + 1].
         """
         cu_seqlens = bounds_of(variants)
         numbers = np.repeat(np.arange(len(variants), dtype=np.int32), variants.lengths)
-        kept = self.block.kept if self.block.method == "greedy" else self.block.kept[:0]
+        kept = self.block.kept if variants.table[:, 1].any() else self.block.kept[:0]
         arrays = variants.table, cu_seqlens, numbers, tiles(cu_seqlens), kept
         table, bounds, rows, plan, kept = send(self.device, *arrays)
         texts = Texts(self.offsets, self.input_ids, self.context_offsets, self.context_ids, kept)
@@ -143,25 +142,16 @@ class DeviceEncoder:
         return self.head(self._rows(batch))
 
     @torch.inference_mode()
-    def decide(
-        self, batch: DeviceBatch, row: np.ndarray, target: np.ndarray, limits: Sequence[np.ndarray], tie: float
-    ) -> torch.Tensor:
-        """Answers to K questions about a batch: float64 [2, K] of z and decisions, still on the device.
+    def log_odds(self, batch: DeviceBatch, row: np.ndarray, target: np.ndarray) -> torch.Tensor:
+        """Return the answers to K questions about a batch: float64 [K] log-odds, still on the device.
 
         Args:
             row: int32 [K], each question's variant in the batch; target: int32 [K], its class.
-            limits: what z is compared with, ``cascade.Limits``: three of float64 [K].
-            tie: differences up to which are rounding.
         """
         rows, wanted = send(self.device, row, target)
-        # an even number of columns, so that each row starts at a multiple of 16 bytes
-        against = torch.from_numpy(np.pad(np.stack(limits), ((0, 0), (0, len(row) % 2))))
-        if self.device.type == "cuda":
-            against = against.pin_memory().to(self.device, non_blocking=True)
-        found = self.ops.importance_deltas(
-            self._rows(batch), self.head.parameters, rows, wanted, *against[:, : len(row)], tie
-        )
-        return torch.stack([found.z, found.decision.double()])
+        nothing = torch.zeros(len(row), dtype=torch.float64, device=self.device)
+        head = self.head.parameters
+        return self.ops.importance_deltas(self._rows(batch), head, rows, wanted, nothing, nothing, nothing, 0.0).z
 
     def _rows(self, batch: DeviceBatch) -> torch.Tensor:
         """The last block's first rows [V, H], or all rows [T, H] of a token classifier."""

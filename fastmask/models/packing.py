@@ -6,6 +6,7 @@ A variant is a text with some of its tokens left out, cut on the right, between 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -68,17 +69,15 @@ class Template:
         return max_length - len(self.prefix) - len(self.suffix) - len(self.middle)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """U units scored together in lockstep, T tokens.
+class Block(NamedTuple):
+    """U units that are asked about together, T tokens; as Python and numba read it.
 
     Attributes:
         offsets: int64 [U + 1] into the token arrays; input_ids: int32 [T].
         context_offsets, context_ids: int64 [U + 1], int32 [C].
         room: int32 [U], content tokens that fit in a variant.
-        kept: int32 [T], greedy's buffer: positions kept so far, from each unit's offset on.
-        kept_count, cursor: int32 [U].
-        template, method: how variants look.
+        kept: int32 [T], a buffer of positions in each unit, from its offset on, that variants may begin with.
+        prefix, middle, suffix, content_type, special_types: of the ``Template``.
     """
 
     offsets: np.ndarray
@@ -87,30 +86,29 @@ class Block:
     context_ids: np.ndarray
     room: np.ndarray
     kept: np.ndarray
-    kept_count: np.ndarray
-    cursor: np.ndarray
-    template: Template
-    method: str
+    prefix: np.ndarray
+    middle: np.ndarray
+    suffix: np.ndarray
+    content_type: np.int32
+    special_types: np.ndarray
 
     @property
-    def arrays(self) -> tuple:
-        """What the numba functions below take as ``block``."""
-        t = self.template
-        return (
-            self.offsets,
-            self.input_ids,
-            self.context_offsets,
-            self.context_ids,
-            self.room,
-            self.kept,
-            self.kept_count,
-            (t.prefix, t.middle, t.suffix, np.int32(t.content_type), t.types),
-        )
+    def around(self) -> np.ndarray:
+        """int32 [U]: tokens of a unit's variants besides the content."""
+        special = len(self.prefix) + len(self.middle) + len(self.suffix)
+        return (np.diff(self.context_offsets) + special).astype(np.int32)
 
     @property
-    def walk(self) -> tuple:
-        """What greedy's steps read and move on."""
-        return self.offsets, self.room, self.kept, self.kept_count, self.cursor
+    def units(self) -> np.ndarray:
+        """int32 [U]: all of them."""
+        return np.arange(len(self.room), dtype=np.int32)
+
+
+def make_block(offsets, input_ids, context_offsets, context_ids, room, template: Template) -> Block:
+    """Return the block of some units, with an empty buffer; see ``Block`` for the arrays."""
+    t = template
+    special = t.prefix, t.middle, t.suffix, np.int32(t.content_type), t.types
+    return Block(offsets, input_ids, context_offsets, context_ids, room, np.zeros(len(input_ids), np.int32), *special)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,36 +144,35 @@ def write_row(table, v, unit, kept, position, removed, count):
 
 
 @nb.njit(**_JIT)
-def around(context_offsets, unit, special):
+def around(block, unit):
     """Tokens of a unit's variants besides the content."""
-    return context_offsets[unit + 1] - context_offsets[unit] + len(special[0]) + len(special[1]) + len(special[2])
+    context = block.context_offsets[unit + 1] - block.context_offsets[unit]
+    return context + len(block.prefix) + len(block.middle) + len(block.suffix)
 
 
 @nb.njit(**_JIT)
 def _content(block, row, out):
     """Write a variant's content tokens to ``out``; returns how many."""
-    offsets, input_ids, _, _, _, kept, _, _ = block
-    start, count = offsets[row[0]], row[4]
+    start, count = block.offsets[row[0]], row[4]
     for c in range(count):
         if c < row[1]:
-            position = kept[start + c]
+            position = block.kept[start + c]
         else:
             position = row[2] + c - row[1]
             position += position >= row[3]
-        out[c] = input_ids[start + position]
+        out[c] = block.input_ids[start + position]
     return count
 
 
 @nb.njit(**_JIT)
 def _hash_variants(block, table, hashes):
-    _, _, context_offsets, context_ids, _, _, _, _ = block
     scratch = np.empty(max(1, table[:, 4].max()), np.int32)
     for v in range(len(table)):
-        begin, end = context_offsets[table[v, 0]], context_offsets[table[v, 0] + 1]
+        begin, end = block.context_offsets[table[v, 0]], block.context_offsets[table[v, 0] + 1]
         count = _content(block, table[v], scratch)
         state = np.uint64(end - begin)
         for k in range(begin, end):
-            state = mix(state, context_ids[k] + 1)
+            state = mix(state, block.context_ids[k] + 1)
         for k in range(count):
             state = mix(state, scratch[k] + 1)
         hashes[v] = mix(state, count)
@@ -185,7 +182,7 @@ def hash_variants(block: Block, variants: Variants) -> np.ndarray:
     """uint64 [V]: the same for variants that are the same tokens, whatever their units."""
     hashes = np.empty(len(variants), np.uint64)
     if len(variants):
-        _hash_variants(block.arrays, variants.table, hashes)
+        _hash_variants(block, variants.table, hashes)
     return hashes
 
 
@@ -197,24 +194,22 @@ def _copy(source, target, at):
 
 @nb.njit(**_JIT)
 def _pack(block, table, cu_seqlens, ids, types):
-    _, _, context_offsets, context_ids, _, _, _, special = block
-    prefix, middle, suffix, content_type, special_types = special
-    first, second = len(prefix), len(prefix) + len(middle)
+    first, second = len(block.prefix), len(block.prefix) + len(block.middle)
     scratch = np.empty(max(1, table[:, 4].max()), np.int32)
     for v in range(len(table)):
         unit = table[v, 0]
         at = cu_seqlens[v]
-        _copy(special_types[:first], types, at)
-        start = _copy(prefix, ids, at)
-        at = _copy(context_ids[context_offsets[unit] : context_offsets[unit + 1]], ids, start)
+        _copy(block.special_types[:first], types, at)
+        start = _copy(block.prefix, ids, at)
+        at = _copy(block.context_ids[block.context_offsets[unit] : block.context_offsets[unit + 1]], ids, start)
         types[start:at] = 0
-        _copy(special_types[first:second], types, at)
-        start = _copy(middle, ids, at)
+        _copy(block.special_types[first:second], types, at)
+        start = _copy(block.middle, ids, at)
         count = _content(block, table[v], scratch)
         at = _copy(scratch[:count], ids, start)
-        types[start:at] = content_type
-        _copy(special_types[second:], types, at)
-        _copy(suffix, ids, at)
+        types[start:at] = block.content_type
+        _copy(block.special_types[second:], types, at)
+        _copy(block.suffix, ids, at)
 
 
 def bounds_of(variants: Variants) -> np.ndarray:
@@ -228,7 +223,7 @@ def pack_variants(block: Block, variants: Variants) -> PackedBatch:
     """Lay at least one variant end to end."""
     cu_seqlens = bounds_of(variants)
     ids, types = np.empty(cu_seqlens[-1], np.int32), np.empty(cu_seqlens[-1], np.int32)
-    _pack(block.arrays, variants.table, cu_seqlens, ids, types)
+    _pack(block, variants.table, cu_seqlens, ids, types)
     return PackedBatch(ids, types, cu_seqlens, int(variants.lengths.max()))
 
 

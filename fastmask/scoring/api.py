@@ -16,6 +16,7 @@ from ..core.panics import panics_told
 from ..core.records import ScoredSentences
 from ..models.tokenizer import recorded_tokenizer
 from ..text.frontend import encode_texts
+from .engine import score_certain
 from .scorer import Scorer
 
 if TYPE_CHECKING:
@@ -69,10 +70,6 @@ def score(
     if isinstance(texts, str):
         raise FastmaskError("texts: is one string; give a list of strings")
     config = ScoreConfig(model=model, method=method, **options)
-    if len(config.devices) > 1:
-        raise FastmaskError(
-            f"--device {config.device}: texts in memory are scored on one device; score_corpus takes several"
-        )
     return _records(iter(texts), Scorer(config))
 
 
@@ -101,7 +98,7 @@ def added_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]
 
 
 def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
-    config, first, bands = scorer.config, 0, None
+    config, first, bounds = scorer.config, 0, None
     while batch := list(islice(texts, config.shard_rows)):
         shard = encode_texts(
             batch,
@@ -111,7 +108,9 @@ def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
             first_row=first,
         )
         plain = [item if isinstance(item, str) else item[0] for item in batch]
-        scored, bands = scorer.score_shard(shard, bands)
+        if bounds and bounds.levels != scorer.engine.levels:  # there were too few sentences to begin at the cheapest
+            bounds = None
+        scored, bounds = score_certain(scorer.engine, shard, bounds)
         yield from _unpack(scored, plain, scorer.tokenizer)
         first += len(batch)
 

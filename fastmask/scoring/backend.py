@@ -25,9 +25,8 @@ from ..models.generic import GenericEncoder
 from ..models.gpu import DeviceEncoder
 from ..models.packing import Template
 from ..models.probe import fault_of, unsteady
-from .block_scorer import Asker
+from .asking import Asker, DeviceAsker
 from .blocks import BLOCK_TOKENS, SentenceBlock, make_blocks, make_pools
-from .device_asking import DeviceAsker
 
 # Tokens of a calibration block on the processor: small, so that every core gets some.
 CALIBRATION_BLOCK = 400
@@ -162,7 +161,7 @@ class Backend:
 
     def blocks(self, shard: EncodedSentences, sentences: np.ndarray, for_calibration: bool = False):
         """Sentences int64 [S] of a shard as blocks of work that suit the device."""
-        how = shard, sentences, self.template, self.config.method, self.config.max_length
+        how = shard, sentences, self.template, self.config.max_length
         if self.has_pools:
             return make_pools(*how, POOL_TOKENS)
         return make_blocks(*how, CALIBRATION_BLOCK if for_calibration else BLOCK_TOKENS)

@@ -8,7 +8,7 @@ import numba as nb
 import numpy as np
 
 from ..core.records import EncodedSentences
-from ..models.packing import Block, Template
+from ..models.packing import Block, Template, make_block
 
 # Tokens of all units of a block. A greedy round then packs about half as many, enough for full matrix products on one
 # core, and a shard still makes enough blocks to keep every core busy to the end.
@@ -26,7 +26,7 @@ class SentenceBlock:
         unit_sentence: int32 [U], each unit's sentence in this block; unit_label: int32 [U], -1 where unknown.
         key: uint64 [U], identity of the unit in the corpus, for the audit sample.
         is_aspect: whether the units are (aspect, text) pairs.
-        block: the units' tokens and state.
+        block: the units' tokens.
     """
 
     sentences: np.ndarray
@@ -83,20 +83,10 @@ def distinct_sentences(shard: EncodedSentences) -> tuple[np.ndarray, np.ndarray]
     return np.sort(first[np.diff(unit_start)[first] > 0]), first[inverse]
 
 
-def spread(shard: EncodedSentences, sentences: np.ndarray, count: int) -> np.ndarray:
-    """``count`` of some sentences int64 [S] (or all), spread evenly over the lengths of the shorter 95 %; ascending."""
-    if len(sentences) <= count:
-        return sentences
-    order = sentences[np.argsort(np.diff(shard.offsets)[sentences], kind="stable")]
-    last = max(count - 1, 0.95 * (len(order) - 1))  # at least one place further each time
-    return np.sort(order[np.linspace(0, last, count).astype(np.int64)])
-
-
 def make_blocks(
     shard: EncodedSentences,
     sentences: np.ndarray,
     template: Template,
-    method: str,
     max_length: int,
     block_tokens: int = BLOCK_TOKENS,
 ) -> list[SentenceBlock]:
@@ -108,11 +98,11 @@ def make_blocks(
     lengths, units = np.diff(shard.offsets), np.diff(unit_start)
     order = sentences[np.argsort(-lengths[sentences], kind="stable")]
     ranges = _cut(lengths[order] * units[order], block_tokens)
-    return [_block(shard, order[a:b], unit_start, template, method, max_length) for a, b in ranges]
+    return [_block(shard, order[a:b], unit_start, template, max_length) for a, b in ranges]
 
 
 def make_pools(
-    shard: EncodedSentences, sentences: np.ndarray, template: Template, method: str, max_length: int, pool_tokens: int
+    shard: EncodedSentences, sentences: np.ndarray, template: Template, max_length: int, pool_tokens: int
 ) -> list[SentenceBlock]:
     """An even number of blocks of at most about ``pool_tokens`` with the same mix of lengths, for a device.
 
@@ -125,7 +115,7 @@ def make_pools(
     order = sentences[np.argsort(-lengths[sentences], kind="stable")]
     pairs = -(-int((lengths[order] * units[order]).sum()) // (2 * pool_tokens))
     count = min(2 * max(pairs, 1), len(order))
-    return [_block(shard, order[n::count], unit_start, template, method, max_length) for n in range(count)]
+    return [_block(shard, order[n::count], unit_start, template, max_length) for n in range(count)]
 
 
 def _unit_start(shard: EncodedSentences) -> np.ndarray:
@@ -144,7 +134,7 @@ def _cut(work: np.ndarray, block_tokens: int) -> list[tuple[int, int]]:
     return [*ranges, (start, len(work))] if len(work) else ranges
 
 
-def _block(shard, chosen, unit_start, template, method, max_length) -> SentenceBlock:
+def _block(shard, chosen, unit_start, template, max_length) -> SentenceBlock:
     offsets, input_ids = take_ragged(shard.offsets, shard.input_ids, chosen)
     counts = (unit_start[1:] - unit_start[:-1])[chosen]
     units = np.repeat(unit_start[:-1][chosen], counts) + _within(counts)
@@ -159,12 +149,7 @@ def _block(shard, chosen, unit_start, template, method, max_length) -> SentenceB
         ^ _within(counts).astype(np.uint64)
     )
     room = template.room(np.diff(context_offsets), max_length)
-    state = (
-        np.zeros(len(unit_ids), np.int32),
-        np.zeros(len(units), np.int32),
-        np.zeros(len(units), np.int32),
-    )
-    block = Block(unit_offsets, unit_ids, context_offsets, context_ids, room, *state, template, method)
+    block = make_block(unit_offsets, unit_ids, context_offsets, context_ids, room, template)
     return SentenceBlock(
         chosen, offsets, input_ids, unit_sentence, shard.unit_label[units], key, shard.is_aspect, block
     )

@@ -1,12 +1,28 @@
-"""Certified decisions: cheap precision first, a higher one wherever the cheap one could be wrong (DESIGN section 4).
+"""The precision cascade: ask a cheap precision first, and a higher one wherever the cheap answer could be wrong.
 
-Decisions are taken in logit space. With z the log-odds of the target class on a variant and z* those of
-P(y|s) - d, a token is *above* when z > z*. A level's band eps bounds its error in z, so a decision with
-|z - z*| > eps is the exact one.
+Decisions are taken in log-odds. With y the class of a unit, d the threshold and v a variant:
+
+    z      = log P(y|v) - log P(not y|v)              what a level of the cascade answers
+    z_full = the same of the whole sentence
+    z*     = log-odds of P(y|s) - d                   (``star``)
+    S(w) = P(y|s) - P(y|v) < d    <=>    z > z*       the token is important
+
+The **error bound** eps of a level bounds |z of the level - exact z|. z* comes from float32, whose error in z_full grows
+on its way to z* by
+
+    slack = dz*/dz_full = p (1 - p) / |(p - d) (1 - p + d)|,    p = P(y|s)
+
+so that a decision is certain, and equal to that of exact arithmetic, when
+
+    |z - z*| > width = eps[level] + eps[float32] * slack
+
+Everything else is a doubt and is asked again one level up. The last level is float64 with an exact z*; differences
+there below TIE are rounding and count as equal. Paper section 2.2 has the rule, this file the arithmetic around it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -14,50 +30,24 @@ import numpy as np
 
 # Differences in float64 log-odds below this are rounding: they count as equal.
 TIE = 1e-9
-# A band is this many times the largest error seen: about the spread of the maximum over a run's worth of variants.
+# A bound is this many times the largest error seen: about the spread of the maximum over a run's worth of variants.
 SAFETY = 1.5
-# float32 doubts cost next to nothing, so its band is generous; it may not shrink below what other batch shapes do.
+# float32 doubts cost next to nothing, so its bound is generous; it may not shrink below what other batch shapes do.
 SAFETY_FLOAT32 = 16.0
 FLOOR_FLOAT32 = 2e-5
 
-# Bits of a decision: z is above z_star; z is too near it to be certain, or not finite.
+# Bits of a decision: z is above z*; z is too near it to be certain, or not finite.
 ABOVE, DOUBT = 1, 2
 
 
-class Limits(NamedTuple):
-    """What answers on V variants are compared with, float64 [V] each.
-
-    Attributes:
-        z_full: log-odds of y on the whole sentence.
-        z_star: log-odds above which a variant's token is important.
-        width: how near to z_star an answer leaves a doubt.
-    """
-
-    z_full: np.ndarray
-    z_star: np.ndarray
-    width: np.ndarray
-
-
-class Ask(Protocol):
-    """How the cascade asks about variants (units, indices int32 [V]; index -1 is the whole sentence) at a level."""
-
-    def __call__(self, level: int, units: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """z float64 [V], log-odds of each unit's class."""
-        ...
-
-    def decide(self, level: int, units, indices, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-        """z float64 [V] and decisions uint8 [V], bits ABOVE and DOUBT."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Bands:
-    """eps of each level of the cascade, in log-odds; the last level's is TIE.
+class Bounds:
+    """The error bounds of a run, in log-odds.
 
     Attributes:
         levels: precision names, cheapest first, "float64" last if the model can run in it; one alone when decisions are
             not certified.
-        eps: one band a level; infinite at a level that is being calibrated.
+        eps: one bound a level, TIE for the last; infinite at a level that is being calibrated.
     """
 
     levels: tuple[str, ...]
@@ -65,23 +55,37 @@ class Bands:
 
     @property
     def float32(self) -> float:
-        """The float32 level's band; 0 in a run that is not certified."""
+        """The float32 level's bound; 0 in a run that is not certified."""
         return self.eps[self.levels.index("float32")] if len(self.levels) > 1 else 0.0
 
-    def widened(self, max_error: np.ndarray) -> Bands:
-        """The bands after errors float64 [L] were seen: each that was exceeded becomes SAFETY times the error."""
-        pairs = zip(self.eps, max_error, strict=True)
-        return Bands(self.levels, tuple(e if seen <= e else float(SAFETY * seen) for e, seen in pairs))
+    def widened(self, max_error: Iterable[float]) -> Bounds:
+        """Return the bounds after errors [L] were seen: each that was exceeded grows by SAFETY until it no longer is.
+
+        The steps depend on the bound alone, so errors seen in any order, or in parts, lead to the same bounds.
+        """
+        eps = list(self.eps)
+        for level, seen in enumerate(max_error):
+            while seen > eps[level]:
+                eps[level] *= SAFETY
+        return Bounds(self.levels, tuple(eps))
+
+    def as_dict(self) -> dict[str, float]:
+        """Return eps by level, JSON-ready."""
+        return dict(zip(self.levels, self.eps, strict=True))
 
 
-def calibrated(levels: tuple[str, ...], max_error: np.ndarray) -> Bands:
-    """Bands from the largest error float64 [L] of each level against the next."""
+def uncertified(precision: str) -> Bounds:
+    """Return the bounds of a run in which one precision decides."""
+    return Bounds((precision,), (TIE,))
+
+
+def calibrated(levels: tuple[str, ...], max_error: np.ndarray) -> Bounds:
+    """Return bounds from the largest error float64 [L] of each level against the next."""
     eps = []
     for level, error in zip(levels[:-1], max_error, strict=False):
-        is_float32 = level == "float32"
-        factor, floor = (SAFETY_FLOAT32, FLOOR_FLOAT32) if is_float32 else (SAFETY, FLOOR_FLOAT32)
-        eps.append(max(float(error) * factor, floor))
-    return Bands(levels, (*eps, TIE))
+        factor = SAFETY_FLOAT32 if level == "float32" else SAFETY
+        eps.append(max(float(error) * factor, FLOOR_FLOAT32))
+    return Bounds(levels, (*eps, TIE))
 
 
 @dataclass(slots=True)
@@ -91,7 +95,7 @@ class Evidence:
     Attributes:
         decisions: variants decided.
         rechecked: int64 [L], variants that needed level l after a doubt (index 0 is unused); calibration apart.
-        audited, flips: accepted decisions recomputed one level up, and those that came out differently.
+        audited, flips: certain decisions recomputed one level up, and those that came out differently.
         pairs: int64 [L], variants computed both at level l and l + 1.
         max_error: float64 [L], the largest |difference| between level l and l + 1.
     """
@@ -112,7 +116,7 @@ class Evidence:
         """Record the errors of ``level`` against the next one: float64 [V] each; overflows are doubts, not errors."""
         finite = np.isfinite(low) & np.isfinite(high)
         error = np.abs(low[finite] - high[finite])
-        self.pairs[level] += len(low)
+        self.pairs[level] += low.size
         self.max_error[level] = max(self.max_error[level], float(error.max(initial=0.0)))
 
     def merge(self, other: Evidence) -> None:
@@ -123,51 +127,46 @@ class Evidence:
         self.pairs += other.pairs
         np.maximum(self.max_error, other.max_error, out=self.max_error)
 
-    def refutes(self, bands: Bands) -> bool:
-        """Whether an error outside its band was seen; every flipped decision comes with one."""
-        return bool(np.any(self.max_error > np.array(bands.eps)))
-
-    def certificate(self, bands: Bands, rescored: int, settled: bool, halved: dict[str, int] | None = None) -> dict:
-        """The record of one shard, JSON-ready, by precision.
+    def certificate(self, bounds: Bounds, halved: dict[str, int] | None = None) -> dict:
+        """Return the record of one shard, JSON-ready, by precision.
 
         Args:
-            bands: those it ended with.
-            rescored: its repetitions with wider bands.
-            settled: whether the next shard goes on with these bands; else it calibrates anew.
+            bounds: those it was made with.
             halved: token budgets of precisions at which memory has run out.
         """
-        lower = bands.levels[:-1]
+        lower = bounds.levels[:-1]
         return {
-            "eps": dict(zip(lower, bands.eps, strict=False)),
+            "eps": dict(zip(lower, bounds.eps, strict=False)),
             "decisions": self.decisions,
-            "rechecked": dict(zip(bands.levels[1:], self.rechecked[1:].tolist(), strict=True)),
+            "rechecked": dict(zip(bounds.levels[1:], self.rechecked[1:].tolist(), strict=True)),
             "pairs": dict(zip(lower, self.pairs.tolist(), strict=False)),
             "max_error": dict(zip(lower, self.max_error.tolist(), strict=False)),
             "audited": self.audited,
             "flips": self.flips,
-            "rescored": rescored,
-            "settled": settled,
             "batch_tokens_halved": halved or {},
         }
 
 
-def bands_of(certificate: dict, levels: tuple[str, ...]) -> Bands | None:
-    """The bands that a shard's certificate hands to the next shard; None when that has to calibrate anew."""
-    eps = certificate.get("eps", {})
-    if not certificate.get("settled") or not set(levels[:-1]) <= eps.keys():
-        return None
-    return Bands(levels, (*(eps[level] for level in levels[:-1]), TIE))
+def widened_by(bounds: Bounds, certificates: Iterable[dict]) -> Bounds:
+    """Return the bounds after what some shards' certificates tell of errors, in whatever order."""
+    seen = [certificate.get("max_error", {}) for certificate in certificates]
+    return bounds.widened([max((one.get(level, 0.0) for one in seen), default=0.0) for level in bounds.levels])
+
+
+def is_made_with(certificate: dict, bounds: Bounds) -> bool:
+    """Return whether a shard was made with these bounds; one on which no decision fell was made with any."""
+    return not certificate or certificate.get("eps") == dict(zip(bounds.levels[:-1], bounds.eps, strict=False))
 
 
 def merged_certificate(certificates: list[dict]) -> dict:
-    """One certificate for a run: counts added, errors at their largest, bands as they ended."""
+    """Return one certificate for a run: counts added, errors at their largest."""
     total = {"eps": {}, "decisions": 0, "rechecked": {}, "pairs": {}, "max_error": {}}
-    total |= {"batch_tokens_halved": {}, "audited": 0, "flips": 0, "rescored": 0}
+    total |= {"batch_tokens_halved": {}, "audited": 0, "flips": 0}
     for one in filter(None, certificates):
         total["eps"] |= one["eps"]
         for level, tokens in one.get("batch_tokens_halved", {}).items():
             total["batch_tokens_halved"][level] = min(total["batch_tokens_halved"].get(level, tokens), tokens)
-        for name in ("decisions", "audited", "flips", "rescored"):
+        for name in ("decisions", "audited", "flips"):
             total[name] += one[name]
         for name in ("rechecked", "pairs"):
             for level, count in one[name].items():
@@ -177,6 +176,29 @@ def merged_certificate(certificates: list[dict]) -> dict:
     if total["decisions"]:
         total["rechecked_share"] = sum(total["rechecked"].values()) / total["decisions"]
     return total
+
+
+def probability(z: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-z)), float64."""
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-z))
+
+
+def star(z_full: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the log-odds of P - d for P of log-odds z_full, float64 [U]; -inf where P <= d, inf where P - d >= 1."""
+    if threshold == 0:
+        return z_full.copy()
+    p, complement = probability(z_full) - threshold, probability(-z_full) + threshold
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.log(p) - np.log(complement)
+    return np.where(p <= 0, -np.inf, np.where(complement <= 0, np.inf, z))
+
+
+class Limits(NamedTuple):
+    """What answers on V variants are compared with, float64 [V] each: z*, and the width around it that is a doubt."""
+
+    z_star: np.ndarray
+    width: np.ndarray
 
 
 @dataclass(slots=True)
@@ -197,41 +219,17 @@ class Targets:
     exact: np.ndarray
     threshold: float
 
-    def limits(self, units: np.ndarray, bands: Bands, level: int) -> Limits:
-        """What answers of ``level`` on units int32 [V] are compared with; those of the last one with exact targets."""
-        exact = level > 0 and level == len(bands.levels) - 1
-        with np.errstate(invalid="ignore"):  # an unknown target and no band: nothing is certain
-            width = bands.eps[level] + bands.float32 * self.slack[units]
-        return Limits(self.z_full[units], (self.exact if exact else self.z_star)[units], width)
-
-    def exact_star(self, ask: Ask, level: int, units: np.ndarray, evidence: Evidence) -> None:
-        """Make z_star of units int32 [V] exact by the float64 ``level``, each sentence asked once."""
-        unknown = np.unique(units[np.isnan(self.exact[units])])
-        if len(unknown):
-            z = ask(level, unknown, np.full(len(unknown), -1, np.int32))
-            evidence.compare(level - 1, self.z_full[unknown], z)
-            self.z_full[unknown] = z
-            self.exact[unknown] = star(z, self.threshold)
-
-
-def probability(z: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-z)), float64."""
-    with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-z))
-
-
-def star(z_full: np.ndarray, threshold: float) -> np.ndarray:
-    """Log-odds of P - d for P of log-odds z_full, float64 [U]; -inf where P <= d, inf where P - d >= 1."""
-    if threshold == 0:
-        return z_full.copy()
-    p, complement = probability(z_full) - threshold, probability(-z_full) + threshold
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.log(p) - np.log(complement)
-    return np.where(p <= 0, -np.inf, np.where(complement <= 0, np.inf, z))
+    def limits(self, units: np.ndarray, bounds: Bounds, level: np.ndarray) -> Limits:
+        """Return what answers at ``level`` uint8 [V] on units int32 [V] are compared with; exact at the last level."""
+        eps, last = np.array(bounds.eps), len(bounds.levels) - 1
+        exact = (level == last) & (last > 0)
+        with np.errstate(invalid="ignore"):  # an unknown target and no bound: nothing is certain
+            width = eps[level] + bounds.float32 * self.slack[units]
+        return Limits(np.where(exact, self.exact[units], self.z_star[units]), np.where(exact, eps[level], width))
 
 
 def targets(z_full: np.ndarray, threshold: float, eps_float32: float) -> Targets:
-    """The targets of units whose whole sentence has float32 log-odds z_full float64 [U]."""
+    """Return the targets of units whose whole sentence has float32 log-odds z_full float64 [U]."""
     p, complement = probability(z_full) - threshold, probability(-z_full) + threshold
     spread = probability(z_full) * probability(-z_full)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -246,53 +244,58 @@ def targets(z_full: np.ndarray, threshold: float, eps_float32: float) -> Targets
 
 
 def decisions(z: np.ndarray, limits: Limits) -> np.ndarray:
-    """Decisions uint8 [V], bits ABOVE and DOUBT, by z float64 [V]; what is not finite is in doubt."""
+    """Return decisions uint8 [V], bits ABOVE and DOUBT, by z float64 [V]; what is not finite is in doubt."""
     with np.errstate(invalid="ignore"):
         margin = z - limits.z_star
         doubt = ~(np.abs(margin) > limits.width) | ~np.isfinite(z)
         return np.where(margin > TIE, ABOVE, 0).astype(np.uint8) | np.where(doubt, DOUBT, 0).astype(np.uint8)
 
 
-def resolve(ask: Ask, units, indices, first, goal: Targets, bands: Bands, audit, evidence: Evidence):
-    """Take decisions through the cascade.
+class Questions(Protocol):
+    """N questions that have an answer each, from some level of the cascade.
+
+    Attributes:
+        values: float64 [N] or [k, N], the answers.
+        level: uint8 [N], the level of each.
+    """
+
+    values: np.ndarray
+    level: np.ndarray
+
+    def ask(self, level: int, chosen: np.ndarray) -> None:
+        """Answer questions ``chosen`` int64 [K] at a level: writes ``values`` and ``level``."""
+        ...
+
+    def decide(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return decisions bool [N] by the answers as they are, and doubts bool [N]: answers that leave them open."""
+        ...
+
+
+def settle(questions: Questions, bounds: Bounds, audit: np.ndarray | None, evidence: Evidence) -> np.ndarray:
+    """Ask again, one level up, what is in doubt, until nothing is; return the decisions bool [N].
 
     Args:
-        ask: the classifier.
-        units, indices: int32 [V].
-        first: z and decisions of level 0 on them.
-        goal: the units' targets.
-        bands: the cascade in force.
-        audit: bool [V], decisions to recompute one level up even when they are certain.
-        evidence: updated.
-
-    Returns:
-        z float64 [V], level uint8 [V] it was computed at, above bool [V].
+        questions: with answers already.
+        bounds: the cascade in force.
+        audit: bool [N], questions to ask one level up once even if they are certain.
+        evidence: of what is asked here; updated.
     """
-    z, code = first[0].copy(), first[1]
-    level, above = np.zeros(len(units), np.uint8), (code & ABOVE) != 0
-    doubt = (code & DOUBT) != 0
-    evidence.decisions += len(units)
-    open_ = np.arange(len(units))
-    last = len(bands.levels) - 1
-    for low in range(last):
-        taken = doubt | audit[open_]
-        chosen = open_[taken]
-        if not len(chosen):
-            break
-        asked = units[chosen]
-        if low + 1 == last:
-            goal.exact_star(ask, last, asked, evidence)
-        higher, code = ask.decide(low + 1, asked, indices[chosen], goal.limits(asked, bands, low + 1))
-        now = (code & ABOVE) != 0
-        evidence.compare(low, z[chosen], higher)
-        if np.isfinite(bands.eps[low]):
-            evidence.rechecked[low + 1] += int(doubt.sum())
-        _count_audit(evidence, doubt[taken], above[chosen] != now)
-        z[chosen], level[chosen], above[chosen] = higher, low + 1, now
-        open_, doubt = open_[doubt], (code & DOUBT)[doubt[taken]] != 0
-    return z, level, above
-
-
-def _count_audit(evidence: Evidence, doubted: np.ndarray, differs: np.ndarray) -> None:
-    evidence.audited += int((~doubted).sum())
-    evidence.flips += int((differs & ~doubted).sum())
+    last = len(bounds.levels) - 1
+    decided, doubt = questions.decide()
+    audit = np.zeros(len(doubt), bool) if audit is None else audit
+    while True:
+        again = np.flatnonzero((doubt | audit) & (questions.level < last))
+        if not len(again):
+            return decided
+        for level in np.unique(questions.level[again])[::-1]:  # the highest first: nothing is asked twice at once
+            chosen = again[questions.level[again] == level]
+            before = questions.values[..., chosen]
+            questions.ask(int(level) + 1, chosen)
+            evidence.compare(int(level), before, questions.values[..., chosen])
+            if np.isfinite(bounds.eps[level]):
+                evidence.rechecked[level + 1] += int(doubt[chosen].sum())
+        now, still = questions.decide()
+        certain = again[~doubt[again]]
+        evidence.audited += len(certain)
+        evidence.flips += int((now != decided)[certain].sum())
+        decided, doubt, audit = now, still, np.zeros(len(doubt), bool)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core.config import ScoreConfig
@@ -10,41 +9,38 @@ from ..core.errors import ModelError
 from ..models.directory import ModelFiles
 from ..models.lengths import longest_input
 from ..models.pieces import never_masked
+from ..models.template import model_template
+from ..models.weights import load_weights
+from .engine import Engine
+from .method import Method, Progress
 from .policy import stop_words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from .engine import Engine
-
 
 def load_engine(
+    method: Method,
     config: ScoreConfig,
     files: ModelFiles,
     tokenizer: PreTrainedTokenizerBase,
     is_aspect: bool,
-    progress: Callable[[float, int], None],
+    progress: Progress,
 ) -> Engine:
-    """The engine of a configuration that names one device.
+    """Return the engine of a method and a configuration.
 
     Args:
         files, tokenizer: the model's.
-        is_aspect: whether the corpus holds (aspect, text) pairs; the masker reads their texts alone.
-        progress: as for ``Engine``.
+        is_aspect: whether the corpus holds (aspect, text) pairs.
+        progress: see ``method.Progress``.
 
     Raises:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
     """
-    from ..models.template import model_template
-    from ..models.weights import load_weights
-    from .engine import Engine
-    from .masker import MaskerEngine
-
-    is_masker = config.method == "masker"
-    model, model_config = load_weights(files, is_masker)
-    template = model_template(model_config, tokenizer, files.name, is_aspect and not is_masker)
+    model, model_config = load_weights(files, method.classifies_tokens)
+    template = model_template(model_config, tokenizer, files.name, is_aspect and method.reads_units)
     longest = longest_input(model, model_config, tokenizer, files.name, config.max_length)
     if longest < config.max_length:
         raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {longest} tokens")
     unmaskable = never_masked(tokenizer, stop_words(config.stop_words))
-    return (MaskerEngine if is_masker else Engine)(model, template, config, unmaskable, progress)
+    return Engine(method, model, template, config, unmaskable, progress)

@@ -1,55 +1,39 @@
-"""What each scoring step asks the classifier: which variant of a unit's tokens scores a token.
+"""Which variant of a unit's tokens scores a token; how each method picks it is the method's.
 
-Index i of a unit with tokens w0..wn-1 names the variant that scores token i: ``prefix`` w0..wi, ``leave-one-out``
-all but wi, ``greedy`` the tokens kept before i, then wi (paper section 2.2). Index FULL is the whole sentence. A
-variant longer than the unit's room is cut on the right. Because greedy keeps positions in ascending order, any of
-its past variants can be packed again later.
+A unit's tokens are w0..wn-1. A variant is cut on the right at the unit's room, as the authors do.
 """
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
-from ..models.packing import NOTHING, Block, Variants, around, write_row
-
-FULL = -1
-# ``masker`` asks about whole sentences alone, which all methods have in common.
-METHOD_CODES = {"greedy": 0, "prefix": 1, "leave-one-out": 2, "masker": 2}
-_GREEDY, _PREFIX = 0, 1
-_GREEDY, _PREFIX = 0, 1
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
+from ..models.packing import NOTHING, Block, Variants
 
 
-@nb.njit(**_JIT)
-def _describe(method, block, units, indices, table, lengths):
-    offsets, _, context_offsets, _, room, kept, kept_count, special = block
-    for v in range(len(units)):
-        unit, index = units[v], indices[v]
-        start, limit = offsets[unit], room[unit]
-        n = np.int32(offsets[unit + 1] - start)
-        taken, position, removed, count = np.int32(0), np.int32(0), NOTHING, n
-        if index >= 0 and method == _GREEDY:
-            before = np.searchsorted(kept[start : start + kept_count[unit]], index)
-            taken, position, count = np.int32(min(before, limit)), index, np.int32(before + 1)
-        elif index >= 0 and method == _PREFIX:
-            count = np.int32(index + 1)
-        elif index >= 0:
-            removed, count = index, np.int32(n - 1)
-        write_row(table, v, unit, taken, position, removed, min(count, limit))
-        lengths[v] = table[v, 4] + around(context_offsets, unit, special)
+def describe(block: Block, units: np.ndarray, count, *, kept=0, following=0, removed=NOTHING) -> Variants:
+    """Return variants of ``units`` int32 [V]: ``kept`` tokens of the buffer, then those from ``following`` on.
+
+    Args:
+        count: int [V], content tokens before the cut.
+        kept: int [V], how many of the unit's buffer, which only greedy fills, come first.
+        following: int [V], the position of the token after these.
+        removed: int [V], a position that is left out.
+    """
+    room = block.room[units]
+    table = np.empty((len(units), 5), np.int32)
+    table[:, 0] = units
+    table[:, 1], table[:, 4] = np.minimum(kept, room), np.minimum(count, room)
+    table[:, 2], table[:, 3] = following, removed
+    return Variants(table, table[:, 4] + block.around[units])
 
 
-def describe(block: Block, units: np.ndarray, indices: np.ndarray) -> Variants:
-    """The variants that score tokens ``indices`` of ``units`` (int32 [V] each), by greedy's buffers as they are."""
-    made = Variants(np.empty((len(units), 5), np.int32), np.empty(len(units), np.int32))
-    if len(units):
-        _describe(METHOD_CODES[block.method], block.arrays, units, indices, made.table, made.lengths)
-    return made
+def whole(block: Block, units: np.ndarray) -> Variants:
+    """Return each unit's whole sentence: units int32 [V]."""
+    return describe(block, units, np.diff(block.offsets)[units])
 
 
 def seen(block: Block) -> np.ndarray:
-    """bool [T]: tokens of the sentences as the classifier sees them, cut on the right.
+    """Return bool [T]: tokens of the sentences as the classifier sees them, cut on the right.
 
     Of the others the formula makes the whole cut sentence, or nearly, so that S(w) is about 0: it would mask them all.
     """

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from ..core.durable import TEMPORARY
 from ..core.errors import OutputError
-from ..core.locked import differences as differences
-from ..core.locked import listed as listed
 from ..core.plain import parse_json, read_regular
-from .schema import MANIFEST, OLD_MANIFEST, SHARD_NAME, is_entry
+from .schema import MANIFEST, OLD_MANIFEST, PLAN, SHARD_NAME, is_entry
 from .sound import entry_fault
 
 JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
@@ -19,7 +17,7 @@ JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
 
 def is_ours(name: str) -> bool:
     """Whether a file in a shard directory is of the run that wrote it, and not the user's."""
-    known = name in (MANIFEST, OLD_MANIFEST, JOURNAL, LOCK) or name.endswith(TEMPORARY)
+    known = name in (PLAN, MANIFEST, OLD_MANIFEST, JOURNAL, LOCK) or name.endswith(TEMPORARY)
     return known or SHARD_NAME.fullmatch(name) is not None
 
 

@@ -10,9 +10,9 @@ NONE = type(None)
 NUMBER = (float, int)
 CERTIFICATE = {
     "eps": {"*": NUMBER}, "decisions": int, "rechecked": {"*": int}, "pairs": {"*": int}, "max_error": {"*": NUMBER},
-    "audited": int, "flips": int, "rescored": int, "settled": bool, "batch_tokens_halved": {"*": int},
+    "audited": int, "flips": int, "batch_tokens_halved": {"*": int},
 }  # fmt: skip
-"""What ``certify`` goes on from; a shard that was not scored with a model has none of it."""
+"""What the error bounds follow from; a shard that was not scored with a model has none of it."""
 ENTRY = {
     "index": int, "file": str, "sha256": str, "certificate": CERTIFICATE, "skipped": (int, list),
     "labelled": int, "misclassified": int,
@@ -39,15 +39,20 @@ MANIFEST_FIELDS = {
 """Field -> its type, several, a list of one kind, or the fields of an object; "*" is any. More may be there."""
 
 
+def are_error_bounds(value: Any) -> bool:
+    """Return whether ``value`` can be the error bounds of a plan: none, or a number above 0 for each precision."""
+    return value is None or (not type_fault(value, {"*": NUMBER}) and all(0 < bound < inf for bound in value.values()))
+
+
 def is_certificate(value: dict) -> bool:
-    """Return whether a shard's certificate, whose fields have their types, has all of them and can be gone on from."""
+    """Return whether a shard's certificate, whose fields have their types, has all that bounds follow from."""
     lower = value.get("eps", {})
     needed = CERTIFICATE.keys() - {"batch_tokens_halved"} <= value.keys()  # which older ones lack
     same = all(value[key].keys() == lower.keys() for key in ("pairs", "max_error")) if needed else False
     return not value or (same and all(0 <= bound < inf for bound in lower.values()))
 
 
-def type_fault(value: object, kind, name: str = "") -> str | None:
+def type_fault(value: Any, kind, name: str = "") -> str | None:
     """Return the first field, by its path, that has another type than ``kind``, in words; None if there is none."""
     if isinstance(kind, dict):
         if not isinstance(value, dict):

@@ -120,12 +120,17 @@ class ShardSet:
                     yield batch
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """One table a shard, with all columns or those named."""
-        for entry in self.manifest["shards"]:
-            with self.opened(entry) as file:
-                table = file.read(columns)
-            self._check(entry, table)
-            yield table
+        """Yield one table a shard, with all columns or those named."""
+        for index in range(len(self.manifest["shards"])):
+            yield self.table(index, columns)
+
+    def table(self, index: int, columns: list[str] | None = None) -> pa.Table:
+        """Return shard ``index``, with all columns or those named."""
+        entry = self.manifest["shards"][index]
+        with self.opened(entry) as file:
+            table = file.read(columns)
+        self._check(entry, table)
+        return table
 
     def to_table(self, columns: list[str] | None = None) -> pa.Table:
         """All shards as one table in memory."""
@@ -147,11 +152,11 @@ class ShardSet:
         self._check_neighbours(entry, found, start)
         return found
 
-    def mask_counts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """Per shard: row int64 [N], sentence int32 [N], numbers of tokens and of masks int32 [N]."""
-        for table in self.tables(["row", "sentence", "input_ids", "mask_index"]):
-            tokens, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
-            yield numbers(table["row"]), numbers(table["sentence"]), tokens, masks
+    def mask_counts(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return row int64 [N], sentence int32 [N], numbers of tokens and of masks int32 [N] of shard ``index``."""
+        table = self.table(index, ["row", "sentence", "input_ids", "mask_index"])
+        tokens, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
+        return numbers(table["row"]), numbers(table["sentence"]), tokens, masks
 
     def _group(self, shard: int, number: int) -> pa.Table:
         """ROW_GROUP rows of a shard, the last ones perhaps fewer."""

@@ -30,6 +30,8 @@ FORMAT_VERSION = 1
 MANIFEST = "_manifest.json"
 """Arrow's data sets, and so pandas, pass over what begins with an underscore and take all else for a shard."""
 OLD_MANIFEST = "manifest.json"
+PLAN = "_plan.json"
+"""What every shard is a function of, written before the first."""
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")
 SKIPPED_SHOWN = 100
 """How many of the messages about skipped documents the manifest keeps."""

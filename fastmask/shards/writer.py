@@ -7,28 +7,22 @@ the run is finished once ``_manifest.json`` is there. Not for use from several t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from ..core.directories import Replacement, drop_begun, recover, what_was_begun
-from ..core.durable import (
-    FileLock,
-    append,
-    locked_directory,
-    os_errors_named,
-    remove,
-    remove_temporaries,
-    write_atomically,
-)
+from ..core.directories import drop_begun, recover
+from ..core.durable import append, os_errors_named, remove, remove_temporaries, write_atomically
 from ..core.errors import OutputError
-from ..core.plain import read_regular
+from ..core.locked import LockedDirectory, differences
+from ..core.plain import parse_json, read_regular
 from ..core.records import ScoredSentences
-from .journal import JOURNAL, LOCK, differences, is_ours, journal_line, listed, read_journal
+from .journal import JOURNAL, LOCK, is_ours, journal_line, read_journal
+from .manifest import are_error_bounds
 from .schema import (
     MANIFEST,
     OLD_MANIFEST,
+    PLAN,
     SHARD_NAME,
     build_manifest,
     content_fault,
@@ -48,23 +42,24 @@ from .schema import (
 )
 
 
-class RunDirectory:
+class RunDirectory(LockedDirectory):
     """An output directory as a run writes it, from ``open`` or ``open_for_repair``, given back by ``with``.
 
     Attributes:
-        path: the directory; while it replaces another one, where it is made.
         header: format version, configuration and identity, as the run that began here had them.
+        plan: the header and what else every shard is a function of, as ``write_plan`` was given it; None before that.
         entries: the good shards' entries (schema.ENTRY_KEYS) by index, while the run is not finished.
         manifest: the manifest, None while the run is not finished.
     """
 
+    LOCK, KEPT = LOCK, "shard-*"
+
     def __init__(self, path: Path, header: dict):
-        self.path, self.header = path, header
+        super().__init__(path, header)
+        self.plan: dict | None = None
         self.entries: dict[int, dict] = {}
         self.manifest: dict | None = None
-        self._lock: FileLock | None = None
         self._recorded: set[str] = set()
-        self._replacement: Replacement | None = None
 
     @classmethod
     def open(cls, out: str, config: dict, identity: dict, overwrite: bool = False) -> RunDirectory:
@@ -83,8 +78,10 @@ class RunDirectory:
         with os_errors_named(run.path):
             recover(run.path)
             if not run._is_finished(overwrite):
-                run._locked(lambda: run._prepare(overwrite))
-            if overwrite and run.finished and run._replacement is None:
+                if run.path.exists() and not run.path.is_dir():
+                    raise OutputError(f"{run.path} is a file, not a directory")
+                run.locked(lambda: run._prepare(overwrite))
+            if overwrite and run.finished and not run.is_beside:
                 drop_begun(run.path)
         return run
 
@@ -97,9 +94,8 @@ class RunDirectory:
         """
         manifest = read_manifest(out)
         run = cls(Path(out), make_header(manifest["config"], identity))
-        run._check_header(header_of(manifest))
-        with os_errors_named(run.path):
-            run._locked(lambda: remove_temporaries(run.path))
+        run.check_header(header_of(manifest))
+        run.locked(lambda: remove_temporaries(run.path))
         run.manifest = manifest
         return run
 
@@ -108,17 +104,22 @@ class RunDirectory:
         """Whether the manifest is written."""
         return self.manifest is not None
 
-    @property
-    def next_index(self) -> int:
-        """The first shard that is still to be written."""
-        return next(index for index in range(len(self.entries) + 1) if index not in self.entries)
-
     def missing(self, shards: int) -> list[int]:
         """Which of the first ``shards`` shards are still to be written."""
         return [index for index in range(shards) if index not in self.entries]
 
+    def write_plan(self, fields: dict) -> None:
+        """Write what every shard is a function of besides the header, before the first one: JSON-ready ``fields``.
+
+        Raises:
+            OutputError: it could not be written.
+        """
+        self.plan = {**self.header, **fields}
+        with os_errors_named(self.path):
+            write_atomically(self.path / PLAN, _json(self.plan))
+
     def write_shard(self, index: int, scored: ScoredSentences) -> dict:
-        """Write shard ``index``, then journal it; returns its entry.
+        """Write shard ``index``, anew where it is there already, then journal it; return its entry.
 
         Raises:
             OutputError: it could not be written; nothing is left that looks finished.
@@ -147,8 +148,7 @@ class RunDirectory:
         self._write_manifest(build_manifest(self.header, entries, **manifest_fields))
         with os_errors_named(self.path):
             remove(self.path, [self.path / JOURNAL])
-            if self._replacement is not None:
-                self.path = self._replacement.install()
+            self.install()
         return self.manifest
 
     def replace_shard(self, index: int, scored: ScoredSentences) -> bool:
@@ -170,31 +170,6 @@ class RunDirectory:
             self._write_manifest({**self.manifest, "shards": shards, "totals": totals(shards)})
         return same
 
-    def close(self) -> None:
-        """Let other runs write here; a second call does nothing."""
-        with ExitStack() as last:
-            if self._lock is not None:
-                last.callback(self._lock.release)
-            if self._replacement is not None:
-                self._replacement.close(keep=any(self.path.glob("shard-*")))
-
-    def __enter__(self) -> RunDirectory:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def _locked(self, then: Callable[[], None]) -> None:
-        """Lock the directory, made first if need be, and call ``then``; an error there unlocks it."""
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{self.path} is a file, not a directory")
-        self._lock = locked_directory(self.path, LOCK)
-        try:
-            then()
-        except BaseException:
-            self.close()
-            raise
-
     def _is_finished(self, overwrite: bool) -> bool:
         """Whether nothing is to be done. Takes no lock: the directory may be on a read-only file system."""
         in_work = any((self.path / name).exists() for name in (JOURNAL, LOCK))
@@ -215,20 +190,19 @@ class RunDirectory:
             if not overwrite:
                 raise
             self._own_shards()
-            self._begin_beside()
+            self._prepare_beside()
 
-    def _begin_beside(self) -> None:
-        """Leave what is there as it is, and go on with what is to replace it."""
-        self._replacement = Replacement(self.path, is_ours)
-        self.path = self._replacement.path
+    def _prepare_beside(self) -> None:
+        """Leave what is there as it is, and resume what is to replace it."""
+        self.begin_beside(is_ours)
         remove_temporaries(self.path)
         try:
             self._adopt(hashes=True)
         except OutputError:  # begun with other settings
-            self._replacement.clear()
+            self.start_beside_again()
             self._start_over()
         if self.finished:  # it was killed before it took its place
-            self.path = self._replacement.install()
+            self.install()
 
     def _adopt(self, hashes: bool) -> None:
         if manifest_path(self.path).exists():
@@ -245,7 +219,7 @@ class RunDirectory:
         path = manifest_path(self.path)
         manifest = parse_manifest(read_regular(path), str(path))
         self._recorded = {entry["file"] for entry in manifest["shards"]}
-        self._check_header(header_of(manifest))
+        self.check_header(header_of(manifest))
         for entry in manifest["shards"]:
             if fault := file_fault(self.path / entry["file"], entry, hashes):
                 raise OutputError(f"{self.path / entry['file']}: {fault} (verify --repair makes it again)")
@@ -259,7 +233,11 @@ class RunDirectory:
             # nothing was done yet, so there is nothing to protect: the mended input of a run that failed at once
             self._start_over()
             return
-        self._check_header(header)
+        self.check_header(header)
+        self.plan = self._read_plan()
+        if self.plan is None:
+            self._start_over()
+            return
         good = {index: entry for index, entry in entries.items() if self._is_good(entry)}
         stale = self._own_shards(keep={entry["file"] for entry in good.values()})
         if path.stat().st_size > good_bytes:
@@ -267,6 +245,14 @@ class RunDirectory:
                 file.truncate(good_bytes)
         remove(self.path, stale)
         self.header, self.entries = header, good
+
+    def _read_plan(self) -> dict | None:
+        """The plan of this run; None where it is not there, or damaged."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            plan = parse_json(read_regular(self.path / PLAN))
+            agrees = not differences({key: plan[key] for key in self.header}, self.header)
+            return plan if agrees and are_error_bounds(plan.get("error_bounds")) else None
+        return None
 
     def _is_good(self, entry: dict) -> bool:
         path = self.path / entry["file"]
@@ -279,7 +265,7 @@ class RunDirectory:
     def _start_over(self) -> None:
         stale = self._own_shards()
         # first of all it must not look finished; then the journal, which says whose the shards are
-        remove(self.path, [self.path / MANIFEST, self.path / OLD_MANIFEST])
+        remove(self.path, [self.path / name for name in (MANIFEST, OLD_MANIFEST, PLAN)])
         write_atomically(self.path / JOURNAL, journal_line(self.header))
         remove(self.path, stale)
 
@@ -294,17 +280,16 @@ class RunDirectory:
                 raise OutputError(f"{path}: not written by fastmask; move it or choose another directory")
         return shards
 
-    def _check_header(self, there: dict) -> None:
-        if found := differences(there, self.header):
-            advice = f"--overwrite replaces it{what_was_begun(self.path)}"
-            raise OutputError(f"{self.path}: written with other settings: {listed(found)} ({advice})")
-
     def _write_manifest(self, manifest: dict) -> None:
-        data = json.dumps(manifest, indent=2, allow_nan=False).encode() + b"\n"
+        data = _json(manifest)
         with os_errors_named(self.path):
             write_atomically(self.path / MANIFEST, data)
             remove(self.path, [self.path / OLD_MANIFEST])
         self.manifest = json.loads(data)
+
+
+def _json(content: dict) -> bytes:
+    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
 
 
 def _encode(index: int, scored: ScoredSentences) -> tuple[bytes, dict]:

@@ -1,0 +1,187 @@
+"""Asking a model about variants of one block: each distinct variant once, in batches, on the processor or a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..core.errors import FastmaskError
+from ..core.memo import Memo
+from ..models.encoder import Encoder, OutOfMemory
+from ..models.gpu import DeviceBlock, read
+from ..models.packing import Variants, batch_starts, hash_variants, pack_variants
+from .blocks import SentenceBlock
+
+Encoders = Callable[[str], Encoder]
+"""The encoder of a precision."""
+Rows = list[tuple[np.ndarray, np.ndarray]]
+"""Of each batch: which variants int64 [B] it had, and the model's rows: [B, C], or [T, C] of a token classifier."""
+
+
+def log_odds(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return log P(y) - log(1 - P(y)) float64 [V]: logits float64 [V, C], target y int [V]."""
+    index = np.arange(len(logits))
+    others = logits.copy()
+    others[index, target] = -np.inf
+    top = others.max(axis=1)
+    with np.errstate(invalid="ignore"):  # a float16 overflow, which the cascade takes for a doubt
+        rest = top + np.log(np.exp(others - top[:, None]).sum(axis=1))
+        return logits[index, target] - rest
+
+
+class _GrowingRows:
+    """A float64 matrix that grows by rows, in amortised constant time a row."""
+
+    def __init__(self):
+        self.values, self._count = np.empty((0, 0)), 0
+
+    def append(self, rows: np.ndarray) -> None:
+        end = self._count + len(rows)
+        if end > len(self.values):
+            grown = np.empty((2 * end, rows.shape[1]))
+            if self._count:
+                grown[: self._count] = self.values[: self._count]
+            self.values = grown
+        self.values[self._count : end] = rows
+        self._count = end
+
+
+class Asker:
+    """Runs variants of one block at any precision of a cascade, on the processor.
+
+    Args:
+        sentences: the block.
+        encoder: the encoder of a precision; asked before every batch, so that a stop is noticed.
+        levels: the cascade's precisions.
+        batch_tokens: token budget of a batch; 0 is what suits the encoder.
+        name: the model's, for messages.
+    """
+
+    def __init__(
+        self, sentences: SentenceBlock, encoder: Encoders, levels: tuple[str, ...], batch_tokens: int, name: str
+    ):
+        self.block, self.encoder, self.levels, self.batch_tokens = sentences.block, encoder, levels, batch_tokens
+        self.name = name
+        self.tokens = 0
+        self._known: dict[str, tuple[Memo, _GrowingRows]] = {}
+        self._memories: dict[str, object] = {}
+
+    @property
+    def spare_tokens(self) -> int:
+        """How many tokens a forward at the first level takes at next to no further cost."""
+        return self.encoder(self.levels[0]).spare_tokens
+
+    def logits(self, precision: str, variants: Variants) -> np.ndarray:
+        """Return class logits float64 [V, C]."""
+        memo, known = self._known.setdefault(precision, (Memo(), _GrowingRows()))
+        before = memo.used
+        slots = memo.slots(hash_variants(self.block, variants))
+        fresh, first = np.unique(slots, return_index=True)
+        first = first[fresh >= before]
+        if len(first):
+            known.append(_in_order(self.forward(precision, variants.take(first))))
+        return known.values[slots]
+
+    def log_odds(self, level: int, variants: Variants, target: np.ndarray) -> np.ndarray:
+        """Return float64 [V], the log-odds of classes ``target`` int32 [V] at a level of the cascade."""
+        return log_odds(self.logits(self.levels[level], variants), target)
+
+    def forward(self, precision: str, variants: Variants) -> Rows:
+        """Return the model's rows of every variant; equal ones are run again.
+
+        Raises:
+            FastmaskError: an answer of the highest precision is not finite, or a text does not fit in memory.
+        """
+        encoder = self.encoder(precision)
+        if precision not in self._memories:
+            self._memories[precision] = encoder.memory()
+
+        def run(part: np.ndarray) -> np.ndarray:
+            packed = pack_variants(self.block, variants.take(part))
+            return self._finite(precision, self.encoder(precision).logits(packed, self._memories[precision]))
+
+        return self._in_batches(encoder, variants.lengths, run)
+
+    def _finite(self, precision: str, answers: np.ndarray) -> np.ndarray:
+        """Return answers of a precision; what is not finite is a doubt as long as there is a higher one to ask."""
+        if (precision == self.levels[-1] or len(self.levels) == 1) and not np.isfinite(answers).all():
+            advice = "; leave out --no-certify, or use float32" if precision in ("float16", "bfloat16") else ""
+            raise FastmaskError(f"{self.name}: its answers are not finite numbers in {precision}{advice}")
+        return answers
+
+    def _in_batches(self, encoder: Encoder, lengths: np.ndarray, run: Callable) -> list[tuple[np.ndarray, object]]:
+        """Return (numbers int64 [B], ``run`` of them) for batches of variants of lengths int32 [V].
+
+        A batch fills the token budget. Where memory runs out the budget is halved, for good.
+        """
+        self.tokens += int(lengths.sum())
+        waiting, done = self._split(np.argsort(lengths, kind="stable"), encoder, lengths), []
+        while waiting:
+            part = waiting.pop(0)
+            try:
+                done.append((part, run(part)))
+            except OutOfMemory as error:
+                if len(part) == 1:
+                    raise FastmaskError(f"a text of {lengths[part[0]]} tokens does not fit in memory") from error
+                # another thread may have found less
+                encoder.most_tokens = min(encoder.most_tokens, int(lengths[part].sum()) // 2)
+                waiting = self._split(np.concatenate([part, *waiting]), encoder, lengths)
+        return done
+
+    def _split(self, order: np.ndarray, encoder: Encoder, lengths: np.ndarray) -> list[np.ndarray]:
+        budget = min(self.batch_tokens or encoder.batch_tokens, encoder.most_tokens)
+        return np.split(order, batch_starts(lengths[order], budget)[1:])
+
+
+class DeviceAsker(Asker):
+    """Runs variants of one block through ``DeviceEncoder``: the block's tokens are sent once, each call descriptors.
+
+    All batches of a call are under way before one is read.
+    """
+
+    _sent: DeviceBlock | None = None
+
+    def log_odds(self, level: int, variants: Variants, target: np.ndarray) -> np.ndarray:
+        """See ``Asker.log_odds``; variants that are the same tokens go through the encoder once."""
+        encoder = self.encoder(self.levels[level])
+        _, first, number = np.unique(hash_variants(self.block, variants), return_index=True, return_inverse=True)
+        distinct = variants.take(first)  # variant v is distinct variant number[v]
+
+        def run(part: np.ndarray):
+            row = np.full(len(distinct), -1, np.int32)  # the batch's row of each distinct variant
+            row[part] = np.arange(len(part))
+            asked = np.flatnonzero(row[number] >= 0)
+            batch = self.encoder(encoder.precision).batch(self._block(encoder), distinct.take(part))
+            return asked, encoder.log_odds(batch, row[number[asked]], target[asked].astype(np.int32))
+
+        answers = [answer for _, answer in self._in_batches(encoder, distinct.lengths, run)]
+        z = np.empty(len(variants))
+        z[np.concatenate([asked for asked, _ in answers])] = read([found for _, found in answers])
+        return self._finite(encoder.precision, z)
+
+    def forward(self, precision: str, variants: Variants) -> Rows:
+        """See ``Asker.forward``."""
+        encoder = self.encoder(precision)
+
+        def run(part: np.ndarray):
+            batch = self.encoder(precision).batch(self._block(encoder), variants.take(part))
+            return encoder.logits(batch).double().t()  # [C, B], or [C, T]
+
+        parts = self._in_batches(encoder, variants.lengths, run)
+        found = self._finite(precision, read([logits for _, logits in parts]).T)
+        ends = np.cumsum([logits.shape[1] for _, logits in parts])[:-1]
+        return [(part, rows) for (part, _), rows in zip(parts, np.split(found, ends), strict=True)]
+
+    def _block(self, encoder) -> DeviceBlock:
+        if self._sent is None:
+            self._sent = DeviceBlock(self.block, encoder.device, encoder.position_offset)
+        return self._sent
+
+
+def _in_order(parts: Rows) -> np.ndarray:
+    """Return the rows of classified variants float64 [V, C] in the variants' order."""
+    found = np.concatenate([logits for _, logits in parts])
+    out = np.empty_like(found)
+    out[np.concatenate([part for part, _ in parts])] = found
+    return out

@@ -1,0 +1,173 @@
+"""What a way to choose masks is made of; the rest of scoring knows methods by this alone. See ``methods/``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ..core.config import ScoreConfig, demand
+from ..core.records import EncodedSentences, ScoredSentences
+from .cascade import Bounds, Evidence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from .asking import Asker
+    from .backend import Backend
+    from .blocks import SentenceBlock
+
+# Share of certain decisions that are recomputed at the next precision.
+AUDIT_SHARE = 1 / 256
+Progress = Callable[[float, int], None]
+"""Called with (share of the shard, real tokens) after each block, from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What deciding needs to know besides the model.
+
+    Attributes:
+        threshold: d.
+        mask_rate: None, or the cap's rate.
+        never_masked: bool [2, V], see ``pieces.never_masked``.
+        certify: whether the cascade runs.
+        seed: of the audit sample.
+    """
+
+    threshold: float
+    mask_rate: float | None
+    never_masked: np.ndarray
+    certify: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockScores:
+    """One block's outcome: S sentences, T tokens, in the block's order.
+
+    Attributes:
+        predicted: int32 [S]; prob: float32 [S], NaN where an aspect text has no aspect predicted right.
+        scored: bool [S]; importance: float32 [T]; chosen: bool [T], the tokens to mask.
+        evidence: what the cascade saw.
+        tokens: how many real tokens went through an encoder.
+    """
+
+    predicted: np.ndarray
+    prob: np.ndarray
+    scored: np.ndarray
+    importance: np.ndarray
+    chosen: np.ndarray
+    evidence: Evidence
+    tokens: int
+
+
+class ShardScorer(Protocol):
+    """What makes scores and masks of shards: each a function of its sentences, the bounds and the configuration."""
+
+    levels: tuple[str, ...]
+    """Precisions of the cascade, cheapest first; none where no model is asked."""
+
+    @property
+    def remark(self) -> str | None:
+        """A line for the user, if there is something to say."""
+        ...
+
+    def calibrate(self, shards: Iterator[EncodedSentences]) -> Bounds | None:
+        """Return the run's error bounds, from the first shards of its corpus; None where nothing has any."""
+        ...
+
+    def score(self, shard: EncodedSentences, bounds: Bounds | None) -> ScoredSentences:
+        """Return a shard's scores and masks, and in its certificate what speaks against the bounds, if anything."""
+        ...
+
+    def identity(self) -> dict:
+        """Return what decides the masks besides model, tokenizer, texts and configuration, for the manifest."""
+        ...
+
+    def describe(self) -> dict:
+        """Return what runs, for the manifest."""
+        ...
+
+    def stop(self) -> None:
+        """End running ``score`` calls soon, with Stopped."""
+        ...
+
+
+class Method:
+    """A way to choose masks. A subclass is one file in ``methods/``, which names it ``METHOD``.
+
+    Attributes:
+        asks_model: whether a model decides; else its tokenizer alone is used.
+        classifies_tokens: whether its model is a token classifier; else it is one of sequences.
+        has_default_model: whether the embedded classifier serves where no model is named.
+        keeps_other_labels: whether labels that are no classes of the model are kept as they are.
+        reads_units: whether labels and aspects play a part; else texts are read alone.
+        default_rate: the rate cap where none is given; None is no cap.
+        options: fields of ScoreConfig that have a meaning for it alone.
+    """
+
+    asks_model = True
+    classifies_tokens = False
+    has_default_model = True
+    keeps_other_labels = False
+    reads_units = True
+    default_rate: float | None = None
+    options: frozenset[str] = frozenset()
+
+    def rate(self, config: ScoreConfig) -> float | None:
+        """Return the rate cap in force."""
+        return self.default_rate if config.mask_rate is None else config.mask_rate
+
+    def without_model(
+        self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress
+    ) -> ShardScorer | None:
+        """Return what scores shards where no model is asked; else None."""
+        return None
+
+    def fastest(self, backend: Backend) -> str:
+        """Return the precision that a cascade begins with."""
+        return backend.fastest
+
+    def pair(
+        self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return answers of a level and of the next one, float64 [V] each, as decisions compare them.
+
+        Args:
+            whole_units: int32 [U], of these units as a whole; None: of all that is asked about all of them.
+        """
+        raise NotImplementedError
+
+    def score(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules) -> BlockScores:
+        """Score and decide one block; called from several threads."""
+        raise NotImplementedError
+
+
+def load_method(config: ScoreConfig) -> Method:
+    """Return the method that a configuration names.
+
+    Raises:
+        FastmaskError: the configuration has an option that means nothing to it, or lacks one.
+    """
+    method = import_module(f".methods.{config.method.replace('-', '_')}", __package__).METHOD
+    named = f"--method {config.method}"
+    demand(method.has_default_model or config.model is not None, named, "name its model by --model")
+    for option in SPECIAL_OPTIONS - method.options:
+        value = getattr(config, option)
+        demand(value is None, f"--{option} {value}", f"means nothing to {named}")
+    return method
+
+
+SPECIAL_OPTIONS = frozenset({"like"})
+"""Fields of ScoreConfig that belong to some methods alone; None where they are not given."""
+
+
+def audit_sample(key: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+    """Return bool [V]: a sample of AUDIT_SHARE that depends on seed, unit (key uint64 [V]) and position (int32 [V])."""
+    mixed = (key ^ np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ indices.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(32)) < np.uint64(AUDIT_SHARE * 2**32)

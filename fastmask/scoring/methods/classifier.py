@@ -1,0 +1,245 @@
+"""What the methods that ask a classifier share: whole sentences, targets, decisions, ranks (paper section 2.2)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...models.packing import Variants
+from ...models.pieces import not_masked
+from ..asking import Asker, log_odds
+from ..blocks import SentenceBlock
+from ..cascade import ABOVE, DOUBT, Bounds, Evidence, decisions, probability, settle, star, targets, uncertified
+from ..method import BlockScores, Method, Rules, audit_sample
+from ..policy import cap_of, select
+from ..variants import seen, whole
+
+
+class ClassifierMethod(Method):
+    """A method that asks a classifier about variants; ``of_block`` scores one block by it."""
+
+    def __init__(self, of_block: type[ClassifierBlock]):
+        self.of_block = of_block
+
+    def pair(self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None):
+        """See ``Method.pair``: log-odds of the units' labels, or of the classifier's own where there is none."""
+        own = ask.logits("float32", whole(block.block, block.block.units)).argmax(axis=1)
+        target = np.where(block.unit_label >= 0, block.unit_label, own)
+        if whole_units is None:
+            variants = self.of_block(block, ask, uncertified(ask.levels[level]), rules).all_variants()
+        else:
+            variants = whole(block.block, whole_units)
+        low, high = (ask.log_odds(at, variants, target[variants.units]) for at in (level, level + 1))
+        return low, high
+
+    def score(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules) -> BlockScores:
+        """See ``Method.score``."""
+        return self.of_block(block, ask, bounds, rules).run()
+
+
+class ClassifierBlock:
+    """Scores one block of S sentences with U units, whose texts have T tokens; one thread each.
+
+    Attributes:
+        large_is_important: whether a token is important when its S(w) is at least d; else when it is less.
+        target: int32 [U], the class asked about; right: bool [U], units that count: labelled ones only where the
+            classifier agrees.
+        goal: the units' targets.
+        z: float64 [T], log-odds of the unit's class on each token's variant, NaN where not asked.
+        level: uint8 [T], the cascade level of z.
+        above: bool [T], whether z is above the target.
+    """
+
+    large_is_important = False
+
+    def __init__(self, sentences: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules):
+        self.sentences, self.ask, self.bounds, self.rules = sentences, ask, bounds, rules
+        self.block = sentences.block
+        self.evidence = Evidence(len(bounds.levels))
+        lengths = np.diff(self.block.offsets)
+        self.unit = np.repeat(self.block.units, lengths)  # [T]
+        self.index = (np.arange(len(self.unit)) - self.block.offsets[self.unit]).astype(np.int32)  # [T]
+        self.z = np.full(len(self.unit), np.nan)
+        self.level = np.zeros(len(self.unit), np.uint8)
+        self.above = np.zeros(len(self.unit), bool)
+
+    def variants(self, units: np.ndarray, indices: np.ndarray) -> Variants:
+        """Return the variants that score tokens ``indices`` of ``units``, int32 [V] each."""
+        raise NotImplementedError
+
+    def all_variants(self) -> Variants:
+        """Return variants as they are asked, or nearly, for every token: errors are measured on them beforehand."""
+        return self.variants(self.unit, self.index)
+
+    def run(self) -> BlockScores:
+        """Score every unit, decide every token."""
+        predicted = self._classify()
+        self.right = (predicted == self.target) & self._can_be_asked()
+        self.decide(self.right[self.unit])
+        return self._outcome(predicted)
+
+    def decide(self, wanted: np.ndarray) -> None:
+        """Decide tokens ``wanted`` bool [T]: fill ``z``, ``level`` and ``above``; all at once."""
+        at = np.flatnonzero(wanted)
+        if len(at):
+            self.z[at] = self.answers(0, at)
+            self.settle(at)
+
+    def answers(self, level: int, at: np.ndarray) -> np.ndarray:
+        """Return log-odds float64 [V] of the variants that score tokens ``at`` int64 [V], at a level."""
+        units = self.unit[at]
+        return self.ask.log_odds(level, self.variants(units, self.index[at]), self.target[units])
+
+    def settle(self, at: np.ndarray) -> None:
+        """Take the decisions of tokens ``at`` int64 [V], of which the first level's answers are known."""
+        self.evidence.decisions += len(at)
+        audit = audit_sample(self.sentences.key[self.unit[at]], self.index[at], self.rules.seed)
+        self.above[at] = settle(_Decisions(self, at), self.bounds, audit, self.evidence)
+
+    def codes(self, z: np.ndarray, units: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """Return decisions uint8 [V] of answers z float64 [V]; without a certificate nothing is a doubt."""
+        code = decisions(z, self.goal.limits(units, self.bounds, level))
+        return code if self.rules.certify else code & ~np.uint8(DOUBT)
+
+    def make_targets_exact(self, units: np.ndarray) -> None:
+        """Make z* of ``units`` int32 [V] exact, each sentence asked once at the last level."""
+        goal, last = self.goal, len(self.bounds.levels) - 1
+        unknown = np.unique(units[np.isnan(goal.exact[units])])
+        if len(unknown):
+            z = self.ask.log_odds(last, whole(self.block, unknown), self.target[unknown])
+            self.evidence.compare(last - 1, goal.z_full[unknown], z)
+            goal.z_full[unknown], goal.exact[unknown] = z, star(z, goal.threshold)
+
+    def _can_be_asked(self) -> np.ndarray:
+        """bool [U]: not the units with a variant of no token at all, of which no model says anything.
+
+        That is a single token left out, with no special tokens around it.
+        """
+        lengths = np.diff(self.block.offsets)
+        at = self.block.offsets[:-1][lengths > 0]
+        can = np.zeros(len(lengths), bool)
+        can[lengths > 0] = self.variants(self.unit[at], self.index[at]).lengths > 0
+        return can
+
+    def _classify(self) -> np.ndarray:
+        """Return the argmax class int32 [U] of whole sentences; sets the units' ``target`` and ``goal``."""
+        variants, certify = whole(self.block, self.block.units), self.rules.certify
+        logits = self.ask.logits("float32", variants)  # [U, C]
+        if certify:
+            top = np.sort(logits, axis=1)
+            with np.errstate(invalid="ignore"):  # infinite logits are as doubtful as equal ones
+                near = np.flatnonzero(~(top[:, -1] - top[:, -2] > 2 * self.bounds.float32))
+            if len(near):
+                logits[near] = self.ask.logits(self.bounds.levels[-1], variants.take(near))
+        predicted = logits.argmax(axis=1).astype(np.int32)
+        given = self.sentences.unit_label
+        self.target = np.where(given >= 0, given, predicted)
+        self.goal = targets(
+            log_odds(logits, self.target), self.rules.threshold, self.bounds.float32 if certify else 0.0
+        )
+        return predicted
+
+    def _outcome(self, predicted: np.ndarray) -> BlockScores:
+        s = self.sentences
+        ranking = _Ranking(self)
+        if ranking.cap is None:
+            chosen = ranking.candidate
+        else:
+            settle(ranking, self.bounds, None, self.evidence)
+            chosen = ranking.chosen
+        first_unit = np.searchsorted(s.unit_sentence, np.arange(len(s.sentences)))
+        scored = np.zeros(len(s.sentences), bool)
+        scored[s.unit_sentence[self.right]] = True
+        return BlockScores(
+            predicted=np.full(len(s.sentences), -1, np.int32) if s.is_aspect else predicted[first_unit],
+            prob=self._prob(),
+            scored=scored,
+            importance=ranking.smallest(self._full() - probability(self.z)).astype(np.float32),
+            chosen=chosen,
+            evidence=self.evidence,
+            tokens=self.ask.tokens,
+        )
+
+    def _full(self) -> np.ndarray:
+        """P(y|s) float64 [T] of each token's unit."""
+        return probability(self.goal.z_full)[self.unit]
+
+    def _prob(self) -> np.ndarray:
+        """P(y|s) float32 [S]: of plain text always, of aspect text the smallest over its counted units, else NaN."""
+        p = probability(self.goal.z_full)
+        counted = self.right if self.sentences.is_aspect else np.ones(len(p), bool)
+        out = np.full(len(self.sentences.sentences), np.inf)
+        np.minimum.at(out, self.sentences.unit_sentence[counted], p[counted])
+        return np.where(np.isfinite(out), out, np.nan).astype(np.float32)
+
+
+class _Decisions:
+    """Whether tokens ``at`` int64 [V] are above their targets, as ``cascade.Questions``."""
+
+    def __init__(self, of: ClassifierBlock, at: np.ndarray):
+        self.of, self.at, self.units = of, at, of.unit[at]
+        self.values, self.level = of.z[at], np.zeros(len(at), np.uint8)
+
+    def ask(self, level: int, chosen: np.ndarray) -> None:
+        """See ``Questions.ask``."""
+        of, at = self.of, self.at[chosen]
+        if level == len(of.bounds.levels) - 1:
+            of.make_targets_exact(of.unit[at])
+        self.values[chosen], self.level[chosen] = of.answers(level, at), level
+        of.z[at], of.level[at] = self.values[chosen], level
+
+    def decide(self) -> tuple[np.ndarray, np.ndarray]:
+        """See ``Questions.decide``."""
+        code = self.of.codes(self.values, self.units, self.level)
+        return (code & ABOVE) != 0, (code & DOUBT) != 0
+
+
+class _Ranking:
+    """Which of a sentence's important tokens come first, as ``cascade.Questions`` about the units' T tokens.
+
+    A sentence's own tokens rank by z, which orders them as S(w) does; tokens of several aspects by the smallest S(w)
+    itself, because their P(y|s) are different. Answers are in doubt where ranks about the cap are.
+
+    Attributes:
+        candidate: bool over the sentences' tokens; cap: int64 [S], None without one; chosen: set by ``decide``.
+    """
+
+    def __init__(self, of: ClassifierBlock):
+        s, rules = of.sentences, of.rules
+        self.of, self.values, self.level = of, of.z, of.level
+        self.token = of.index + s.offsets[s.unit_sentence[of.unit]]  # [T], in the sentences' tokens
+        self.counted = of.right[of.unit]
+        important = np.zeros(s.offsets[-1], bool)
+        marked = ~of.above if of.large_is_important else of.above
+        important[self.token[self.counted & marked & seen(of.block)]] = True
+        self.candidate = important & ~not_masked(rules.never_masked, s.input_ids, s.offsets)
+        self.cap = None if rules.mask_rate is None else cap_of(np.diff(s.offsets), rules.mask_rate)
+        self.sign = -1.0 if of.large_is_important else 1.0
+
+    def smallest(self, values: np.ndarray) -> np.ndarray:
+        """Return the smallest over a sentence's counted units: float64 [T] -> the sentences' tokens, else inf."""
+        out = np.full(self.of.sentences.offsets[-1], np.inf)
+        np.minimum.at(out, self.token[self.counted], values[self.counted])
+        return out
+
+    def ask(self, level: int, chosen: np.ndarray) -> None:
+        """See ``Questions.ask``."""
+        self.values[chosen], self.level[chosen] = self.of.answers(level, chosen), level
+        if self.of.sentences.is_aspect and level == len(self.of.bounds.levels) - 1:
+            self.of.make_targets_exact(self.of.unit[chosen])
+
+    def decide(self) -> tuple[np.ndarray, np.ndarray]:
+        """See ``Questions.decide``."""
+        chosen, ambiguous = select(self.of.sentences.offsets, *self._rank_bounds(), self.candidate, self.cap)
+        self.chosen = chosen
+        return chosen[self.token], ambiguous[self.token] & self.counted
+
+    def _rank_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what precision allows to be said of the rank values of the sentences' tokens: lowest and highest."""
+        of, z, bounds = self.of, self.values, self.of.bounds
+        width = np.array(bounds.eps)[self.level]
+        if not of.sentences.is_aspect:
+            return self.smallest(-self.sign * z - width), self.smallest(-self.sign * z + width)
+        full = probability(of.goal.z_full)
+        shift = np.where(np.isnan(of.goal.exact), full * (1 - full) * bounds.float32, 0.0)[of.unit]
+        ends = [self.sign * (full[of.unit] - probability(z + side * width)) for side in (1, -1)]
+        return self.smallest(np.minimum(*ends) - shift), self.smallest(np.maximum(*ends) + shift)

@@ -1,0 +1,22 @@
+"""Method ``leave-one-out``: S(w) = P(y|s) - P(y|s without w); a *large* drop is important, S >= d."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...models.packing import Variants
+from ..variants import describe
+from .classifier import ClassifierBlock, ClassifierMethod
+
+
+class LeaveOneOutBlock(ClassifierBlock):
+    """Scores one block by leaving out one token at a time."""
+
+    large_is_important = True
+
+    def variants(self, units: np.ndarray, indices: np.ndarray) -> Variants:
+        """See ``ClassifierBlock.variants``."""
+        return describe(self.block, units, np.diff(self.block.offsets)[units] - 1, removed=indices)
+
+
+METHOD = ClassifierMethod(LeaveOneOutBlock)

@@ -1,0 +1,122 @@
+"""Method ``random``: as many masks as another run made, or a rate, at random positions (the paper's control)."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...core.config import DEFAULT_RATE
+from ...core.errors import OutputError
+from ...core.plain import read_regular
+from ...core.records import FRAME, EncodedSentences, ScoredSentences
+from ...models.pieces import special_ids_in_text
+from ...shards.reader import open_shards, setting
+from ...shards.schema import manifest_path
+from ..method import Method
+from ..policy import cap_of, ragged_positions, random_positions
+
+
+class Random(Method):
+    """Masks at random; no model is asked, and its tokenizer alone is used."""
+
+    asks_model = False
+    keeps_other_labels = True
+    default_rate = DEFAULT_RATE
+    options = frozenset({"like"})
+
+    def without_model(self, config, tokenizer, progress) -> RandomMasks:
+        """See ``Method.without_model``. Special tokens are never masked; a copied run has no masks on them either."""
+        counts = None if config.like is None else CopiedCounts(config.like)
+        special = np.array(special_ids_in_text(tokenizer), np.int32)
+        return RandomMasks(config.seed, self.rate(config), counts, special, progress)
+
+
+class RandomMasks:
+    """Masks shards at random; a ``ShardScorer``.
+
+    Args:
+        seed: of the positions.
+        rate: the rate, where no counts are copied.
+        counts: of another run.
+        special: int32, ids that are never masked.
+        progress: see ``method.Progress``.
+    """
+
+    remark = None
+    levels = ()
+
+    def __init__(self, seed: int, rate: float, counts: CopiedCounts | None, special: np.ndarray, progress):
+        self.seed, self.rate, self.counts, self.special, self.progress = seed, rate, counts, special, progress
+
+    def calibrate(self, shards: Iterator[EncodedSentences]) -> None:
+        """Return None: there are no errors to bound."""
+
+    def score(self, shard: EncodedSentences, bounds: None) -> ScoredSentences:
+        """Return random masks for the shard's sentences; nothing is scored."""
+        n, lengths = len(shard), np.diff(shard.offsets)
+        counts = self.counts.of(shard) if self.counts else cap_of(lengths, self.rate)
+        room = self.counts.room if self.counts else sys.maxsize
+        position = np.arange(len(shard.input_ids)) - np.repeat(shard.offsets[:-1], lengths)
+        allowed = (position < room) & ~np.isin(shard.input_ids, self.special)
+        chosen = random_positions(self.seed, shard.row, shard.sentence, shard.offsets, counts, allowed)
+        self.progress(1.0, len(shard.input_ids))
+        return ScoredSentences(
+            shard,
+            np.full(n, -1, np.int32),
+            np.full(n, np.nan, np.float32),
+            np.zeros(len(shard.input_ids), np.float32),
+            np.zeros(n, bool),
+            *ragged_positions(shard.offsets, chosen),
+        )
+
+    def identity(self) -> dict:
+        """Return the sha256 of the copied run's manifest, which holds the hashes of its shards."""
+        return {"like": self.counts and hashlib.sha256(read_regular(manifest_path(self.counts.like))).hexdigest()}
+
+    def describe(self) -> dict:
+        """See ``ShardScorer.describe``."""
+        return {"device": "cpu", "kernels": "none"}
+
+    def stop(self) -> None:
+        """Do nothing: a shard takes a moment."""
+
+
+class CopiedCounts:
+    """Mask counts of another run, of which the shards about the last rows asked for are held.
+
+    Attributes:
+        room: how many of a sentence's first tokens could be masked there.
+    """
+
+    def __init__(self, like: str):
+        self.like, self.shards = like, open_shards(like)
+        manifest = self.shards.manifest
+        # what is cut off is not masked, and training may not see it
+        self.room = setting(manifest, "max_length") - FRAME if manifest["model"] else sys.maxsize
+        self._ends = np.array([entry["end_row"] for entry in manifest["shards"]], np.int64)
+        self._held: dict[int, tuple[np.ndarray, ...]] = {}
+
+    def of(self, shard: EncodedSentences) -> np.ndarray:
+        """Return int64 [N], the counts of the shard's sentences.
+
+        Raises:
+            OutputError: the other run has other sentences.
+        """
+        first, last = np.searchsorted(self._ends, [shard.first_row, shard.end_row - 1], side="right").tolist()
+        wanted = range(first, min(last + 1, len(self._ends)))
+        self._held = {index: self._held.get(index) or self.shards.mask_counts(index) for index in wanted}
+        nothing = tuple(np.empty((4, 0), np.int64))
+        row, sentence, tokens, masks = map(np.concatenate, zip(nothing, *self._held.values(), strict=True))
+        here = (row >= shard.first_row) & (row < shard.end_row)
+        theirs = row[here], sentence[here], tokens[here]
+        ours = shard.row, shard.sentence, np.diff(shard.offsets)
+        if not all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True)):
+            place = f"rows {shard.first_row} to {shard.end_row - 1}"
+            raise OutputError(f"--like {self.like}: its sentences are not those of this corpus in {place}")
+        return masks[here]
+
+
+METHOD = Random()
