@@ -177,6 +177,13 @@ def test_a_manifest_whose_certificate_is_damaged(shards):
 # --- keys that are missing ---
 
 
+def test_a_tokenizer_without_its_special_ids(shards):
+    edit(shards / MANIFEST, lambda manifest: manifest["tokenizer"].update(vocab_size=9000))
+    edit(shards / MANIFEST, lambda manifest: manifest["tokenizer"].pop("all_special_ids", None))
+    with pytest.raises(OutputError, match="has a vocab_size, but no all_special_ids"):
+        read_manifest(shards)
+
+
 def test_a_configuration_without_a_key(shards):
     edit(shards / MANIFEST, lambda manifest: manifest["config"].pop("max_length"))
     with pytest.raises(OutputError, match='field "config": lacks max_length'):

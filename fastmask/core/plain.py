@@ -46,9 +46,9 @@ def parse_json(data: str | bytes, *, finite: bool = False):
     Raises:
         ValueError: it is no JSON, or is nested deeper than Python can follow.
     """
-    hooks = {"parse_constant": _number, "parse_float": _number} if finite else {}
+    number = _number if finite else None
     try:
-        return json.loads(data, **hooks)
+        return json.loads(data, parse_constant=number, parse_float=number)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 

@@ -44,6 +44,8 @@ def tokenizer_fault(record: object) -> str | None:
     size = record.get("vocab_size", MOST_IDS)
     if not _is_id(size, MOST_IDS + 1) or size == 0:
         return "the tokenizer's vocab_size cannot be"
+    if "vocab_size" in record and "all_special_ids" not in record:
+        return "the tokenizer has a vocab_size, but no all_special_ids"
     special, others = record.get("special_ids", {}), record.get("all_special_ids", [])
     if not isinstance(special, dict) or not isinstance(others, list):
         return "the tokenizer's special ids are damaged"
