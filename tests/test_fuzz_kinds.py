@@ -256,6 +256,14 @@ def test_a_list_of_skipped_rows_is_a_journals(shards):
         read_manifest(shards)
 
 
+@pytest.mark.parametrize("key", ["vocab_size", "all_special_ids"])
+def test_ordinary_ids_of_shards_that_do_not_say_all(world, tmp_path, key):
+    out = Path(shutil.copytree(world.shards, tmp_path / "shards"))
+    wanted = TrainingStream(str(out), max_length=16, seed=1).ordinary
+    edit(out / MANIFEST, lambda manifest: manifest["tokenizer"].pop(key))
+    assert TrainingStream(str(out), max_length=16, seed=1).ordinary.tolist() == wanted.tolist()
+
+
 def test_training_on_shards_whose_tokenizer_has_no_name(world, tmp_path):
     out = Path(shutil.copytree(world.shards, tmp_path / "shards"))
     edit(out / MANIFEST, lambda manifest: manifest["tokenizer"].pop("name"))
