@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -108,14 +109,13 @@ def to_table(scored: ScoredSentences) -> pa.Table:
 
 def shard_bytes(table: pa.Table) -> bytes:
     """The table as a Parquet file. The same table gives the same bytes: they hold no time and no name."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
+    sink = io.BytesIO()  # grows in place, and hands over what it holds without a copy
     # ids and character positions have many values: a dictionary makes the file larger and the writer slower
     options = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
     pq.write_table(table, sink, row_group_size=ROW_GROUP, **options)
-    return sink.getvalue().to_pybytes()
+    return sink.getvalue()
 
 
 def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> dict:

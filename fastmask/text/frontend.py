@@ -12,6 +12,7 @@ from itertools import count, islice
 from ..core.background import run_ahead
 from ..core.config import ScoreConfig
 from ..core.labels import ANY_CLASSES, LABEL_FIELD, Classes
+from ..core.memory import give_back_what_is_free
 from ..core.records import Document, EncodedSentences
 from .documents import check_label, check_text, read_rows
 from .sentences import Segmenter
@@ -19,6 +20,7 @@ from .streams import Stamp
 from .tokens import TextEncoder
 
 _SHARDS_AHEAD = 2
+_LONG = 1 << 21  # characters
 STOP_SECONDS = 2.0
 """A thread that waits for standard input cannot be woken: after so long it is left behind."""
 
@@ -104,18 +106,23 @@ def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted, s
         end_row = first_row + len(batch)
         if wanted is None or shard in wanted:
             documents = [document for document in batch if document is not None]
-            yield (
-                shard,
-                encoder.encode(
-                    documents,
-                    [segmenter.split(d.text) if d.aspects is None else () for d in documents],
-                    classes=classes,
-                    label_field=config.label_field,
-                    first_row=first_row,
-                    end_row=end_row,
-                    skipped=skipped,
-                    on_error=config.on_error,
-                ),
+            if is_long := max((len(document.text) for document in documents), default=0) > _LONG:
+                give_back_what_is_free()
+            spans = [segmenter.split(d.text) if d.aspects is None else () for d in documents]
+            encoded = encoder.encode(
+                documents,
+                spans,
+                classes=classes,
+                label_field=config.label_field,
+                first_row=first_row,
+                end_row=end_row,
+                skipped=skipped,
+                on_error=config.on_error,
             )
+            del batch, documents, spans  # the texts are not wanted any more while the shard is
+            if is_long:
+                give_back_what_is_free()
+            yield shard, encoded
+            del encoded
         skipped.clear()
         first_row = end_row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -21,8 +22,8 @@ CLOSING = frozenset(
     "\U00016af5\U00016b37\U00016b38\U00016b44\U0001bc9f\U0001da88"
 )
 """The characters that end a sentence: the default of spaCy's sentencizer, in 3.8."""
-# spaCy remembers every distinct word it meets: past this many it is made anew, to keep memory bounded.
-_MAX_STRINGS = 300_000
+# spaCy remembers every distinct word it meets, some 400 bytes each: past this many it is made anew, in 0.1 s.
+_MAX_STRINGS = 60_000
 # spaCy's time for a run without whitespace grows with its square, and it lets no other thread in: no run is longer.
 _BLOCK = 4096
 # No pattern of a suffix is wider, but for that of a run of dots.
@@ -45,21 +46,20 @@ class Segmenter:
         self.mode = mode
         self._rules: _SentenceRules | None = None
 
-    def split(self, text: str) -> list[tuple[int, int]]:
-        """Half-open character spans of the sentences, ascending, blank ones left out.
+    def split(self, text: str) -> np.ndarray:
+        """Half-open character spans of the sentences, int32 [N, 2], ascending, blank ones left out.
 
         Spans in mode "sentence" have no whitespace at their ends.
         """
         if not text or text.isspace():
-            return []
+            return np.empty((0, 2), np.int32)
         if self.mode == "line":
-            return [(0, len(text))]
+            return np.array([(0, len(text))], np.int32)
         # No sentence starts inside a final run of closing characters: spaCy's tokens in it are made of
         # punctuation alone, and only a token that is not punctuation starts a sentence.
         if (_SINGLE_ASCII if text.isascii() else _SINGLE).fullmatch(text):
-            return [_stripped(text, 0, len(text))]
-        if self._rules is None or self._rules.is_full():
-            self._rules = _SentenceRules()
+            return np.array([_stripped(text, 0, len(text))], np.int32)
+        self._rules = self._rules or _SentenceRules()
         return self._rules.split(text)
 
 
@@ -67,6 +67,9 @@ class _SentenceRules:
     """spaCy's tokenizer, and its sentencizer's rule as array operations."""
 
     def __init__(self):
+        self._start()
+
+    def _start(self) -> None:
         from spacy.attrs import IDX, IS_PUNCT
         from spacy.lang.en import English
 
@@ -77,23 +80,29 @@ class _SentenceRules:
         self._attributes = [nlp.vocab.add_flag(CLOSING.__contains__), IS_PUNCT, IDX]
         self._first_strings = len(self._strings)
 
-    def is_full(self) -> bool:
-        return len(self._strings) - self._first_strings > _MAX_STRINGS
-
-    def split(self, text: str) -> list[tuple[int, int]]:
+    def split(self, text: str) -> np.ndarray:
         # A text that opens with a closing character starts its first sentence there all the same.
-        bounds, is_closed = [0], False
+        bounds, is_closed = array("i", [0]), False  # no lists: a long text has millions of sentences
         for start, end in _blocks(text):
-            closing, punctuation, position = self._tokenizer(text[start:end]).to_array(self._attributes).T
+            closing, punctuation, position = self._tokens(text[start:end]).T
             # A sentence starts at the first other token after one that is exactly a closing character.
             others = np.flatnonzero((closing | punctuation) == 0)
             closed = np.cumsum(closing) + is_closed
             starts = others[np.diff(closed[others], prepend=0) > 0]
-            bounds += (position[starts] + np.uint64(start)).tolist()
+            bounds.extend((position[starts] + np.uint64(start)).tolist())
             is_closed = closed[-1] > (closed[others[-1]] if len(others) else 0)
         bounds.append(len(text))
-        spans = (_stripped(text, start, end) for start, end in pairwise(bounds))
-        return [(start, end) for start, end in spans if start < end]
+        spans = array("i")
+        for start, end in pairwise(bounds):
+            span = _stripped(text, start, end)
+            if span[0] < span[1]:
+                spans.extend(span)
+        return np.array(spans, np.int32).reshape(-1, 2)
+
+    def _tokens(self, block: str) -> np.ndarray:
+        if len(self._strings) - self._first_strings > _MAX_STRINGS:
+            self._start()
+        return self._tokenizer(block).to_array(self._attributes)
 
 
 def _look_at_the_ends(tokenizer) -> None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain, count, pairwise
+from itertools import chain, count, pairwise, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.labels import ANY_CLASSES, LABEL_FIELD, Classes
+from ..core.labels import ANY_CLASSES, LABEL_FIELD, NO_LABEL, Classes
 from ..core.panics import panics_told
 from ..core.records import Document, EncodedSentences
+from .cuts import Cuts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_BATCH_CHARS = 1 << 20  # bounds the memory of the lists in between
-_GROUP = 1 << 14  # sentences whose texts are there together
-_CACHE_BYTES = 1 << 25
+_BATCH_CHARS = 1 << 18  # bounds the memory of the lists in between
+_CACHE_BYTES = 1 << 24
 _WORD_BYTES = 96  # what a short word costs as a dictionary key, with its row in the table
+_TOKEN_BYTES = 12
 
 
 class Tokens(NamedTuple):
@@ -42,15 +44,17 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer, name: str = "the model"):
         self._tokenizer, self._name = tokenizer, name
         self._words = _WordTable(tokenizer, name) if _splits_at_spaces(tokenizer) else None
+        self._cuts = Cuts.of(tokenizer, any_space=bool(self._words))
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Tokens of the texts; no span begins or ends with whitespace."""
-        if not self._words:
-            return _end_to_end(map(self._tokenize_batch, _batches(texts)))
-        if max(map(len, texts), default=0) <= _BATCH_CHARS:
-            return _end_to_end(map(self._words.tokenize, _batches(texts)))
-        pieces = [(number, *span) for number, text in enumerate(texts) for span in _pieces(text)]
-        tokens = [self._words.tokenize(batch) for batch in _batches([texts[n][start:end] for n, start, end in pieces])]
+        tokenize = self._words.tokenize if self._words else self._tokenize_batch
+        lengths = _lengths(texts)
+        if lengths.max(initial=0) <= self._cuts.least:
+            return _end_to_end(tokenize(texts[batch]) for batch in _batches(lengths))
+        pieces = np.array([(n, *span) for n, text in enumerate(texts) for span in self._cuts.spans(text)])
+        batches = map(pieces.__getitem__, _batches(pieces[:, 2] - pieces[:, 1]))
+        tokens = (tokenize([texts[n][start:end] for n, start, end in batch.tolist()]) for batch in batches)
         return _of_texts(_end_to_end(tokens), pieces, len(texts))
 
     def _tokenize_batch(self, texts: Sequence[str]) -> Tokens:
@@ -93,20 +97,24 @@ class TextEncoder:
                 continue
             if document.aspects is not None:
                 document_spans = ((0, len(document.text)),)
-            rows += [(document, labels, n, start, end) for n, (start, end) in enumerate(document_spans)]
+            rows.append((document, labels, np.asarray(document_spans, np.int32).reshape(-1, 2)))
         return self._encode_rows(rows, first_row, end_row, tuple(messages))
 
-    def _encode_rows(self, rows, first_row: int, end_row: int, skipped: tuple[str, ...]) -> EncodedSentences:
-        tokens = self._tokenize_rows(rows)
+    def _encode_rows(self, rows: list[tuple], first_row: int, end_row: int, skipped: tuple[str, ...]):
+        """Encode rows (document, labels, spans int32 [n, 2]). What is of each sentence is in arrays: there are many."""
+        sentences = _Sentences.of([spans for _, _, spans in rows])
+        tokens = self._tokenize_rows([document.text for document, _, _ in rows], sentences)
         lengths = np.diff(tokens.offsets)
-        kept = [row for row, length in zip(rows, lengths.tolist(), strict=True) if length]
-        lengths = lengths[lengths > 0]
-        has_aspects = any(row[0].aspects is not None for row in kept)
-        label = np.fromiter((-1 if has_aspects else row[1][0] for row in kept), np.int32, len(kept))
+        has_token = lengths > 0
+        number, sentence = sentences.text[has_token], sentences.number[has_token]
+        kept = [rows[n] for n in np.unique(number).tolist()]
+        has_aspects = any(document.aspects is not None for document, _, _ in kept)
+        labels = (NO_LABEL if has_aspects or not labels else labels[0] for _, labels, _ in rows)
+        label = np.fromiter(labels, np.int32, len(rows))[number]
         return EncodedSentences(
-            row=np.fromiter((row[0].row for row in kept), np.int64, len(kept)),
-            sentence=np.fromiter((row[2] for row in kept), np.int32, len(kept)),
-            offsets=_offsets(lengths),
+            row=np.fromiter((document.row for document, _, _ in rows), np.int64, len(rows))[number],
+            sentence=sentence,
+            offsets=_offsets(lengths[has_token]),
             input_ids=tokens.ids,
             char_start=tokens.start,
             char_end=tokens.end,
@@ -118,25 +126,22 @@ class TextEncoder:
             skipped=skipped,
         )
 
-    def _tokenize_rows(self, rows) -> Tokens:
-        """Tokens of the sentences in ``rows``, those of a document one after the other, in the document's characters.
+    def _tokenize_rows(self, texts: list[str], sentences: _Sentences) -> Tokens:
+        """Tokens of the sentences, those of a text one after the other, in the text's characters.
 
-        They are the whole document's, so that joined sentences read as it does: the space before one is not lost. Under
+        They are the whole text's, so that joined sentences read as it does: the space before one is not lost. Under
         BERT's scheme no token has a space or goes beyond a sentence, and sentences are tokenized one by one.
         """
-        starts = np.fromiter((row[3] for row in rows), np.int32, len(rows))
         if self._words:
-            groups = (rows[start : start + _GROUP] for start in range(0, len(rows), _GROUP))
-            tokens = _end_to_end(self.tokenize([row[0].text[row[3] : row[4]] for row in group]) for group in groups)
-            base = np.repeat(starts, np.diff(tokens.offsets))
-            for spans in (tokens.start, tokens.end):  # made here, and large
-                spans += base
-            return tokens
-        is_first = np.fromiter((row[2] == 0 for row in rows), bool, len(rows))
-        texts = [row[0].text for row in rows if row[2] == 0]
-        return _divided(self.tokenize(texts), texts, np.where(is_first, 0, starts), np.cumsum(is_first) - 1)
+            batches = _batches(sentences.end - sentences.start)
+            tokens = _end_to_end(self.tokenize(sentences.cut(texts, batch)) for batch in batches)
+            return _moved(tokens, np.repeat(sentences.start, np.diff(tokens.offsets)))
+        is_first = sentences.number == 0
+        texts = [texts[n] for n in sentences.text[is_first].tolist()]
+        return _divided(self.tokenize(texts), texts, np.where(is_first, 0, sentences.start), np.cumsum(is_first) - 1)
 
     def _aspect_units(self, rows) -> dict[str, np.ndarray]:
+        # rows with aspects have one sentence each
         units = [(n, label) for n, row in enumerate(rows) for label in row[1]]
         terms = self.tokenize([aspect.term for row in rows for aspect in row[0].aspects])
         return {
@@ -147,29 +152,50 @@ class TextEncoder:
         }
 
 
+class _Sentences(NamedTuple):
+    """N sentences: int32 [N], the text that each is of, its number in it, and where it starts and ends there."""
+
+    text: np.ndarray
+    number: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    @classmethod
+    def of(cls, spans: Sequence[np.ndarray]) -> _Sentences:
+        """Return those of texts with spans int32 [n, 2]."""
+        counts = np.fromiter(map(len, spans), np.int64, len(spans))
+        text = np.repeat(np.arange(len(spans), dtype=np.int32), counts)
+        first = np.repeat((np.cumsum(counts) - counts).astype(np.int32), counts)
+        start, end = np.concatenate([np.empty((0, 2), np.int32), *spans]).T
+        return cls(text, np.arange(len(text), dtype=np.int32) - first, start, end)
+
+    def cut(self, texts: Sequence[str], these: slice) -> list[str]:
+        """Return some of them, out of the texts."""
+        columns = (column[these].tolist() for column in (self.text, self.start, self.end))
+        return [texts[number][start:end] for number, start, end in zip(*columns, strict=True)]
+
+
 def _end_to_end(parts: Iterable[Tokens]) -> Tokens:
-    columns = [list(column) for column in zip(*parts, strict=True)] or [[], [], [], []]
-    counts = [np.diff(offsets) for offsets in columns.pop(0)]
-    # one column after the other, so that little is there twice
-    flat = (np.concatenate([_EMPTY, *columns.pop(0)]) for _ in range(3))
-    return Tokens(_offsets(np.concatenate([_EMPTY, *counts])), *flat)
+    # arrays that grow in place: parts and the whole are not there together
+    counts, *columns = (array("i") for _ in Tokens._fields)
+    for part in parts:
+        for grown, values in zip((counts, *columns), (np.diff(part.offsets), *part[1:]), strict=True):
+            grown.frombytes(np.ascontiguousarray(values, np.int32).view(np.uint8))
+    return Tokens(_offsets(np.asarray(counts)), *map(np.asarray, columns))
 
 
-def _pieces(text: str) -> Iterable[tuple[int, int]]:
-    """Yield the spans of a text cut at spaces, which are left out, to pieces of some _BATCH_CHARS characters."""
-    start = 0
-    while len(text) - start > _BATCH_CHARS and (space := text.find(" ", start + _BATCH_CHARS)) >= 0:
-        yield start, space
-        start = space + 1
-    yield start, len(text)
-
-
-def _of_texts(tokens: Tokens, pieces: Sequence[tuple[int, int, int]], texts: int) -> Tokens:
-    """Return tokens of pieces, each (number of its text, start, end), as those of the texts."""
-    number, starts, _ = np.array(pieces, np.int64).T
-    base = np.repeat(starts.astype(np.int32), np.diff(tokens.offsets))
+def _of_texts(tokens: Tokens, pieces: np.ndarray, texts: int) -> Tokens:
+    """Return tokens of pieces int64 [P, 3], each (number of its text, start, end), as those of the texts."""
+    number, starts, _ = pieces.T
     offsets = tokens.offsets[np.searchsorted(number, np.arange(texts + 1))]
-    return Tokens(offsets, tokens.ids, tokens.start + base, tokens.end + base)
+    return _moved(tokens._replace(offsets=offsets), np.repeat(starts.astype(np.int32), np.diff(tokens.offsets)))
+
+
+def _moved(tokens: Tokens, by: np.ndarray) -> Tokens:
+    """Add int32 [T] to the spans of tokens, in place: there are many."""
+    for spans in (tokens.start, tokens.end):
+        spans += by
+    return tokens
 
 
 _EMPTY = np.empty(0, np.int32)
@@ -189,15 +215,14 @@ def _offsets(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
-def _batches(texts: Sequence[str]) -> Iterable[Sequence[str]]:
-    bounds, chars = [0], 0
-    for number, text in enumerate(texts, 1):
-        chars += len(text)
-        if chars >= _BATCH_CHARS:
-            bounds.append(number)
-            chars = 0
-    bounds.append(len(texts))
-    return (texts[start:end] for start, end in pairwise(bounds) if start < end)
+def _batches(lengths: np.ndarray) -> Iterable[slice]:
+    """Yield slices of some texts of int [N] characters: of _BATCH_CHARS together, the first text not counted."""
+    bounds = np.flatnonzero(np.diff(np.cumsum(lengths, dtype=np.int64) // _BATCH_CHARS)) + 1
+    return starmap(slice, pairwise([0, *bounds.tolist(), len(lengths)]))
+
+
+def _lengths(texts: Sequence[str]) -> np.ndarray:
+    return np.fromiter(map(len, texts), np.int64, len(texts))
 
 
 def _class_indices(document: Document, classes: Classes, label_field: str) -> list[int]:
@@ -244,9 +269,11 @@ def _divided(tokens: Tokens, texts: list[str], starts: np.ndarray, text: np.ndar
             sentence before.
     """
     # texts one after the other, with a character between them that belongs to neither
-    base = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
-    last = np.maximum(tokens.end - 1, 0) + np.repeat(base[:-1], np.diff(tokens.offsets))
-    offsets = np.searchsorted(np.maximum.accumulate(last), base[text] + starts)
+    base = _offsets(_lengths(texts) + 1)
+    last = np.repeat(base[:-1], np.diff(tokens.offsets))
+    last += np.maximum(tokens.end, 1)
+    last -= 1
+    offsets = np.searchsorted(np.maximum.accumulate(last, out=last), base[text] + starts)
     return tokens._replace(offsets=np.append(offsets, len(last)))
 
 
@@ -257,7 +284,7 @@ def _trim_spaces(tokens: Tokens, texts: Sequence[str]) -> Tokens:
     if not is_space.any():
         return tokens
     is_space = np.append(is_space, False)
-    base = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)))[:-1]
+    base = _offsets(_lengths(texts))[:-1]
     base = np.repeat(base, np.diff(tokens.offsets))
     start, end = tokens.start.copy(), tokens.end.copy()
     # a token may be all spaces, as many as there are: the next other character is looked up
@@ -295,7 +322,7 @@ class _WordTable:
         ends = np.cumsum(counts)
         source = np.repeat(self._table.offsets[word] - ends + counts, counts) + np.arange(ends[-1])
         word_start = _offsets(np.fromiter(map(len, words), np.int64, len(words)) + 1)
-        text_start = _offsets(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)
+        text_start = _offsets(_lengths(texts) + 1)
         # Each text begins at a word; positions in ``joined`` become positions in the text.
         first_word = np.searchsorted(word_start, text_start)
         offsets = np.append(0, ends)[first_word]
@@ -311,7 +338,7 @@ class _WordTable:
             with panics_told(self._name):
                 new = _collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False))
             self._index.update(zip(unknown, count(len(self._index)), strict=False))
-            self._bytes += sum(map(len, unknown)) + _WORD_BYTES * len(unknown)
+            self._bytes += sum(map(len, unknown)) + _WORD_BYTES * len(unknown) + _TOKEN_BYTES * len(new.ids)
             old = self._table
             offsets = np.append(old.offsets, new.offsets[1:] + old.offsets[-1])
             columns = (np.append(a, b) for a, b in zip(old[1:], new[1:], strict=True))
