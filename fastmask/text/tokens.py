@@ -65,7 +65,7 @@ class TextEncoder:
     def encode(
         self,
         documents: Sequence[Document],
-        spans: Sequence[Sequence[tuple[int, int]]],
+        spans: Sequence[np.ndarray | Sequence[tuple[int, int]]],
         *,
         classes: Classes = ANY_CLASSES,
         label_field: str = LABEL_FIELD,
@@ -180,7 +180,7 @@ def _end_to_end(parts: Iterable[Tokens]) -> Tokens:
     counts, *columns = (array("i") for _ in Tokens._fields)
     for part in parts:
         for grown, values in zip((counts, *columns), (np.diff(part.offsets), *part[1:]), strict=True):
-            grown.frombytes(np.ascontiguousarray(values, np.int32).view(np.uint8))
+            grown.frombytes(values.astype(np.int32).tobytes())
     return Tokens(_offsets(np.asarray(counts)), *map(np.asarray, columns))
 
 
