@@ -21,7 +21,7 @@ def read_shards(rng: Random, out: Path, world: World) -> None:
     import fastmask
     from fastmask.core.config import ExportConfig
     from fastmask.core.errors import FastmaskError
-    from fastmask.data.export import export_shards
+    from fastmask.data.exporting import export_shards
     from fastmask.data.remapped import remap_shards
     from fastmask.pipeline import repair
     from fastmask.shards.reader import open_shards

@@ -263,7 +263,7 @@ def remap(shards, tokenizer, out, overwrite, quiet):
 @click.option("-q", "--quiet", is_flag=True, help="No last line.")
 def export(quiet, **options):
     """Write the training sequences of SHARDS, corrupted once, for another trainer."""
-    from .data.export import export_shards
+    from .data.exporting import export_shards
 
     written = export_shards(ExportConfig(**options))
     if not quiet:

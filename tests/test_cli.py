@@ -197,7 +197,7 @@ def test_options_are_the_configuration(command, configuration):
         if isinstance(found, click.Option):
             assert found.required or found.default == field.default
             assert field.metadata["help"] and found.help == field.metadata["help"]
-            assert getattr(found.type, "choices", ()) == field.metadata["choices"]
+            assert getattr(found.type, "choices", ()) == tuple(field.metadata["choices"])
 
 
 def test_options_reach_the_manifest(mr_tiny, tmp_path):

@@ -15,7 +15,8 @@ from fastmask import ScoreConfig, score_corpus
 from fastmask.core.config import ExportConfig
 from fastmask.core.errors import FastmaskError, ModelError
 from fastmask.data.corruption import corrupt, ordinary_ids
-from fastmask.data.export import _write_mds, export_shards, fields_of
+from fastmask.data.export import mds
+from fastmask.data.exporting import export_shards, fields_of
 from fastmask.data.stream import TrainingStream
 from fastmask.shards.schema import MANIFEST
 
@@ -166,7 +167,7 @@ def test_mds_is_what_its_own_writer_writes(tmp_path):
     table = np.zeros(3, fields_of(4, 2))
     table["input_ids"], table["input_mask"] = [2, 4, 3, 0], [1, 1, 1, 0]
     table["masked_lm_ids"][:, 0], table["masked_lm_positions"] = [77, 78, 79], [1, 0]
-    entry = _write_mds(tmp_path, 0, table)
+    entry = mds.FORMAT.write(tmp_path, 0, table)
     hashes = {"sha1": "7ceec0088d14ceb2303d5b11883d00e48a9e3242"}
     assert entry["raw_data"] == {"basename": "shard.00000.mds", "bytes": 519, "hashes": hashes}
 
@@ -179,11 +180,11 @@ def test_mds_by_its_own_reader(shards, expected, tmp_path):
     check([loaded[k] for k in range(len(loaded))], expected)
 
 
-def test_several_files(shards, tmp_path, monkeypatch):
+def test_several_files(shards, tmp_path):
     """However the sequences are divided among files, they are the same."""
     export(shards, tmp_path / "one", "mds")
-    monkeypatch.setattr("fastmask.data.export.SEQUENCES", 7)
-    counts = export(shards, tmp_path / "many", "mds")
+    config = ExportConfig(str(shards), str(tmp_path / "many"), "mds", LENGTH, PREDICTIONS, seed=5)
+    counts = export_shards(config, sequences=7)
     assert counts["files"] == -(-counts["sequences"] // 7) > 2
     one, many = read_mds(tmp_path / "one"), read_mds(tmp_path / "many")
     assert [{k: v.tolist() for k, v in row.items()} for row in one] == [
@@ -226,7 +227,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(shards, mr_tiny, tmp_path, mon
     with pytest.raises(FastmaskError, match="holds no sequence with a mask"):
         export(tmp_path / "s", tmp_path / "o", "jsonl")
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("fastmask.data.export.write_atomically", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("fastmask.data.export.jsonl.write_atomically", lambda *_: (_ for _ in ()).throw(full))
     with pytest.raises(FastmaskError, match=r"cannot write .*o: No space left"):
         export(shards, tmp_path / "o", "jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.txt", "s"]

@@ -11,7 +11,7 @@ from shard_samples import IDENTITY, sample, write_run
 
 from fastmask.core.config import ExportConfig
 from fastmask.core.directories import claim
-from fastmask.data.export import export_shards
+from fastmask.data.exporting import export_shards
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.tokenizer import tokenizer_record
 from fastmask.shards.verify import verify

@@ -12,7 +12,7 @@ from shard_samples import FIELDS, IDENTITY, build, open_run
 import fastmask
 from fastmask.core.config import ExportConfig
 from fastmask.core.errors import FastmaskError, OutputError
-from fastmask.data.export import export_shards
+from fastmask.data.exporting import export_shards
 from fastmask.data.remap import remap_masks
 from fastmask.data.shard_blocks import Corpus
 from fastmask.models.tokenizer import check_tokenizer

@@ -7,14 +7,23 @@ The command line is made from the fields (``options``), and so are the keys of a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from math import inf
 from typing import Any
 
 from .errors import FastmaskError
 
-METHODS = ("greedy", "prefix", "leave-one-out", "masker", "random")
+METHODS = {
+    "greedy": "greedy",
+    "prefix": "prefix",
+    "leave-one-out": "leave_one_out",
+    "masker": "masker",
+    "random": "random",
+}
+"""Ways to choose masks: name -> file in ``scoring/methods/``."""
+EXPORT_FORMATS = {"nvidia-hdf5": "nvidia_hdf5", "jsonl": "jsonl", "mds": "mds"}
+"""Formats of training sequences: name -> file in ``data/export/``."""
 # The masker's rate (paper section 2.4), where a method always has a cap and none is given.
 DEFAULT_RATE = 0.15
 MAX_TEXT_MB = 64
@@ -24,7 +33,7 @@ Check = Callable[[Any], str]
 
 
 def option(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), check: Check | None = None, flag: str = ""
+    default: Any, help: str, *, choices: Collection[str] = (), check: Check | None = None, flag: str = ""
 ) -> Any:
     """Return a dataclass field that is also an option of the command line.
 
@@ -50,7 +59,7 @@ def shared(configuration: type, name: str, default: Any = None) -> Any:
     return field(default=other.default if default is None else default, metadata=other.metadata)
 
 
-def one_of(choices: tuple[str, ...]) -> Check:
+def one_of(choices: Collection[str]) -> Check:
     """Return the check that a value is one of a few."""
     return lambda value: "" if value in choices else f"choose one of {', '.join(choices)}"
 
@@ -180,7 +189,7 @@ class ExportConfig:
     shards: str = required("Finished shard directory.", flag="SHARDS")
     out: str = required("Directory to write to.", flag="-o --out")
     to: str = required("NVIDIA's BERT files (needs h5py), JSON lines, or MosaicML shards.",
-                       choices=("nvidia-hdf5", "jsonl", "mds"))  # fmt: skip
+                       choices=EXPORT_FORMATS)  # fmt: skip
     max_length: int = option(512, "Tokens of a sequence, special tokens included.", check=at_least(8))
     max_predictions: int = option(80, "Masks of a sequence that are kept, the first ones.", check=at_least(1))
     seed: int = option(0, "Seed of the corruption.", check=at_least(0))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ..core.config import ScoreConfig, demand
+from ..core.config import METHODS, ScoreConfig, demand
 from ..core.records import EncodedSentences, ScoredSentences
 from .cascade import Bounds, Evidence
 
@@ -153,7 +153,7 @@ def load_method(config: ScoreConfig) -> Method:
     Raises:
         FastmaskError: the configuration has an option that means nothing to it, or lacks one.
     """
-    method = import_module(f".methods.{config.method.replace('-', '_')}", __package__).METHOD
+    method = import_module(f".methods.{METHODS[config.method]}", __package__).METHOD
     named = f"--method {config.method}"
     demand(method.has_default_model or config.model is not None, named, "name its model by --model")
     for option in SPECIAL_OPTIONS - method.options:

@@ -1,21 +1,22 @@
 """Finished shards -> training sequences in other trainers' formats, under the field names of NVIDIA's BERT.
 
 The tokens are corrupted once, as ``pretrain`` corrupts them in its first epoch. Sequences without a mask are left out.
+How a format writes them is its own: see ``export/``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..core.config import ExportConfig
+from ..core.config import EXPORT_FORMATS, ExportConfig
 from ..core.directories import claim, new_directory
-from ..core.durable import write_atomically
 from ..core.errors import FastmaskError, ModelError
 from .corruption import corrupt
 from .sequences import Example
@@ -23,11 +24,38 @@ from .stream import TrainingStream
 
 SEQUENCES = 16384
 """Sequences of a file; all of them are held in memory."""
-MDS_HASH = "sha1"
 
 
-def export_shards(config: ExportConfig) -> dict:
-    """Writes ``config.out`` whole or not at all.
+class Format:
+    """A way to write sequences. A subclass is one file in ``export/``, which names an instance ``FORMAT``."""
+
+    def check(self) -> None:
+        """Raise FastmaskError if a package that it needs is not installed."""
+
+    def write(self, folder: Path, index: int, table: np.ndarray) -> Any:
+        """Write file number ``index`` with the sequences of a table (``fields_of`` [N]); return what ``finish`` needs.
+
+        Raises:
+            FastmaskError: they do not fit into one file.
+        """
+        raise NotImplementedError
+
+    def finish(self, folder: Path, files: list) -> None:
+        """Write what describes all the files, given what ``write`` returned of each."""
+
+
+def load_format(name: str) -> Format:
+    """Return the format that is called so."""
+    return import_module(f".export.{EXPORT_FORMATS[name]}", __package__).FORMAT
+
+
+def json_line(value: dict) -> bytes:
+    """Return a value as a line of JSON."""
+    return (json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n").encode()
+
+
+def export_shards(config: ExportConfig, sequences: int = SEQUENCES) -> dict:
+    """Write ``config.out`` whole or not at all, ``sequences`` in a file.
 
     Returns:
         ``sequences``, ``masked``, ``dropped`` (masks beyond ``max_predictions``) and ``files``, all counts; and
@@ -38,13 +66,13 @@ def export_shards(config: ExportConfig) -> dict:
         ModelError: the shards' tokenizer is gone, changed, or has no mask or padding token.
         FastmaskError: no sequence has a mask, or a package that the format needs is not installed.
     """
-    if config.to == "nvidia-hdf5":
-        _h5py()
+    form = load_format(config.to)
+    form.check()
     with claim(config.out, config.overwrite) as out:
-        return _export(config, out)
+        return _export(config, form, out, sequences)
 
 
-def _export(config: ExportConfig, out: Path) -> dict:
+def _export(config: ExportConfig, form: Format, out: Path, sequences: int) -> dict:
     stream = TrainingStream(config.shards, max_length=config.max_length, seed=0, shuffle=False, masked_only=True)
     corruption = _Corruption(config, stream.tokenizer, stream.ordinary)
     counts = {"sequences": 0, "masked": 0, "dropped": 0, "files": 0}
@@ -52,11 +80,11 @@ def _export(config: ExportConfig, out: Path) -> dict:
     with new_directory(out, config.overwrite) as folder:
         examples_left = stream.epoch()
         for index in count():
-            examples = list(islice(examples_left, SEQUENCES))
+            examples = list(islice(examples_left, sequences))
             if not examples:
                 break
             table = corruption.table(examples, counts["sequences"])
-            files.append(_WRITERS[config.to](folder, index, table))
+            files.append(form.write(folder, index, table))
             kept = int(np.count_nonzero(table["masked_lm_positions"]))
             counts["sequences"] += len(examples)
             counts["masked"] += kept
@@ -64,8 +92,7 @@ def _export(config: ExportConfig, out: Path) -> dict:
         if not files:
             raise FastmaskError(f"{config.shards}: holds no sequence with a mask")
         counts["files"] = len(files)
-        if config.to == "mds":
-            write_atomically(folder / "index.json", _json({"version": 2, "shards": files}))
+        form.finish(folder, files)
     return {**counts, "tokenizer": stream.tokenizer["name"]}
 
 
@@ -123,77 +150,3 @@ def fields_of(max_length: int, max_predictions: int) -> np.dtype:
             ("segment_ids", "i1", (max_length,)),
         ]
     )
-
-
-def _h5py():
-    try:
-        import h5py
-    except ImportError:
-        raise FastmaskError("--to nvidia-hdf5: needs h5py; pip install 'fastmask[export]'") from None
-    return h5py
-
-
-def _write_hdf5(folder: Path, index: int, table: np.ndarray) -> str:
-    # NVIDIA's trainer reads the files that have "training" in their names
-    name = f"training-{index:05d}.hdf5"
-    with _h5py().File(folder / name, "w") as file:
-        for field in table.dtype.names or ():
-            file.create_dataset(field, data=table[field], compression="gzip")
-    return name
-
-
-def _write_jsonl(folder: Path, index: int, table: np.ndarray) -> str:
-    name = f"training-{index:05d}.jsonl"
-    write_atomically(folder / name, b"".join(_json(fields) for fields in _trimmed(table)))
-    return name
-
-
-def _trimmed(table: np.ndarray) -> Iterator[dict]:
-    """The sequences without padding, as lists."""
-    for row in table:
-        tokens, masks = int(row["input_mask"].sum()), int(np.count_nonzero(row["masked_lm_positions"]))
-        ends = {"masked_lm_ids": masks, "masked_lm_positions": masks}
-        yield {
-            field: int(row[field]) if row[field].ndim == 0 else row[field][: ends.get(field, tokens)].tolist()
-            for field in table.dtype.names or ()
-        }
-
-
-def _write_mds(folder: Path, index: int, table: np.ndarray) -> dict:
-    """Writes a MosaicML shard and returns its entry in the index (format version 2; all fields of fixed size).
-
-    The format is written here because mosaicml-streaming itself cannot be installed beside transformers 5.
-    """
-    columns = [_mds_column(name, table.dtype[name]) for name in table.dtype.names or ()]
-    layout = {
-        "version": 2,
-        "format": "mds",
-        "compression": None,
-        "hashes": [MDS_HASH],
-        "size_limit": None,
-        "column_names": [name for name, _, _ in columns],
-        "column_encodings": [encoding for _, encoding, _ in columns],
-        "column_sizes": [size for _, _, size in columns],
-    }
-    head = json.dumps(layout, sort_keys=True).encode()
-    first = 4 + 4 * (len(table) + 1) + len(head)
-    offsets = np.arange(len(table) + 1, dtype=np.int64) * table.dtype.itemsize + first
-    if offsets[-1] >= 2**32:
-        raise FastmaskError("--max-length: an MDS shard would be larger than its 4 GiB")
-    data = np.uint32(len(table)).tobytes() + offsets.astype("<u4").tobytes() + head + table.tobytes()
-    name = f"shard.{index:05d}.mds"
-    write_atomically(folder / name, data)
-    raw = {"basename": name, "bytes": len(data), "hashes": {MDS_HASH: hashlib.sha1(data).hexdigest()}}
-    return {**layout, "samples": len(table), "raw_data": raw, "zip_data": None}
-
-
-def _mds_column(name: str, kind: np.dtype) -> tuple[str, str, int]:
-    encoding = kind.base.name if not kind.shape else f"ndarray:{kind.base.name}:{kind.shape[0]}"
-    return name, encoding, kind.itemsize
-
-
-def _json(value: dict) -> bytes:
-    return (json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n").encode()
-
-
-_WRITERS = {"nvidia-hdf5": _write_hdf5, "jsonl": _write_jsonl, "mds": _write_mds}
