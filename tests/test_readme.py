@@ -1,4 +1,4 @@
-"""Everything that README shows, run from top to bottom in one folder that holds what it names."""
+"""Everything that README and docs/ show, run from top to bottom in one folder that holds what it names."""
 
 import re
 import shlex
@@ -17,7 +17,17 @@ from fastmask.shards.reader import open_shards
 from fastmask.train.vocabulary import learn_wordpieces
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("score", "shards", "python", "train", "compare", "gpus")))
+"""In an order in which each finds what those before it have made."""
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """(kind, content) of each block of code on a page."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+MARKDOWN = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("fastmask/**/*.md")]
 SHORTER = {
     "--init bert-base-uncased -o my-classifier": "--init bert-base-uncased -o my-classifier --epochs 1",
     "--init my-classifier -o my-masker": "--init my-classifier -o my-masker --epochs 1",
@@ -52,45 +62,55 @@ def folder(tmp_path, golden_dir, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_every_page_is_tried():
+    assert {"README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))} == set(PAGES)
+
+
 def test_every_block_says_what_it_is():
     assert [kind for kind, _ in BLOCKS if kind not in ("sh", "python", "toml", "text")] == []
     assert [kind for kind, _ in BLOCKS].count("sh") >= 5 and [kind for kind, _ in BLOCKS].count("python") >= 3
 
 
 def test_blocks_from_top_to_bottom(folder):
-    """In the order of the page, each on what those before it have left."""
-    names, replaced = {}, set()
+    """In the order of the pages, each on what those before it have left."""
+    names, replaced, shown = {}, set(), []
     for kind, block in BLOCKS:
         for old, new in SHORTER.items():
             replaced |= {old} & {old if old in block else ""}
             block = block.replace(old, new)
         if kind == "python":
-            exec(compile(block, "README.md", "exec"), names)
+            exec(compile(block, "<page>", "exec"), names)
         elif kind == "toml":
             (folder / "mine.toml").write_text(block, "utf-8")
             check("run", "mine.toml", "--dry-run")
         elif kind == "sh":
             for line in block.splitlines():
-                run_line(shlex.split(line, comments=True))
+                shown += run_line(shlex.split(line, comments=True)).splitlines()
     assert replaced == set(SHORTER)
     check_trained(folder, names)
+    picture, layout = (block.splitlines() for kind, block in BLOCKS if kind == "text")
+    assert len(picture) == 3 and set(picture) <= set(shown)
+    assert all((folder / line.split()[0]).is_file() for line in layout)
 
 
-def run_line(words: list[str]) -> None:
+def run_line(words: list[str]) -> str:
+    """Run, or else check, a line of a shell; return what it printed."""
     if words[0] == "fastmask" and shlex.join(words) not in ELSEWHERE:
-        check(*words[1:])
-    elif words[0] == "make":
+        return check(*words[1:])
+    if words[0] == "make":
         subprocess.run(["make", "--dry-run", words[1]], cwd=ROOT, check=True, capture_output=True)
     elif words[:2] == ["pip", "install"]:
         assert words[2:4] == ["-c", "constraints.txt"] and words[4].startswith(".")
         check_extras(words[4])
     else:
         assert words[0] == "fastmask", words
+    return ""
 
 
-def check(*words: str) -> None:
+def check(*words: str) -> str:
     done = fastmask(*words)
     assert done.exit_code == 0, (words, done.stderr)
+    return done.stdout
 
 
 def check_extras(place: str) -> None:
@@ -110,8 +130,24 @@ def check_trained(folder: Path, names: dict) -> None:
 
 
 def test_extras_in_the_text_are_there():
-    text = (ROOT / "README.md").read_text("utf-8")
+    text = "".join((ROOT / page).read_text("utf-8") for page in PAGES)
     named = re.findall(r"'\.(\[[\w,]+\])'", text) + [f"[{name}]" for name in re.findall(r"[Ee]xtra `(\w+)`", text)]
     assert len(named) >= 3
     for place in named:
         check_extras(place)
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(ROOT) for path in MARKDOWN), ids=str)
+def test_links_lead_somewhere(page):
+    """To a file of the repository, and to a heading in it where one is named."""
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", (ROOT / page).read_text("utf-8")):
+        name, _, heading = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        assert not heading or heading in headings_of(target), link
+
+
+def headings_of(page: Path) -> set[str]:
+    """The names that links have for a page's headings."""
+    found = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
