@@ -179,12 +179,17 @@ def fuzz_shard_bytes(rng: Random, folder: Path, world: World) -> None:
 
 
 def fuzz_journal(rng: Random, folder: Path, world: World) -> None:
-    """Go on from a hostile journal: to the bytes that an undisturbed run makes, or not at all."""
+    """Go on from a hostile journal or plan: to the bytes that an undisturbed run makes, or not at all."""
     out = _shards(world, folder)
     manifest = json.loads((out / "_manifest.json").read_text())
     wanted = {path.name: path.read_bytes() for path in out.iterdir()}
     (out / "_manifest.json").unlink()
-    (out / "journal.jsonl").write_bytes(_journal(rng, manifest))
+    (out / "journal.jsonl").write_bytes(_journal(rng, manifest, times=rng.choice((None, 0))))
+    if rng.random() < 0.5:
+        plan = json.loads((out / "_plan.json").read_text())
+        bounds = {**plan, "error_bounds": hostile.changed(rng, plan["error_bounds"])}
+        hostile_plan = rng.choice((bounds, hostile.changed(rng, plan)))
+        (out / "_plan.json").write_bytes(hostile.dump(rng, hostile_plan))
     if rng.random() < 0.3:
         (out / "shard-00001.parquet").unlink()
     world.score(out, overwrite=rng.random() < 0.2)
@@ -193,14 +198,16 @@ def fuzz_journal(rng: Random, folder: Path, world: World) -> None:
     assert all(left[name] == wanted[name] for name in wanted if name.endswith(".parquet")), "other bytes"
 
 
-def _journal(rng: Random, manifest: dict) -> bytes:
+def _journal(rng: Random, manifest: dict, times: int | None) -> bytes:
     """Return the journal that a run of this manifest wrote, damaged."""
     from fastmask.shards.schema import header_of
 
     entries = [{**entry, "skipped": []} for entry in manifest["shards"]]
     records = [header_of(manifest), *entries[: rng.choice((0, 1, 2, 2))]]
     place = rng.randrange(len(records))
-    records[place] = hostile.changed(rng, records[place])
+    records[place] = hostile.changed(rng, records[place], times)
+    if times == 0:
+        return b"".join(json.dumps(record).encode() + b"\n" for record in records)
     if rng.random() < 0.2:
         records = rng.choices(records, k=rng.choice((1, 3, 5)))
     data = b"".join(hostile.dump(rng, record) + b"\n" for record in records)
