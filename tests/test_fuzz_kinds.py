@@ -23,9 +23,9 @@ from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.tokenizer import check_tokenizer
 from fastmask.pipeline import repair
 from fastmask.scoring.methods.random import CopiedCounts
-from fastmask.shards.journal import JOURNAL
+from fastmask.shards.journal import JOURNAL, journal_line
 from fastmask.shards.reader import open_shards
-from fastmask.shards.schema import MANIFEST, check_manifest, read_manifest
+from fastmask.shards.schema import MANIFEST, check_manifest, header_of, read_manifest
 from fastmask.shards.verify import verify
 from fastmask.text.documents import read_documents
 
@@ -250,17 +250,33 @@ def test_a_sound_record(tmp_path):
     Ledger(tmp_path)
 
 
+@pytest.mark.parametrize("bounds", [None, 1e9, 1e-9, "text", {}])
+def test_a_damaged_plan_is_made_again(world, tmp_path, bounds):
+    out = Path(shutil.copytree(world.shards, tmp_path / "shards"))
+    wanted, manifest = contents(out), read_manifest(out)
+    entries = [{**entry, "skipped": []} for entry in manifest["shards"]]
+    (out / JOURNAL).write_bytes(b"".join(map(journal_line, [header_of(manifest), *entries])))
+    (out / MANIFEST).unlink()
+
+    def change(plan):
+        own = plan["error_bounds"]
+        plan["error_bounds"] = {**own, min(own): bounds} if isinstance(bounds, float | str) else bounds
+
+    edit(out / "_plan.json", change)
+    world.score(out)
+    assert contents(out) == wanted
+
+
 def test_a_list_of_skipped_rows_is_a_journals(shards):
     edit(shards / MANIFEST, lambda manifest: manifest["shards"][1].update(skipped=["a", "b"]))
     with pytest.raises(OutputError, match=r"the entry of shard-00001\.parquet is damaged"):
         read_manifest(shards)
 
 
-@pytest.mark.parametrize("key", ["vocab_size", "all_special_ids"])
-def test_ordinary_ids_of_shards_that_do_not_say_all(world, tmp_path, key):
+def test_ordinary_ids_of_shards_that_do_not_say_all(world, tmp_path):
     out = Path(shutil.copytree(world.shards, tmp_path / "shards"))
     wanted = TrainingStream(str(out), max_length=16, seed=1).ordinary
-    edit(out / MANIFEST, lambda manifest: manifest["tokenizer"].pop(key))
+    edit(out / MANIFEST, lambda manifest: manifest["tokenizer"].pop("vocab_size"))
     assert TrainingStream(str(out), max_length=16, seed=1).ordinary.tolist() == wanted.tolist()
 
 

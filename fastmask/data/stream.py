@@ -112,7 +112,7 @@ class TrainingStream:
     @cached_property
     def ordinary(self) -> np.ndarray:
         """The tokenizer's ids but the special ones; ModelError if the shards are too old to say and it is gone."""
-        if {"vocab_size", "all_special_ids"} <= self.tokenizer.keys():
+        if "vocab_size" in self.tokenizer:
             return ordinary_ids(self.tokenizer["vocab_size"], self.tokenizer["all_special_ids"])
         return ordinary_ids(*vocabulary(recorded_tokenizer(self.tokenizer)))
 

@@ -6,6 +6,7 @@ the run is finished once ``_manifest.json`` is there. Not for use from several t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import suppress
 from itertools import pairwise
@@ -116,7 +117,7 @@ class RunDirectory(LockedDirectory):
         """
         self.plan = {**self.header, **fields}
         with os_errors_named(self.path):
-            write_atomically(self.path / PLAN, _json(self.plan))
+            write_atomically(self.path / PLAN, _json({**self.plan, "sha256": _digest(self.plan)}))
 
     def write_shard(self, index: int, scored: ScoredSentences) -> dict:
         """Write shard ``index``, anew where it is there already, then journal it; return its entry.
@@ -248,8 +249,10 @@ class RunDirectory(LockedDirectory):
 
     def _read_plan(self) -> dict | None:
         """The plan of this run; None where it is not there, or damaged."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            plan = parse_json(read_regular(self.path / PLAN))
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            plan = parse_json(read_regular(self.path / PLAN), finite=True)
+            if plan.pop("sha256") != _digest(plan):
+                return None
             agrees = not differences({key: plan[key] for key in self.header}, self.header)
             return plan if agrees and are_error_bounds(plan.get("error_bounds")) else None
         return None
@@ -286,6 +289,11 @@ class RunDirectory(LockedDirectory):
             write_atomically(self.path / MANIFEST, data)
             remove(self.path, [self.path / OLD_MANIFEST])
         self.manifest = json.loads(data)
+
+
+def _digest(plan: dict) -> str:
+    """Return what tells a plan from one that was damaged: every shard is a function of its numbers."""
+    return hashlib.sha256(_json(plan)).hexdigest()
 
 
 def _json(content: dict) -> bytes:
