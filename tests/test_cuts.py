@@ -1,5 +1,6 @@
 """A long text is tokenized in pieces: ids and spans are those that the tokenizer gives the whole."""
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from fastmask.core.records import Document
 from fastmask.text.cuts import Cuts, is_local
+from fastmask.text.sentences import Segmenter
 from fastmask.text.tokens import TextEncoder
 
 WORDS = [
@@ -148,3 +151,51 @@ def test_a_run_without_a_space_is_cut(mr_tiny):
     text = "good film " * 20 + ",b" * 200 + " " + "good film " * 20
     tokens = encoder.tokenize([text])
     assert "".join(text[a:b] for a, b in zip(tokens.start, tokens.end, strict=True)) == text.replace(" ", "")
+
+
+class Watched:
+    """A tokenizer that notes how many characters it is given together."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self.tokenizer, self.most = tokenizer, 0
+
+    def encode_batch(self, texts, **options):
+        self.most = max(self.most, sum(map(len, texts)))
+        return self.tokenizer.encode_batch(texts, **options)
+
+
+@pytest.mark.parametrize("name", ["byte-level", "unsplit"])
+@pytest.mark.parametrize("text", ["A great film. ", "中文。", "x"])
+def test_a_tokenizer_is_given_little_at_a_time(name, text):
+    encoder = TextEncoder(MAKERS[name]())
+    encoder._tokenizer = Watched(encoder._tokenizer)
+    text = (text * (800_000 // len(text))).strip()
+    tokens = encoder.tokenize([text, "film"])
+    assert encoder._tokenizer.most <= 2 << 18 and tokens.end.max() == len(text)
+
+
+def peak_of(call) -> tuple[int, object]:
+    tracemalloc.start()
+    result = call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, result
+
+
+def test_the_sentences_of_a_long_text_take_little_memory():
+    text = "a fine film, not dull. was it? " * 10_000
+    segmenter = Segmenter()
+    segmenter.split("One. Two.")
+    peak, spans = peak_of(lambda: segmenter.split(text))
+    assert len(spans) == 20_000 and spans.dtype == np.int32 and peak < 3 * len(text)
+
+
+def test_the_tokens_of_a_long_text_take_little_memory(mr_tiny):
+    encoder, text = encoder_of(mr_tiny), "a fine film, not dull, and it is well made by all of them. " * 100_000
+    ends = np.arange(59, len(text) + 1, 59, dtype=np.int32)
+    document = Document(0, text, None, None, "a.txt", 1)
+    spans = np.stack([ends - 59, ends - 1], 1)
+    encoder.tokenize([text[:1000]])
+    peak, found = peak_of(lambda: encoder.encode([document], [spans], first_row=0, end_row=1))
+    assert len(found) == 100_000 and len(found.input_ids) == 1_700_000
+    assert found.char_end[-1] == ends[-1] - 1 and peak < 8 * len(text)

@@ -81,6 +81,25 @@ def _is_plain(letters: str) -> bool:
     return unicodedata.is_normalized("NFKC", letters) and max(letters) < "\U00010000" and "\u0d4e" not in letters
 
 
+def splits_at_spaces(tokenizer: Tokenizer) -> bool:
+    """Return whether the pieces of a text between spaces can be tokenized one by one: BERT's scheme."""
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    normalizer = tokenizer.normalizer
+    return (
+        isinstance(tokenizer.model, models.WordPiece)
+        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and isinstance(normalizer, normalizers.BertNormalizer | None)
+        and not any(_sees_spaces(token, normalizer) for token in tokenizer.get_added_tokens_decoder().values())
+    )
+
+
+def _sees_spaces(token: AddedToken, normalizer: Normalizer | None) -> bool:
+    """Whether an added token may be found, or not, by what is beyond a space."""
+    normal = normalizer.normalize_str(token.content) if token.normalized and normalizer else ""
+    return token.lstrip or token.rstrip or token.single_word or any(map(str.isspace, token.content + normal))
+
+
 def is_local(tokenizer: Tokenizer) -> bool:
     """Return whether a space between words parts the text: the ids and offsets on each side are those it has alone.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain, count, pairwise, starmap
+from itertools import chain, count, islice, pairwise, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..core.errors import InputError
 from ..core.labels import ANY_CLASSES, LABEL_FIELD, NO_LABEL, Classes
 from ..core.panics import panics_told
 from ..core.records import Document, EncodedSentences
-from .cuts import Cuts
+from .cuts import Cuts, splits_at_spaces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -43,7 +43,7 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, name: str = "the model"):
         self._tokenizer, self._name = tokenizer, name
-        self._words = _WordTable(tokenizer, name) if _splits_at_spaces(tokenizer) else None
+        self._words = _WordTable(tokenizer, name) if splits_at_spaces(tokenizer) else None
         self._cuts = Cuts.of(tokenizer, any_space=bool(self._words))
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
@@ -176,9 +176,13 @@ class _Sentences(NamedTuple):
 
 
 def _end_to_end(parts: Iterable[Tokens]) -> Tokens:
+    parts = iter(parts)
+    first, *second = list(islice(parts, 2)) or [_NONE]
+    if not second:
+        return first
     # arrays that grow in place: parts and the whole are not there together
     counts, *columns = (array("i") for _ in Tokens._fields)
-    for part in parts:
+    for part in chain((first, *second), parts):
         for grown, values in zip((counts, *columns), (np.diff(part.offsets), *part[1:]), strict=True):
             grown.frombytes(values.astype(np.int32).tobytes())
     return Tokens(_offsets(np.asarray(counts)), *map(np.asarray, columns))
@@ -199,6 +203,7 @@ def _moved(tokens: Tokens, by: np.ndarray) -> Tokens:
 
 
 _EMPTY = np.empty(0, np.int32)
+_NONE = Tokens(np.zeros(1, np.int64), _EMPTY, _EMPTY, _EMPTY)
 _SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
 
 
@@ -231,25 +236,6 @@ def _class_indices(document: Document, classes: Classes, label_field: str) -> li
     if document.aspects is None:
         return [classes.index(document.label, *where, label_field)]
     return [classes.index(aspect.polarity, *where, "aspects") for aspect in document.aspects]
-
-
-def _splits_at_spaces(tokenizer) -> bool:
-    """Whether the pieces of a text between spaces can be tokenized one by one: BERT's scheme."""
-    from tokenizers import models, normalizers, pre_tokenizers
-
-    normalizer = tokenizer.normalizer
-    return (
-        isinstance(tokenizer.model, models.WordPiece)
-        and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-        and isinstance(normalizer, normalizers.BertNormalizer | None)
-        and not any(_sees_spaces(token, normalizer) for token in tokenizer.get_added_tokens_decoder().values())
-    )
-
-
-def _sees_spaces(token, normalizer) -> bool:
-    """Whether an added token may be found, or not, by what is beyond a space."""
-    normal = normalizer.normalize_str(token.content) if token.normalized and normalizer else ""
-    return token.lstrip or token.rstrip or token.single_word or any(map(str.isspace, token.content + normal))
 
 
 def _collect(encodings) -> Tokens:
@@ -311,7 +297,7 @@ class _WordTable:
 
     def _clear(self) -> None:
         self._index: dict[str, int] = {}
-        self._table = Tokens(np.zeros(1, np.int64), _EMPTY, _EMPTY, _EMPTY)
+        self._table = _NONE
         self._bytes = 0
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
