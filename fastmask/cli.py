@@ -135,7 +135,8 @@ def score(corpus, out, control, overwrite, quiet, **options):
     """
     from .core.startup import start_numba
     from .pipeline import score_corpus
-    from .report.terminal import label_warnings, totals_line
+    from .report.terminal import totals_line
+    from .scoring.method import label_warnings
     from .text.inputs import default_out
 
     start_numba()
@@ -157,13 +158,15 @@ def explain(text, **options):
     from .core.startup import start_numba
     from .report.terminal import sentence_table, sentence_text, surfaces
     from .scoring.api import score as score_texts
+    from .scoring.method import method_named
 
     start_numba()
     console, found = make_console(), False
+    large = method_named(options["method"]).large_is_important
     for record in score_texts([text], **options):
         found = True
         words = surfaces(record.text, record.spans)
-        console.print(sentence_text(words, record.importance, record.mask_index, method=options["method"]))
+        console.print(sentence_text(words, record.importance, record.mask_index, large_is_important=large))
         if record.prob is not None:
             console.print(f"class {record.predicted}, P = {record.prob:.4f}")
         console.print(sentence_table(words, record.importance, record.mask_index))
@@ -178,6 +181,7 @@ def inspect(out, rows):
     """Show what is in a finished shard directory."""
     from .report.terminal import masked_scores, sentence_text, summary
     from .scoring.api import shard_words
+    from .scoring.method import method_named
     from .shards.reader import open_shards, setting
 
     shards = open_shards(out)
@@ -186,11 +190,11 @@ def inspect(out, rows):
     if not rows:
         return
     words_of = shard_words(shards.manifest)
+    large = method_named(setting(shards.manifest, "method")).large_is_important
     for row in shards.head(rows):
         words = words_of(row["input_ids"])
-        method = setting(shards.manifest, "method")
         console.print(f"\n{row['row']}.{row['sentence']}", style="dim", end="  ")
-        console.print(sentence_text(words, row["importance"], row["mask_index"], method=method))
+        console.print(sentence_text(words, row["importance"], row["mask_index"], large_is_important=large))
         console.print(masked_scores(words, row["importance"], row["mask_index"]))
 
 

@@ -74,7 +74,7 @@ def _checked_control(config: ScoreConfig, out: str, control: str) -> ScoreConfig
     Raises:
         FastmaskError: the run is itself at random, or both would be the same directory.
     """
-    if not load_method(config).asks_model:
+    if load_method(config).is_control:
         raise FastmaskError(f"--control {control}: the control of --method {config.method} would be another random run")
     if os.path.realpath(control) == os.path.realpath(out):
         raise FastmaskError(f"--control {control}: is the directory of --out")

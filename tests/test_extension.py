@@ -1,13 +1,17 @@
 """Whatever there are several of - methods, export formats, families - is added by one file and a line in a registry."""
 
+from dataclasses import replace
 from importlib import import_module
 from textwrap import dedent
 
 import pytest
+from helpers import fastmask
 
 from fastmask import ScoreConfig, score_corpus
-from fastmask.core.config import EXPORT_FORMATS, ExportConfig
+from fastmask.core.config import EXPORT_FORMATS, METHODS, ExportConfig
 from fastmask.data.exporting import export_shards
+from fastmask.experiment.recipe import read_recipe
+from fastmask.experiment.steps import steps_of
 
 TOY_FORMAT = """
     from fastmask.core.durable import write_atomically
@@ -22,6 +26,46 @@ TOY_FORMAT = """
             write_atomically(folder / "counts", repr(files).encode())
 
     FORMAT = Toy()
+"""
+
+
+TOY_METHOD = """
+    import numpy as np
+    from fastmask.core.records import ScoredSentences
+    from fastmask.scoring.method import Method
+    from fastmask.scoring.policy import ragged_positions
+
+    class Toy(Method):
+        '''Masks every second token, and scores each by its id.'''
+        asks_model, keeps_other_labels, large_is_important = False, True, True
+
+        def without_model(self, config, tokenizer, progress):
+            return Masks()
+
+    class Masks:
+        remark, levels = None, ()
+
+        def calibrate(self, shards):
+            return None
+
+        def score(self, shard, bounds):
+            n = len(shard)
+            position = np.arange(len(shard.input_ids)) - np.repeat(shard.offsets[:-1], np.diff(shard.offsets))
+            return ScoredSentences(
+                shard, np.full(n, -1, np.int32), np.full(n, np.nan, np.float32), shard.input_ids.astype(np.float32),
+                np.ones(n, bool), *ragged_positions(shard.offsets, position % 2 == 0),
+            )
+
+        def identity(self):
+            return {"like": None}
+
+        def describe(self):
+            return {"device": "cpu", "kernels": "none"}
+
+        def stop(self):
+            pass
+
+    METHOD = Toy()
 """
 
 
@@ -54,3 +98,36 @@ def test_an_export_format(add, corpus, mr_tiny, tmp_path):
     assert counts["files"] == counts["sequences"] >= 1
     assert (tmp_path / "o" / "0.toy").stat().st_size == 4 * 16
     assert (tmp_path / "o" / "counts").read_text() == repr([1] * counts["files"])
+
+
+def test_a_method(add, corpus, mr_tiny, tmp_path):
+    add("fastmask.scoring.methods", METHODS, TOY_METHOD)
+    out = tmp_path / "s"
+    manifest = score_corpus([corpus], str(out), ScoreConfig(model=mr_tiny, method="toy", shard_rows=1))
+    assert manifest["config"]["method"] == "toy" and manifest["model"] is None
+    assert "[a] fine [film]\n" in fastmask("inspect", out, "--rows", 1).stdout
+    (out / "shard-00001.parquet").unlink()
+    assert fastmask("verify", out).exit_code == 1
+    assert fastmask("verify", out, "--repair").stdout.startswith("shard-00001.parquet: made again, identical")
+    assert fastmask("verify", out).exit_code == 0
+    twin = replace(ScoreConfig(model=mr_tiny).control_of(str(out)), shard_rows=1)
+    assert score_corpus([corpus], str(tmp_path / "c"), twin)["totals"]["masked"] == manifest["totals"]["masked"]
+
+
+def test_a_recipe_knows_a_new_method(add, mr_tiny, tmp_path):
+    add("fastmask.scoring.methods", METHODS, TOY_METHOD)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        dedent(f"""
+        out = "{tmp_path / "run"}"
+        init = "{mr_tiny}"
+        methods = ["toy"]
+        [task]
+        train = "train.jsonl"
+        test = "test.jsonl"
+        [in-domain]
+        corpus = "corpus.txt"
+    """)
+    )
+    names = [step.name for step in steps_of(read_recipe(str(recipe)))]
+    assert {"masks/toy", "masks/toy-control"} < {*names} and "masker" not in names

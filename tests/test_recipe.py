@@ -98,7 +98,7 @@ def test_the_papers_settings(tmp_path):
         (SMALL.replace("[1, 2]", "[]"), "seeds: name at least one, each once"),
         (SMALL.replace("[1, 2]", "[-1]"), "seeds: at least 0"),
         (SMALL.replace("[1, 2]", "[1, 'x']"), "seeds: 'x' is not a whole number"),
-        ("methods = ['random']\n" + SMALL, "methods: random: choose among masker, greedy"),
+        ("methods = ['random']\n" + SMALL, "methods: random: choose among greedy, prefix, leave-one-out, masker"),
         ("methods = ['greedy']\n" + SMALL + "[train-masker]\n", "[train-masker]: no masker is in methods"),
         ("pretrain-each-seed = true\n" + SMALL + "[pretrain]\nseed = 1\n", "[pretrain] seed: pretrain-each-"),
         ("a = \n", "is not TOML: Invalid value (at line 1, column 5)"),

@@ -7,8 +7,10 @@ import pytest
 from rich.console import Console
 from shard_samples import FIELDS, IDENTITY, config, sample
 
+from fastmask.core.config import METHODS
 from fastmask.report.screen import clean, make_console
 from fastmask.report.terminal import sentence_table, sentence_text, summary, surfaces
+from fastmask.scoring.method import method_named
 from fastmask.shards.schema import build_manifest, make_header, shard_bytes, shard_entry, to_table
 
 TOKENS = ["A", " great", " mov", "ie", " [UNK]"]
@@ -27,48 +29,49 @@ def manifest(skipped=(), **options) -> dict:
 
 
 def test_masked_tokens_are_marked_without_colour():
-    assert rendered(sentence_text(TOKENS, IMPORTANCE, [1, 3], method="greedy")) == "A [great] mov[ie] [UNK]\n"
+    assert rendered(sentence_text(TOKENS, IMPORTANCE, [1, 3], large_is_important=False)) == "A [great] mov[ie] [UNK]\n"
 
 
 def colours(text) -> dict[str, str]:
     return {text.plain[span.start : span.end]: str(span.style) for span in text.spans}
 
 
-@pytest.mark.parametrize("method", ["greedy", "prefix", "leave-one-out"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_most_important_token_has_the_strongest_colour(method):
-    found = colours(sentence_text(["low", " middle", " high"], [-0.4, 0.0, 0.3], [], method=method))
-    most, least = ("high", "low") if method == "leave-one-out" else ("low", "high")
+    large = method_named(method).large_is_important
+    found = colours(sentence_text(["low", " middle", " high"], [-0.4, 0.0, 0.3], [], large_is_important=large))
+    most, least = ("high", "low") if method in ("leave-one-out", "masker") else ("low", "high")
     assert found[most] == "black on #ff1e1e"
     assert found["middle"].startswith("black on #ff") and found["middle"] != found[most]
     assert least not in found
 
 
 def test_colour_reaches_a_terminal_and_nothing_else():
-    text = sentence_text(TOKENS, IMPORTANCE, [1], method="greedy")
+    text = sentence_text(TOKENS, IMPORTANCE, [1], large_is_important=False)
     assert "\x1b[" in rendered(text, force_terminal=True, color_system="truecolor")
     assert "\x1b[" not in rendered(text)
 
 
 @pytest.mark.parametrize("importance", [None, [0.5] * 5, [float("nan")] * 5])
 def test_no_colour_where_nothing_stands_out(importance):
-    text = sentence_text(TOKENS, importance, [4], method="greedy")
+    text = sentence_text(TOKENS, importance, [4], large_is_important=False)
     assert "on #" not in str(text.spans) and text.plain.endswith("[[UNK]]")
 
 
 def test_empty_sentence():
-    assert sentence_text([], [], [], method="greedy").plain == ""
+    assert sentence_text([], [], [], large_is_important=False).plain == ""
     assert "token" in rendered(sentence_table([], [], []))
 
 
 def test_long_sentences_wrap_at_80_columns():
-    text = sentence_text([" wonderful"] * 60, [0.1] * 60, range(0, 60, 2), method="greedy")
+    text = sentence_text([" wonderful"] * 60, [0.1] * 60, range(0, 60, 2), large_is_important=False)
     lines = rendered(text).splitlines()
     assert len(lines) > 5 and max(map(len, lines)) <= 80
 
 
 def test_tokens_are_never_markup_or_control_codes():
     tokens = ["[red]", " \x1b[31m", " \x07"]
-    assert rendered(sentence_text(tokens, None, [], method="greedy")) == "[red] �[31m �\n"
+    assert rendered(sentence_text(tokens, None, [], large_is_important=False)) == "[red] �[31m �\n"
     table = rendered(sentence_table(tokens, None, []))
     assert "\x1b" not in table and "[red]" in table
 
@@ -113,7 +116,7 @@ def test_surfaces_are_the_text():
     spans = [(0, 1), (3, 3), (3, 8), (9, 11), (11, 13), (15, 16), (15, 16), (15, 16), (16, 17)]
     assert surfaces(text, spans) == ["A", "  ", "great", " ca", "fé", "\n ☕", "", "", "!"]
     assert "".join(surfaces(text, spans)) == text
-    shown = rendered(sentence_text(surfaces(text, spans), None, [2, 4], method="greedy"))
+    shown = rendered(sentence_text(surfaces(text, spans), None, [2, 4], large_is_important=False))
     assert shown == "A [great] ca[fé] ☕!\n"
     assert surfaces("", []) == []
 

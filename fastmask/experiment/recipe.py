@@ -7,14 +7,13 @@ from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from ..core.config import EvaluateConfig, ScoreConfig
+from ..core.config import METHODS, EvaluateConfig, ScoreConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError, InputError
 from ..core.plain import read_regular
+from ..scoring.method import method_named
 from ..text.streams import STDIN
 
-METHODS = ("masker", "greedy", "prefix", "leave-one-out")
-"""How the in-domain text may be masked; each has an arm of its own and one for its control."""
 PAPER_SEEDS = (13, 43, 83, 181, 271, 347, 433, 659, 727, 859)
 
 
@@ -25,7 +24,7 @@ class General:
     Attributes:
         out: directory of the run.
         init: the model of general pre-training, a directory or a hub id.
-        methods: of METHODS.
+        methods: how the in-domain text is masked; each has an arm of its own and one for its control.
         seeds: of fine-tuning, one run an arm each.
         pretrain_each_seed: pre-train anew for each of them, with that seed, so that the comparison covers the chance
             in pre-training, too; otherwise once an arm, as the paper does.
@@ -108,7 +107,7 @@ def read_recipe(path: str) -> Recipe:
     options = {name: _checked(f"{path}: [{name}]", configuration, sections.get(name, {}), given)
                for name, (configuration, given) in _SECTIONS.items()}  # fmt: skip
     _check_general(path, general)
-    if "masker" not in general.methods and "train-masker" in sections:
+    if "train-masker" in sections and not any(method_named(name).classifies_tokens for name in general.methods):
         raise FastmaskError(f"{path}: [train-masker]: no masker is in methods")
     if STDIN in options["in-domain"]["corpus"]:
         raise FastmaskError(f"{path}: [in-domain]: corpus: standard input cannot be read again; name a file")
@@ -133,9 +132,10 @@ def _check_general(path: str, general: General) -> None:
     for key, values in (("methods", general.methods), ("seeds", general.seeds)):
         if not values or len(set(values)) != len(values):
             raise FastmaskError(f"{path}: {key}: name at least one, each once")
+    known = [name for name in METHODS if not method_named(name).is_control]
     for method in general.methods:
-        if method not in METHODS:
-            raise FastmaskError(f"{path}: methods: {method}: choose among {', '.join(METHODS)}")
+        if method not in known:
+            raise FastmaskError(f"{path}: methods: {method}: choose among {', '.join(known)}")
     if min(general.seeds) < 0:
         raise FastmaskError(f"{path}: seeds: at least 0")
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..core.durable import json_bytes, os_errors_named, write_atomically
 from ..core.errors import FastmaskError, OutputError
-from ..report.terminal import label_warnings, totals_line
+from ..report.terminal import totals_line
+from ..scoring.method import label_warnings
 from ..shards.schema import read_manifest
 from ..text.documents import read_rows
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned

@@ -20,7 +20,6 @@ FAINTEST = 0.15
 MESSAGES_SHOWN = 5
 Numbers = Sequence[float] | np.ndarray
 Places = Sequence[int] | np.ndarray
-LARGE_IS_IMPORTANT = ("leave-one-out", "masker")
 
 
 def summary(manifest: dict) -> Group:
@@ -48,16 +47,6 @@ def totals_line(out: str, manifest: dict) -> str:
     line = f"{out}: {total['rows']:,} sentences, {total['tokens']:,} tokens, {total['masked']:,} masked "
     share = _share(total["masked"], total["tokens"])
     return f"{line}({share})" + (f"; {skipped:,} rows skipped" if skipped else "")
-
-
-def label_warnings(out: str, manifest: dict) -> Iterator[str]:
-    """One line if nine in ten labelled sentences are misclassified, for a run that asked a classifier."""
-    if manifest["config"]["method"] in ("masker", "random"):
-        return
-    labelled, wrong = (sum(entry.get(key, 0) for entry in manifest["shards"]) for key in ("labelled", "misclassified"))
-    if labelled and 10 * wrong >= 9 * labelled:
-        yield (f"warning: {out}: {wrong:,} of {labelled:,} labelled sentences are misclassified, so that they have no "
-               "masks: labels and classes probably do not match")  # fmt: skip
 
 
 def plan_table(planned: Sequence) -> Table:
@@ -137,19 +126,21 @@ def surfaces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     return out
 
 
-def sentence_text(words: Sequence[str], importance: Numbers | None, mask_index: Places, *, method: str) -> Text:
+def sentence_text(
+    words: Sequence[str], importance: Numbers | None, mask_index: Places, *, large_is_important: bool
+) -> Text:
     """One sentence as it reads: tokens coloured by importance (stronger is more important), masked ones in [brackets].
 
     Args:
         words: [n] strings, as ``surfaces`` makes them.
         importance: [n] S(w), or None where the sentence was not scored: no colour then.
         mask_index: masked positions.
-        method: with those of LARGE_IS_IMPORTANT a large S(w) is important, with every other method a small one.
+        large_is_important: whether a large S(w) is important; else a small one is.
     """
     from rich.text import Text
 
     text, masked = Text(), set(mask_index)
-    strengths = _strength(words, importance, method)
+    strengths = _strength(words, importance, large_is_important)
     for position, (word, strength) in enumerate(zip(words, strengths, strict=True)):
         text_of = clean(word.strip())
         if position and word[:1].isspace():
@@ -159,12 +150,12 @@ def sentence_text(words: Sequence[str], importance: Numbers | None, mask_index: 
     return text
 
 
-def _strength(tokens: Sequence[str], importance: Numbers | None, method: str) -> np.ndarray:
+def _strength(tokens: Sequence[str], importance: Numbers | None, large_is_important: bool) -> np.ndarray:
     """float [n], 0 for a sentence's least important token to 1 for its most important one."""
     if importance is None or len(tokens) == 0:
         return np.zeros(len(tokens))
     score = np.asarray(importance, dtype=np.float64)
-    score = np.nan_to_num(score if method in LARGE_IS_IMPORTANT else -score)
+    score = np.nan_to_num(score if large_is_important else -score)
     span = score.max() - score.min()
     return (score - score.min()) / span if span > 0 else np.zeros(len(tokens))
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.config import METHODS, ScoreConfig, demand
 from ..core.records import EncodedSentences, ScoredSentences
+from ..shards.reader import setting
 from .cascade import Bounds, Evidence
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class Method:
         has_default_model: whether the embedded classifier serves where no model is named.
         keeps_other_labels: whether labels that are no classes of the model are kept as they are.
         reads_units: whether labels and aspects play a part; else texts are read alone.
+        is_control: whether it chooses at random, so that a control of it would be another one.
+        large_is_important: whether a large importance is an important token's; else a small one is.
         default_rate: the rate cap where none is given; None is no cap.
         options: fields of ScoreConfig that have a meaning for it alone.
     """
@@ -115,6 +118,8 @@ class Method:
     has_default_model = True
     keeps_other_labels = False
     reads_units = True
+    is_control = False
+    large_is_important = False
     default_rate: float | None = None
     options: frozenset[str] = frozenset()
 
@@ -147,13 +152,23 @@ class Method:
         raise NotImplementedError
 
 
+def method_named(name: str) -> Method:
+    """Return the method that is called so.
+
+    Raises:
+        FastmaskError: there is none; a run of another version may have had it.
+    """
+    demand(name in METHODS, f"method {name}", f"choose one of {', '.join(METHODS)}")
+    return import_module(f".methods.{METHODS[name]}", __package__).METHOD
+
+
 def load_method(config: ScoreConfig) -> Method:
     """Return the method that a configuration names.
 
     Raises:
         FastmaskError: the configuration has an option that means nothing to it, or lacks one.
     """
-    method = import_module(f".methods.{METHODS[config.method]}", __package__).METHOD
+    method = method_named(config.method)
     named = f"--method {config.method}"
     demand(method.has_default_model or config.model is not None, named, "name its model by --model")
     for option in SPECIAL_OPTIONS - method.options:
@@ -164,6 +179,16 @@ def load_method(config: ScoreConfig) -> Method:
 
 SPECIAL_OPTIONS = frozenset({"like"})
 """Fields of ScoreConfig that belong to some methods alone; None where they are not given."""
+
+
+def label_warnings(out: str, manifest: dict) -> Iterator[str]:
+    """Yield a line if nine in ten labelled sentences are misclassified, where labels are classes of the model."""
+    if method_named(setting(manifest, "method")).keeps_other_labels:
+        return
+    labelled, wrong = (sum(entry.get(key, 0) for entry in manifest["shards"]) for key in ("labelled", "misclassified"))
+    if labelled and 10 * wrong >= 9 * labelled:
+        yield (f"warning: {out}: {wrong:,} of {labelled:,} labelled sentences are misclassified, so that they have no "
+               "masks: labels and classes probably do not match")  # fmt: skip
 
 
 def audit_sample(key: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
 """The ways to choose masks, a file each: ``--method leave-one-out`` is ``leave_one_out.py``, its ``METHOD``.
 
-``core.config.METHODS`` is the list of their names.
+``core.config.METHODS`` lists them.
 """

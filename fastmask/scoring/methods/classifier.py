@@ -18,7 +18,7 @@ class ClassifierMethod(Method):
     """A method that asks a classifier about variants; ``of_block`` scores one block by it."""
 
     def __init__(self, of_block: type[ClassifierBlock]):
-        self.of_block = of_block
+        self.of_block, self.large_is_important = of_block, of_block.large_is_important
 
     def pair(self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None):
         """See ``Method.pair``: log-odds of the units' labels, or of the classifier's own where there is none."""

@@ -31,6 +31,7 @@ class Masker(Method):
     has_default_model = False
     keeps_other_labels = True
     reads_units = False
+    large_is_important = True
     default_rate = DEFAULT_RATE
 
     def fastest(self, backend) -> str:

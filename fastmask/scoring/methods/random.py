@@ -24,6 +24,7 @@ class Random(Method):
 
     asks_model = False
     keeps_other_labels = True
+    is_control = True
     default_rate = DEFAULT_RATE
     options = frozenset({"like"})
 
