@@ -1,6 +1,7 @@
 """The house: which room may import which, who may print, how long a file may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -110,6 +111,11 @@ def test_rooms_import_only_what_lies_below(room):
     above = {(name, other) for name in MODULES if room_of(name) == room for other in IMPORTS[name]
              if room_of(other) not in {*ROOMS[room], room}}  # fmt: skip
     assert above == set()
+
+
+def test_architecture_has_the_same_table():
+    rows = re.findall(r"^\| `(\w+)` \|.*\|([\w, ]*)\|$", (ROOT / "ARCHITECTURE.md").read_text("utf-8"), re.MULTILINE)
+    assert {room: set(re.findall(r"\w+", allowed)) for room, allowed in rows} == ROOMS
 
 
 def test_there_is_a_lowest_module():
