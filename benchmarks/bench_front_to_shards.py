@@ -29,7 +29,7 @@ from fastmask.shards.schema import read_manifest
 
 CORPUS = harness.SHARED / "data/yelp/corpus.txt"
 MODEL = harness.ROOT / "tests/data/mr-tiny"
-FLOOR, AIM = 300_000, 500_000  # tokens a second, DESIGN section 10
+FLOOR, AIM = 300_000, 500_000  # tokens a second
 MEMORY_FLOOR, MEMORY_AIM = 500, 250  # MB
 WARM_LINES = 200
 

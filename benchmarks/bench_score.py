@@ -29,7 +29,7 @@ KEPT = ("masks", "real_tokens", "distinct_tokens", "distinct_variants", "first_l
         "certificate", "rechecked_share", "encoder_work")  # fmt: skip
 POOL = 1024  # sentences in lockstep from which the hf arms make batches of rows of like length
 WARM_UP = 176  # more than a calibration takes, so that every precision is warm
-FLOOR, AIM = 12, 20  # of DESIGN section 10, against the padded procedure
+FLOOR, AIM = 12, 20  # times the padded procedure
 LOO_FLOOR, LOO_AIM = 5, 8  # against Captum
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 CORPUS = harness.SHARED / "data/yelp/corpus.txt"
 MODEL = harness.SHARED / "models/mr-minilm"
-FLOOR, AIM = 3, 5  # of DESIGN section 10, against the faster of hf-fp32 and hf-bf16
+FLOOR, AIM = 3, 5  # times the faster of hf-fp32 and hf-bf16
 WARM_STEPS = 3
 LR, CURVE_LR, MAX_LENGTH = 2e-5, 1e-4, 256
 MASK_RATE = 0.2  # max(1, int(0.2 n)) of n tokens: on short lines about the 15 % that the collator draws

@@ -19,7 +19,7 @@ LAUNCH_MICROSECONDS = 3.0
 GAP_MICROSECONDS = 1.5
 """Between two kernels of a stream that never runs dry."""
 TRITON_MICROSECONDS, TORCH_MICROSECONDS = 15.0, 8.0
-"""Of Python for a Triton launch and for a torch operation; two threads take turns at it."""
+"""Seconds that Python takes for a Triton launch and for a torch operation; two threads take turns at it."""
 POOL_SENTENCES, POOL_ROUNDS = 4000, 54
 """Of a pool, and rounds that it takes: about as many as its longest sentence has tokens. None fills a batch."""
 RECHECK_ROUNDS = 3
@@ -53,7 +53,7 @@ class Launches:
         return layers * (self.triton + self.torch) + self.outer_triton + self.outer_torch
 
     def host_seconds(self, layers: int) -> float:
-        """Of Python."""
+        """Return the seconds that Python takes."""
         triton, torch = layers * self.triton + self.outer_triton, layers * self.torch + self.outer_torch
         return (triton * TRITON_MICROSECONDS + torch * TORCH_MICROSECONDS) / 1e6
 
@@ -136,7 +136,7 @@ def batches(work: Work, sentences: int) -> tuple[int, int, int]:
 
 
 def host_seconds(shape: Shape, work: Work, sentences: int) -> float:
-    """Of Python that starts all batches; choosing what to ask next comes on top."""
+    """Return the seconds that Python takes to start all batches; choosing what to ask next is not included."""
     halves, rechecks, whole = batches(work, sentences)
     return halves * FLOAT16.host_seconds(shape.layers) + (rechecks + whole) * FLOAT32.host_seconds(shape.layers)
 

@@ -79,8 +79,8 @@ def _show_certificates(jobs: dict) -> None:
         certificate, shares = one["certificate"], one["rechecked_share_by_level"]
         eps = certificate.get("eps", {})
         first = next(iter(eps), None)
-        bands = first, eps.get(first), eps.get("float32"), shares.get("float32"), shares.get("float64")
-        rows.append((name, certificate.get("decisions"), *bands,
+        bounds = first, eps.get(first), eps.get("float32"), shares.get("float32"), shares.get("float64")
+        rows.append((name, certificate.get("decisions"), *bounds,
                      *(certificate.get(key) for key in ("audited", "flips"))))  # fmt: skip
     caption = "share: of the decisions, taken again at that precision; eps in log-odds"
     print_table("certificates", columns, rows, caption)

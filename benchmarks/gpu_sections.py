@@ -40,7 +40,7 @@ class Skip(Exception):
 
 
 class OutOfTime(BaseException):
-    """The time for the whole suite is over; no section that goes on after its own errors may go on after this."""
+    """The time for the whole suite is over; sections continue after their own errors, but not after this."""
 
 
 @dataclass(frozen=True, slots=True)

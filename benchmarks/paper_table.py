@@ -150,7 +150,7 @@ def main() -> None:
 
     options = harness.parser(__doc__)
     options.add_argument(
-        "--work", type=Path, required=True, help="directory of models and masks; a stopped run goes on"
+        "--work", type=Path, required=True, help="directory of models and masks; a stopped run is resumed"
     )
     options.add_argument("--seeds", type=int, default=len(PAPER_SEEDS), help="how many of the paper's ten seeds")
     arguments = options.parse_args()

@@ -24,7 +24,7 @@ RESUMABLE = ("score", "remap", "pretrain", "run")
 
 
 def _live() -> Callable[[str], None] | None:
-    """Shows lines in the place of each other where standard error is a terminal."""
+    """Return what shows lines in the place of each other; None where standard error is no terminal."""
     if not sys.stderr.isatty():
         return None
     return show_live
@@ -37,7 +37,7 @@ def _meter(quiet: bool, out: str | None = None):
 
 
 def command(function):
-    """``--debug``, and one line instead of a traceback for whatever goes wrong."""
+    """Make a function a command: it gets ``--debug``, and an error is one line instead of a traceback."""
 
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(function)
@@ -48,7 +48,7 @@ def command(function):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except KeyboardInterrupt:
-            again = "; the same command goes on from here" if function.__name__ in RESUMABLE else ""
+            again = "; the same command resumes it" if function.__name__ in RESUMABLE else ""
             say(f"fastmask: stopped{again}")
             _leave(130)
         except BrokenPipeError:
@@ -131,7 +131,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
     """Score CORPUS files into a directory of shards.
 
     CORPUS: .txt (a document a line), .jsonl, .csv, .tsv or .parquet, each also .gz, or - for lines on standard input.
-    A run that was stopped goes on when the same command is given again.
+    The same command resumes a run that was stopped.
     """
     from .core.startup import start_numba
     from .pipeline import score_corpus
@@ -234,7 +234,7 @@ def finetune(quiet, **options):
 def pretrain(quiet, **options):
     """Train a masked-language model on SHARDS, directories of fastmask score.
 
-    A run that was stopped goes on when the same command is given again. Several processes train together under
+    The same command resumes a run that was stopped. Several processes train together under
     torchrun --nproc-per-node N -m fastmask pretrain ...
     """
     from .train.pretrain import pretrain as run
@@ -251,8 +251,8 @@ def pretrain(quiet, **options):
 def remap(shards, tokenizer, out, overwrite, quiet):
     """Write the masks of SHARDS in the tokens of another model, to pre-train that one.
 
-    The texts are read again; every token that shares a character with a masked one is masked. A run that was stopped
-    goes on when the same command is given again.
+    The texts are read again; every token that shares a character with a masked one is masked. The same
+    command resumes a run that was stopped.
     """
     from .data.remapped import remap_shards
     from .report.terminal import totals_line
@@ -312,7 +312,7 @@ def train_masker(quiet, **options):
 def run(recipe, dry_run, overwrite, quiet):
     """Do all three stages as RECIPE.toml says, for selective and for random masks, and compare them.
 
-    A step whose output is complete for this configuration is skipped; a run that was stopped goes on.
+    A step whose output is complete for this configuration is skipped; the same command resumes a run that was stopped.
     """
     from .experiment.run import Run
     from .report.comparison import tables

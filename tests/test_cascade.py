@@ -24,7 +24,7 @@ def random_sentences(seed: int, count: int = 150, last_id: int = RARE - 1) -> li
 
 
 def rounding(precision, ids) -> float:
-    """About the errors that were measured (DESIGN section 4)."""
+    """About the errors that were measured."""
     return pseudo_noise(ids, {"bfloat16": 0.1, "float16": 0.01, "float32": 1e-6, "float64": 0.0}[precision])
 
 

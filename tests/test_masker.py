@@ -47,7 +47,7 @@ def logits_of(model, words, max_length) -> np.ndarray:
 
 
 def rule(logits, words, stop, rate=0.15) -> list[int]:
-    """DESIGN section 2, in plain Python."""
+    """The masker's rule in plain Python: tokens whose class 1 wins, best first, at most max(1, int(rate * n))."""
     found = [i for i, (zero, one) in enumerate(logits.tolist()) if one > zero and not stop[words[i]]]
     found.sort(key=lambda i: (-logits[i, 1], i))
     return sorted(found[: max(1, int(rate * len(words) + 1e-9))])
@@ -211,7 +211,7 @@ def test_only_doubts_are_asked_again_and_a_wrong_band_is_found(monkeypatch):
     assert certificate["audited"] > 0 and certificate["flips"] == 0
     assert sum(n for precision, n in asked if precision == "float64") < 60
     expected = masks_of(scored)
-    # noise that the band does not cover: what is audited tells, and the shard is scored again
+    # noise beyond the error bound: the audit finds it, and the shard is scored again
     wild = toy_engine(monkeypatch, zero, one, {"float32": 1.5}, precision="float32", mask_rate=1.0)
     scored, wider = score_certain(wild, encoded(sentences), bounds)
     assert scored.certificate["max_error"]["float32"] > bounds.eps[0] and wider.eps[0] > 1

@@ -39,7 +39,7 @@ def tokenizer_of(kind: str, pieces) -> PreTrainedTokenizerFast:
 @pytest.mark.parametrize(
     ("kind", "stop", "first", "others"),
     [
-        # DESIGN section 12, the authors' rule: pieces as they are
+        # the authors' rule: the list is looked up for each piece as it is
         ("wordpiece", ["the", "The", "'s"], [], ["##the", "s", "'", "##s", "film", "Ġthe", "▁the", "the</w>"]),
         ("byte-level", ["Ġthe", "ĠThe", "'s", "ĠmÃªme", "ĠĠnot"], ["the", "mÃªme"], ["Ġfilm", "mÃ", "Ġ", "s", "▁not"]),
         ("metaspace", ["▁the", "▁The", "▁même"], ["the", "he"], ["▁", "▁film", "s", "Ġthe", "<0x41>"]),

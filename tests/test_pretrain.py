@@ -142,7 +142,7 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path):
         assert not (out / "pretrain.json").exists() and list(out.glob("checkpoint-*"))
     lines = []
     pretrain(config, lines.append)
-    assert any(line.startswith("goes on after step ") for line in lines)
+    assert any(line.startswith("resumes after step ") for line in lines)
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     for name in ("loss", "tokens", "masked", "lr"):
         assert [line[name] for line in log_of(out)] == [line[name] for line in log_of(tmp_path / "whole")]

@@ -61,7 +61,7 @@ def test_stopped(corpus, config, whole, tmp_path, number, code):
     output = kill_held(child, number)
     assert child.returncode == code and "Traceback" not in output[1] and output[0] == ""
     if code == 130:
-        assert output[1] == "fastmask: stopped; the same command goes on from here\n"
+        assert output[1] == "fastmask: stopped; the same command resumes it\n"
     assert not (out / "_manifest.json").exists() and shards_in(out) == 3
     score_corpus([corpus], str(out), config)
     assert contents(out) == contents(whole)

@@ -14,13 +14,13 @@ _POLL_SECONDS = 0.05
 def run_ahead(
     items: Generator, depth: int, stop: Callable[[], None] = lambda: None, patience: float | None = None
 ) -> Generator:
-    """The same items, made in a background thread that is at most ``depth`` of them ahead.
+    """Yield the same items, made by a background thread at most ``depth`` of them ahead.
 
-    An exception comes out where its item would have. Closing the generator, or an interrupt in it, ends the thread.
+    An exception is raised in the place of its item. Closing the generator, or an interrupt in it, ends the thread.
 
     Args:
-        stop: called where the end comes before the last item, to make the item in work fail soon.
-        patience: seconds to wait for the thread at the end, then it is left behind; None: until it has ended. A thread
+        stop: called when the generator ends early, to make the item in work fail soon.
+        patience: seconds to wait for the thread at the end, then it is abandoned; None: until it has ended. A thread
             that still runs when Python ends may take the process down with it.
     """
     ready: queue.Queue = queue.Queue(depth)

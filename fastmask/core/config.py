@@ -163,18 +163,18 @@ class ScoreConfig:
         demand(self.like is None or self.mask_rate is None, f"--like {self.like}", "not together with --mask-rate")
 
     def control_of(self, out: str) -> ScoreConfig:
-        """The configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
+        """Return the configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
         return replace(self, method="random", like=out, mask_rate=None)
 
     @property
     def limit_again(self) -> int:
-        """The ``max_text_mb`` that reads a finished run's texts again: where none was skipped, all were let through."""
+        """Return the ``max_text_mb`` to read a finished run's texts with again: no limit where no row was skipped."""
         return self.max_text_mb if self.on_error == "skip" else 0
 
     def as_dict(self) -> dict:
         """Return the configuration as a JSON-ready dictionary, for the manifest.
 
-        ``max_text_mb`` is in it only where it may change the result of a run: older ones, without it, go on.
+        ``max_text_mb`` is in it only where it may change the result of a run, so that older runs can be resumed.
         """
         settings = asdict(self)
         if self.on_error == "fail" or self.max_text_mb == MAX_TEXT_MB:

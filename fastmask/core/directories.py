@@ -1,4 +1,4 @@
-"""Directories that take the place of others: what was there stays until the new one is whole."""
+"""Replacing directories: the old one stays until the new one is complete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .errors import OutputError
 
 
 def check_free(out: str | Path, overwrite: bool) -> Path:
-    """Returns ``out`` as a path that a directory may be written to.
+    """Return ``out`` as a path that a directory may be written to.
 
     Raises:
         OutputError: it is a file, or a directory with something in it and ``overwrite`` is off.
@@ -30,9 +30,9 @@ def check_free(out: str | Path, overwrite: bool) -> Path:
 
 @contextmanager
 def claim(out: str | Path, overwrite: bool) -> Iterator[Path]:
-    """Keep ``out`` for this process until it has made it with ``new_directory``, and yield where that is.
+    """Lock ``out`` for this process until it has been made by ``new_directory``; yield its real path.
 
-    What a killed process left there is put back or swept first; where a symbolic link leads is made, and it stays.
+    What a killed process left there is put back or removed first. A symbolic link stays, and its target is made.
 
     Raises:
         OutputError: it is taken, as ``check_free`` says, or in use, or nothing can be written beside it.
@@ -70,7 +70,7 @@ def _lock_of(path: Path) -> Path:
 
 
 def recover(out: str | Path) -> None:
-    """Put ``out`` back, or sweep what else a process left beside it that was killed replacing it.
+    """Put ``out`` back, or remove what was left beside it, if a process was killed while replacing it.
 
     Raises:
         OutputError: the process is still at work.
@@ -82,9 +82,9 @@ def recover(out: str | Path) -> None:
 
 @contextmanager
 def new_directory(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A directory to fill, beside ``path``, that takes its name once it is whole; on an error nothing is left of it.
+    """Yield a directory to fill, beside ``path``, that takes its name when it is complete; on an error it is removed.
 
-    ``path`` is this process's own, by ``claim`` or by the lock of a directory that it is in.
+    This process must have locked ``path``, by ``claim`` or by the lock of a directory that it is in.
 
     Raises:
         OutputError: ``path`` is taken, as ``check_free`` says, or cannot be written.
@@ -124,14 +124,14 @@ def drop_begun(out: Path) -> None:
 
 
 class Replacement:
-    """What is to take the place of the directory ``out``, made beside it over as many starts as that needs.
+    """A directory that is to replace ``out``, made beside it, in several starts if need be.
 
     Args:
-        out: the directory, this process's own by a lock in it.
-        is_ours: whether a name in ``out`` is one of the result's; all others are taken over.
+        out: the directory, locked by this process.
+        is_ours: whether a file name in ``out`` belongs to the result; all others are the user's and are kept.
 
     Attributes:
-        path: where it is made, kept for this process until ``close``.
+        path: where it is made, locked for this process until ``close``.
 
     Raises:
         OutputError: it is in use, or nothing can be written beside it.
@@ -153,14 +153,14 @@ class Replacement:
         self.path.mkdir()
 
     def install(self) -> Path:
-        """Put the new directory, which is whole, in the place of the old one; return that place."""
+        """Replace the old directory by the new one, which is complete; return its path."""
         self._take_over()
         sync(self.path)
         replace_directory(self.path, self.out)
         return self.out
 
     def _take_over(self) -> None:
-        """Link what is the user's into the new directory: the old one keeps it until it goes."""
+        """Link the user's own files into the new directory; the old one keeps them until it is removed."""
         for stale in self._users(self.path):  # of an ``install`` that was killed
             shutil.rmtree(stale) if stale.is_dir() and not stale.is_symlink() else stale.unlink()
         for path in self._users(self.out):
@@ -174,7 +174,7 @@ class Replacement:
         return [path for path in directory.iterdir() if not self._is_ours(path.name)]
 
     def close(self, keep: bool) -> None:
-        """Let others in; ``keep`` what was made so far for the next start."""
+        """Release the lock; ``keep`` what was made so far for the next start."""
         try:
             if not keep:
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -194,7 +194,7 @@ def _beside(path: Path, kind: str) -> Path:
 
 
 def _left(path: Path, kind: str) -> list[Path]:
-    """What processes have beside ``path``: exactly that, not what belongs to a directory named a.new or a.old-2."""
+    """Return what processes left beside ``path``, but not what belongs to a directory named a.new or a.old-2."""
     name = re.compile(rf"\.{re.escape(path.name)}\.{kind}-\d+")
     try:
         return [other for other in path.parent.iterdir() if name.fullmatch(other.name)]
@@ -238,7 +238,7 @@ def replace_directory(fresh: Path, path: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two directories change places, so that each name always has one; False where the system cannot."""
+    """Exchange two directories, so that each name always has one; return False where the system cannot."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     here, exchanging = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchanging) == 0

@@ -1,4 +1,4 @@
-"""Files that survive a kill or a power cut: written whole or not at all. And one writer a directory."""
+"""Files that survive a kill or a power cut: written whole or not at all. And locks: one writer a directory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def json_bytes(document: dict) -> bytes:
-    """Return a document as a readable JSON file: as it is in UTF-8, what has no UTF-8 (some file names) escaped."""
+    """Return a document as a readable JSON file in UTF-8; what has no UTF-8 (some file names) is escaped."""
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     return text.encode("utf-8", "backslashreplace")
 
@@ -87,7 +87,7 @@ def sync(path: Path) -> None:
 
 
 def locked_directory(path: Path, name: str) -> FileLock:
-    """Makes a directory, if need be, and locks the file ``name`` in it; OutputError when another process has it."""
+    """Make a directory if it is not there and lock the file ``name`` in it; OutputError when another process has it."""
     path.mkdir(parents=True, exist_ok=True)
     try:
         return FileLock(path / name)
@@ -123,7 +123,7 @@ class FileLock:
             return False
 
     def release(self) -> None:
-        """Give the lock back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor is not None:
             try:
                 # its directory may have been replaced, and another process have a lock in the new one

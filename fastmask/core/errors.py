@@ -37,7 +37,7 @@ class InputError(FastmaskError):
 
 
 class Unreadable(InputError):
-    """The file, not one of its rows, is at fault: ``--on-error skip`` cannot go on."""
+    """The file, not one of its rows, is at fault: ``--on-error skip`` cannot skip it."""
 
 
 class OutputError(FastmaskError):

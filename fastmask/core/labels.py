@@ -1,4 +1,4 @@
-"""A label as it stands in a file -> the index of a class: one reading for every format and every command."""
+"""From a label in a file to the index of a class: one rule for every format and every command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import InputError
 LABEL_FIELD = "label"
 """The label's column where no other is named: text that lacks it is unlabelled."""
 NO_LABEL = -1
-"""What GLUE and ``datasets`` write where there is no label, and what an unlabelled text has for a class index."""
+"""The class index of unlabelled text; GLUE and ``datasets`` write it where there is no label."""
 NUMBERS_ARE_NAMES = "fastmask_numbers_are_names"
 """The key of a model's configuration for ``Classes.numbers_are_names``."""
 Label = str | int | None

@@ -1,4 +1,4 @@
-"""A directory that one process at a time writes, and what decides its content."""
+"""A directory that one process at a time writes, and the settings that decide its content."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class LockedDirectory:
 
     Attributes:
         LOCK: name of the lock's file.
-        KEPT: pattern of the files for which it pays to keep a replacement that is not finished.
-        path: the directory; while it is to replace another one, where it is made.
+        KEPT: pattern of files: an unfinished replacement that has some is kept.
+        path: the directory; while a replacement is being made, where it is made.
     """
 
     LOCK: ClassVar[str]
@@ -42,7 +42,7 @@ class LockedDirectory:
         self._replacement: Replacement | None = None
 
     def locked(self, prepare: Callable[[], None]) -> None:
-        """Make the directory if need be, lock it and call ``prepare``; an error there gives the lock back.
+        """Make the directory if need be, lock it and call ``prepare``; an error there releases the lock.
 
         Raises:
             OutputError: another process has it, or it cannot be written.
@@ -56,13 +56,13 @@ class LockedDirectory:
                 raise
 
     def check_header(self, there: dict) -> None:
-        """Raise OutputError if what is there was made from another header, and say what differs."""
+        """Raise OutputError, naming the differences, if what is there was made from another header."""
         if found := differences(there, self.header):
             reason = f"made with other settings: {listed(found)}"
             raise OutputError(f"{self.path}: {reason} (--overwrite replaces it{what_was_begun(self.path)})")
 
     def begin_beside(self, is_ours: Callable[[str], bool]) -> None:
-        """Leave the directory as it is, and let ``path`` be where another one is made, as ``Replacement`` says."""
+        """Leave the directory as it is and begin a ``Replacement``; ``path`` is now where that is made."""
         self._replacement = Replacement(self.path, is_ours)
         self.path = self._replacement.path
 
@@ -77,12 +77,12 @@ class LockedDirectory:
         return self._replacement is not None
 
     def install(self) -> None:
-        """Put what was made beside, which is whole, in its place; nothing where the directory itself was written."""
+        """Put a complete replacement in its place; do nothing where the directory itself was written."""
         if self._replacement is not None:
             self.path = self._replacement.install()
 
     def close(self) -> None:
-        """Let other runs write here; a second call does nothing."""
+        """Release the locks; a second call does nothing."""
         with ExitStack() as last:
             if self._lock is not None:
                 last.callback(self._lock.release)
@@ -104,7 +104,7 @@ def differences(there: dict, here: dict) -> list[str]:
 
 
 def listed(found: list[str]) -> str:
-    """Return differences in a line, which a corpus of a thousand files does not make endless."""
+    """Return differences in one line, at most twenty of them."""
     return "; ".join([*found[:20], f"and {len(found) - 20} more"] if len(found) > 20 else found)
 
 
@@ -115,7 +115,7 @@ def _agree(name: str, was: str | None, now: str | None) -> bool:
 
 
 def _settings(header: dict) -> dict[str, str]:
-    """What must agree, as JSON, by option (``--stop-words``) or path in the identity (``model.sha256``)."""
+    """Return what must agree, as JSON, by option (``--stop-words``) or path in the identity (``model.sha256``)."""
     config = {name: value for name, value in header["config"].items() if name not in RESULT_NEUTRAL}
     options = {f"--{name.replace('_', '-')}": value for name, value in config.items()}
     return dict(_leaves("", {**options, **{key: value for key, value in header.items() if key != "config"}}))

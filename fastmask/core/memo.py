@@ -1,4 +1,4 @@
-"""What was met before: 64-bit keys to slot numbers, by open addressing."""
+"""A hash table from 64-bit keys to slot numbers, by open addressing: what was seen before."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Memo:
         return table
 
     def slots(self, hashes: np.ndarray) -> np.ndarray:
-        """Slot int64 [V] of each hash uint64 [V]; those never seen before get new slots in order of appearance."""
+        """Return the slot int64 [V] of each hash uint64 [V]; new hashes get new slots in order of appearance."""
         while 2 * (self.used + len(hashes)) > len(self._table):
             old = self._table[self._table["slot"] >= 0]
             self._table = self._empty(4 * len(self._table))

@@ -1,4 +1,4 @@
-"""What the tokenizers library does where its own code fails: it prints lines of its own and raises no Exception."""
+"""Errors inside the tokenizers library: it prints lines of its own and raises no Exception."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .errors import ModelError, shortened
 
 @contextmanager
 def panics_told(model: str, *, loading: bool = False) -> Iterator[None]:
-    """Make a ModelError, which names the model, of what the library raises, and print none of its own lines.
+    """Turn what the library raises into a ModelError that names the model, and print none of its own lines.
 
-    Besides panics it raises bare Exceptions; ``loading`` leaves these to who loads.
+    Besides panics it raises bare Exceptions; with ``loading`` these are passed on.
     """
     try:
         with _QUIET:
@@ -28,9 +28,9 @@ def panics_told(model: str, *, loading: bool = False) -> Iterator[None]:
 
 
 class _Quiet:
-    """Native code says nothing inside, from whichever thread, where Python's streams are not descriptors 1 and 2.
+    """Silence native code inside a ``with``, in all threads, where Python's streams are not descriptors 1 and 2.
 
-    So it is in the commands (``screen.open_doors``); elsewhere what others print would be lost.
+    In the commands they are not (``screen.open_doors``); elsewhere what others print would be lost.
     """
 
     def __init__(self):
@@ -61,7 +61,7 @@ def _is_apart(stream, number: int) -> bool:
 
 
 def _moved(number: int) -> int | None:
-    """Lead a descriptor to nowhere; return where it went, None where too many files are open to do it."""
+    """Send a descriptor to /dev/null; return a copy of the old one, None where too many files are open."""
     try:
         kept = os.dup(number)
     except OSError:

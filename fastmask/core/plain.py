@@ -1,4 +1,4 @@
-"""Files that are read whole: regular ones only, so that none waits for ever, and JSON of any depth."""
+"""Reading whole files: regular ones only, because a FIFO would wait for ever, and JSON of any depth."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parse_json(data: str | bytes, *, finite: bool = False):
     """Return what a JSON text holds.
 
     Args:
-        finite: NaN and infinities, which fastmask itself never writes, are no numbers.
+        finite: refuse NaN and infinities, which fastmask itself never writes.
 
     Raises:
         ValueError: it is no JSON, or is nested deeper than Python can follow.

@@ -1,4 +1,4 @@
-"""What flows from stage to stage. Ragged data is one flat array plus ``offsets`` of length N + 1."""
+"""The records that flow from stage to stage. Ragged data is one flat array plus ``offsets`` of length N + 1."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class ScoredSentences:
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """B variants laid end to end, T tokens, special tokens included: what an encoder is given.
+    """B variants end to end, T tokens, special tokens included: the input of an encoder.
 
     Attributes:
         input_ids, token_type_ids: int32 [T].

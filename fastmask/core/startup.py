@@ -1,4 +1,4 @@
-"""A quick start of the commands."""
+"""What makes the commands start quickly, and safely."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BLAS = "scipy.linalg.cython_blas"
 
 
 def start_numba() -> None:
-    """Make numba ready in a process of fastmask's own, without scipy.
+    """Start numba in a process of fastmask's own, without scipy.
 
     At the first kernel numba imports ``scipy.linalg`` wherever scipy is installed, a quarter of a second, for products
     inside of kernels, of which ours have none. While a module's entry is None Python takes it for missing.
@@ -28,7 +28,7 @@ def start_numba() -> None:
 
 
 def open_closed_streams() -> None:
-    """Let no file that is written be taken for standard output or error where these are closed."""
+    """Open closed standard streams, so that no file that is written gets descriptor 1 or 2."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
         pass
     os.close(descriptor)
@@ -38,7 +38,7 @@ def open_closed_streams() -> None:
 
 
 def set_waiting() -> None:
-    """Say how OpenMP's threads wait, before torch loads it, unless the user has said it.
+    """Set how OpenMP's threads wait, before torch loads it, unless the user has set it.
 
     Threads that spin while they wait take the cores from those that they wait for where other work shares the machine
     (training takes several times as long); threads that sleep at once lose 40 % on cores of their own. A thousand turns

@@ -78,7 +78,7 @@ class Run:
 
         Raises:
             OutputError: a step was made from other settings or inputs, and ``overwrite`` is off.
-            FastmaskError: whatever a step raises; the same recipe goes on from there.
+            FastmaskError: whatever a step raises; the same recipe resumes there.
         """
         plan = self.plan()
         for planned in plan:  # before anything is done

@@ -1,4 +1,4 @@
-"""``fastmask.score``: texts in memory to records."""
+"""``fastmask.score``: from texts in memory to records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTEXT = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SentenceRecord:
-    """What ``fastmask.score`` yields for a sentence of n tokens.
+    """A scored sentence of n tokens, as ``fastmask.score`` yields it.
 
     Attributes:
         row, sentence: number of the text, and of the sentence in it.
@@ -74,10 +74,10 @@ def score(
 
 
 def shard_words(manifest: dict) -> Callable[[list[int]], list[str]]:
-    """The function from a run's token ids to what each adds to the decoded text, by the tokenizer of its manifest.
+    """Return the function from token ids to the text that each adds, by the tokenizer of a run's manifest.
 
     Raises:
-        ModelError: that tokenizer is gone, or is not the same any more.
+        ModelError: that tokenizer is gone or has changed.
     """
     return partial(added_texts, recorded_tokenizer(manifest["tokenizer"]))
 

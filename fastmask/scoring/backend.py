@@ -40,12 +40,12 @@ class Stopped(Exception):
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_of(name: str) -> str:
-    """The torch device that ``--device`` names, "auto" being the GPU where there is one.
+    """Return the torch device that ``--device`` names, "auto" being the GPU where there is one.
 
     Raises:
         FastmaskError: there is no such device, or not one that scoring runs on.
@@ -203,7 +203,7 @@ class Backend:
 
 @cache
 def _streams(device: str) -> tuple[torch.cuda.Stream, ...]:
-    """The two streams of a device; memory is kept for reuse stream by stream, so there are no more of them."""
+    """Return the two streams of a device, always the same: torch reuses memory stream by stream."""
     return torch.cuda.Stream(device), torch.cuda.Stream(device)
 
 

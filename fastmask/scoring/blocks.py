@@ -40,7 +40,7 @@ class SentenceBlock:
 
 
 def take_ragged(offsets: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows ``chosen`` int [R] of a ragged array: new offsets int64 [R + 1] and values, in that order."""
+    """Return rows ``chosen`` int [R] of a ragged array: new offsets int64 [R + 1] and values, in that order."""
     lengths = (offsets[1:] - offsets[:-1])[chosen]
     new = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum(lengths, out=new[1:])
@@ -67,7 +67,7 @@ def _sentence_hashes(offsets, input_ids, unit_start, unit_label, context_offsets
 
 
 def distinct_sentences(shard: EncodedSentences) -> tuple[np.ndarray, np.ndarray]:
-    """Which sentences have to be scored, and which repeat one of them, labels and aspects included.
+    """Find which sentences have to be scored, and which repeat one of them, labels and aspects included.
 
     Returns:
         distinct int64 [S], ascending, sentences with at least one unit; original int64 [N], for each sentence of the
@@ -90,9 +90,9 @@ def make_blocks(
     max_length: int,
     block_tokens: int = BLOCK_TOKENS,
 ) -> list[SentenceBlock]:
-    """Blocks of about ``block_tokens`` from some sentences int64 [S] that have units, longest first.
+    """Return blocks of about ``block_tokens`` from some sentences int64 [S] that have units, longest first.
 
-    Similar lengths end at the same time in lockstep, and the blocks that run last are the short ones.
+    Sentences of similar lengths end in the same round, and the blocks that run last are the short ones.
     """
     unit_start = _unit_start(shard)
     lengths, units = np.diff(shard.offsets), np.diff(unit_start)
@@ -104,7 +104,7 @@ def make_blocks(
 def make_pools(
     shard: EncodedSentences, sentences: np.ndarray, template: Template, max_length: int, pool_tokens: int
 ) -> list[SentenceBlock]:
-    """An even number of blocks of at most about ``pool_tokens`` with the same mix of lengths, for a device.
+    """Return an even number of blocks of at most about ``pool_tokens`` with the same mix of lengths, for a device.
 
     Two are under way at a time, and both have work for it to their ends.
     """
@@ -119,12 +119,12 @@ def make_pools(
 
 
 def _unit_start(shard: EncodedSentences) -> np.ndarray:
-    """int64 [N + 1]: each sentence's first unit."""
+    """Return int64 [N + 1]: each sentence's first unit."""
     return np.searchsorted(shard.unit_sentence, np.arange(len(shard) + 1)).astype(np.int64)
 
 
 def _cut(work: np.ndarray, block_tokens: int) -> list[tuple[int, int]]:
-    """Half-open ranges of consecutive sentences with about ``block_tokens`` unit tokens: work int64 [S]."""
+    """Return half-open ranges of consecutive sentences with about ``block_tokens`` unit tokens: work int64 [S]."""
     ranges, start, total = [], 0, 0
     for at, tokens in enumerate(work.tolist()):
         if total and total + tokens > block_tokens:
@@ -156,7 +156,7 @@ def _block(shard, chosen, unit_start, template, max_length) -> SentenceBlock:
 
 
 def _cut_contexts(offsets: np.ndarray, ids: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ragged contexts, int64 [U + 1] and int32 [C], none longer than ``longest``."""
+    """Return ragged contexts, int64 [U + 1] and int32 [C], none longer than ``longest``."""
     lengths = np.diff(offsets)
     if not np.any(lengths > longest):
         return offsets, ids
@@ -165,6 +165,6 @@ def _cut_contexts(offsets: np.ndarray, ids: np.ndarray, longest: int) -> tuple[n
 
 
 def _within(counts: np.ndarray) -> np.ndarray:
-    """0, 1, ... inside each group: counts int64 [S] -> int64 [sum]."""
+    """Return 0, 1, ... inside each group: counts int64 [S] -> int64 [sum]."""
     starts = np.cumsum(counts) - counts
     return np.arange(counts.sum()) - np.repeat(starts, counts)

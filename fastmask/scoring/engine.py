@@ -98,7 +98,7 @@ class Engine:
         return calibrated(self.levels[begin:], max_error[begin:])
 
     def _sample(self, shards: Iterator[EncodedSentences]) -> tuple[list[SentenceBlock], bool]:
-        """Blocks of the first ``calibration`` sentences that can be scored, and whether there are so many."""
+        """Return blocks of the first ``calibration`` sentences that can be scored, and whether there are so many."""
         blocks, missing = [], self.calibration
         for shard in shards:
             chosen = distinct_sentences(self._read(shard))[0][:missing]
@@ -109,7 +109,7 @@ class Engine:
         return blocks, not missing
 
     def _largest_error(self, pool: ThreadPoolExecutor, blocks, level: int, stride: int | None) -> float:
-        """The largest error of a level against the next: on every ``stride``-th whole unit, or on everything."""
+        """Return the largest error of a level against the next: on every ``stride``-th whole unit, or on everything."""
 
         def pair(block: SentenceBlock) -> tuple[np.ndarray, np.ndarray]:
             units = None if stride is None else block.block.units[::stride]
@@ -121,7 +121,7 @@ class Engine:
         return evidence.max_error[level]
 
     def _read(self, shard: EncodedSentences) -> EncodedSentences:
-        """The shard as the method reads it."""
+        """Return the shard as the method reads it."""
         return shard if self.method.reads_units else shard.texts_alone()
 
     def score(self, shard: EncodedSentences, bounds: Bounds) -> ScoredSentences:
@@ -162,7 +162,7 @@ def score_certain(
 
 
 def _assemble(shard: EncodedSentences, original, results: list[Result], certificate: dict) -> ScoredSentences:
-    """Blocks' outcomes in corpus order; equal sentences take the one that was scored."""
+    """Return the blocks' scores in corpus order; a repeated sentence takes those of its first occurrence."""
     n, t = len(shard), len(shard.input_ids)
     predicted, prob = np.full(n, -1, np.int32), np.full(n, np.nan, np.float32)
     scored, importance, chosen = np.zeros(n, bool), np.zeros(t, np.float32), np.zeros(t, bool)

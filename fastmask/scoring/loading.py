@@ -1,4 +1,4 @@
-"""From a model's files to the engine that scores with it."""
+"""Loading: from a model's files to the engine that scores with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a way to choose masks is made of; the rest of scoring knows methods by this alone. See ``methods/``."""
+"""The protocol of methods, the ways to choose masks; the rest of scoring knows them by this alone. See ``methods/``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Progress = Callable[[float, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What deciding needs to know besides the model.
+    """The settings that decide masks, besides the model.
 
     Attributes:
         threshold: d.
@@ -67,7 +67,7 @@ class BlockScores:
 
 
 class ShardScorer(Protocol):
-    """What makes scores and masks of shards: each a function of its sentences, the bounds and the configuration."""
+    """Makes scores and masks of shards: each a function of its sentences, the bounds and the configuration."""
 
     levels: tuple[str, ...]
     """Precisions of the cascade, cheapest first; none where no model is asked."""

@@ -16,7 +16,7 @@ _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 def cap_of(lengths: np.ndarray, mask_rate: float | None) -> np.ndarray:
-    """int64 [S]: most masks in sentences of int [S] tokens, ``max(1, int(rate * n))`` (DESIGN section 2)."""
+    """Return int64 [S]: most masks in sentences of int [S] tokens, ``max(1, int(rate * n))``; all without a rate."""
     if mask_rate is None:
         return lengths.astype(np.int64)
     # The tiny allowance keeps 0.15 * 20 at 3, not 2: the product is a hair below in binary.
@@ -44,7 +44,7 @@ def _select(offsets, low, high, candidate, cap, chosen, ambiguous):
 
 
 def select(offsets, low, high, candidate, cap) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens to mask: candidates with the smallest rank value, at most ``cap`` a sentence, ties by position.
+    """Choose the tokens to mask: candidates with the smallest rank value, at most ``cap`` a sentence, ties by position.
 
     Args:
         offsets: int64 [S + 1] into the token arrays.
@@ -60,7 +60,7 @@ def select(offsets, low, high, candidate, cap) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ragged_positions(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """chosen bool [T] as mask_offsets int64 [S + 1] and positions int32 [M], ascending in each sentence."""
+    """Return chosen bool [T] as mask_offsets int64 [S + 1] and positions int32 [M], ascending in each sentence."""
     flat = np.flatnonzero(chosen)
     mask_offsets = np.searchsorted(flat, offsets).astype(np.int64)
     sentence = np.repeat(np.arange(len(offsets) - 1), np.diff(mask_offsets))
@@ -69,7 +69,7 @@ def ragged_positions(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarra
 
 @nb.njit(**_JIT)
 def _draw(seed, row, sentence, counter):
-    """A random number by its key: the same on any machine, in any order."""
+    """Return the random number of a key: the same on any machine, in any order."""
     return mix(mix(mix(np.uint64(seed), row), sentence), counter)
 
 
@@ -85,7 +85,7 @@ def _random(seed, row, sentence, offsets, counts, allowed, chosen):
 
 
 def random_positions(seed: int, row, sentence, offsets, counts, allowed) -> np.ndarray:
-    """The control: ``counts`` int64 [S] positions a sentence, uniformly without repetition -> chosen bool [T].
+    """Draw ``counts`` int64 [S] positions a sentence, uniformly without repetition; return chosen bool [T].
 
     Only where ``allowed`` bool [T]; all of these, where there are fewer.
 
@@ -97,7 +97,7 @@ def random_positions(seed: int, row, sentence, offsets, counts, allowed) -> np.n
 
 
 def stop_words(choice: str) -> frozenset[str]:
-    """The words of ``--stop-words``: "english" is spaCy's list, "none" is empty, else a file with one word a line."""
+    """Return the words of ``--stop-words``: "english" is spaCy's list, "none" is empty, else a file, a word a line."""
     if choice == "none":
         return frozenset()
     if choice == "english":
@@ -114,7 +114,7 @@ def stop_words(choice: str) -> frozenset[str]:
 
 @cache
 def _spacy_stop_words(language: str) -> frozenset[str]:
-    """spaCy's list for a language, off its file alone: importing spaCy takes longer than scoring a short text."""
+    """Return the stop words of a language from spaCy's file: importing spaCy takes longer than scoring a short text."""
     spacy = Path(find_spec("spacy").origin).parent
     spec = spec_from_file_location("stop_words", spacy / "lang" / language / "stop_words.py")
     module = module_from_spec(spec)

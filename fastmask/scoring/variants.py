@@ -1,4 +1,4 @@
-"""Which variant of a unit's tokens scores a token; how each method picks it is the method's.
+"""Descriptions of variants; which one scores a token is the method's business.
 
 A unit's tokens are w0..wn-1. A variant is cut on the right at the unit's room, as the authors do.
 """
@@ -35,7 +35,7 @@ def whole(block: Block, units: np.ndarray) -> Variants:
 def seen(block: Block) -> np.ndarray:
     """Return bool [T]: tokens of the sentences as the classifier sees them, cut on the right.
 
-    Of the others the formula makes the whole cut sentence, or nearly, so that S(w) is about 0: it would mask them all.
+    For the others the formula compares the cut sentence, or nearly, with itself: S(w) is about 0, all would be masked.
     """
     lengths = np.diff(block.offsets)
     position = np.arange(len(block.input_ids)) - np.repeat(block.offsets[:-1], lengths)

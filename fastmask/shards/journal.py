@@ -16,18 +16,18 @@ JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file in a shard directory is of the run that wrote it, and not the user's."""
+    """Return whether a file in a shard directory was written by fastmask, and not by the user."""
     known = name in (PLAN, MANIFEST, OLD_MANIFEST, JOURNAL, LOCK) or name.endswith(TEMPORARY)
     return known or SHARD_NAME.fullmatch(name) is not None
 
 
 def journal_line(record: dict) -> bytes:
-    """A record as it is appended; ValueError or TypeError when it is not JSON."""
+    """Return a record as a line of the journal; ValueError or TypeError when it is not JSON."""
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
 def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
-    """Header, entries by shard index (the last of each), number of good bytes: the last line may be torn.
+    """Return header, entries by shard index (the last of each), number of good bytes: the last line may be torn.
 
     Raises:
         OutputError: the first line is not a header.

@@ -1,4 +1,4 @@
-"""What each field of a manifest is: of which type, all the way down."""
+"""The types of a manifest's fields, at every depth."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def are_error_bounds(value: Any) -> bool:
 
 
 def is_certificate(value: dict) -> bool:
-    """Return whether a shard's certificate, whose fields have their types, has all that bounds follow from."""
+    """Return whether a shard's certificate, whose types are right, has all fields that error bounds follow from."""
     lower = value.get("eps", {})
     needed = CERTIFICATE.keys() - {"batch_tokens_halved"} <= value.keys()  # which older ones lack
     same = all(value[key].keys() == lower.keys() for key in ("pairs", "max_error")) if needed else False

@@ -29,7 +29,7 @@ _DISORDER = "rows are out of order"
 
 
 def open_shards(out: str | Path, *, check_hashes: bool = False) -> ShardSet:
-    """The finished shard directory ``out`` for reading.
+    """Open the finished shard directory ``out`` for reading.
 
     Args:
         check_hashes: read every shard once to compare its SHA-256; otherwise its size alone is looked at.
@@ -59,8 +59,8 @@ def setting(manifest: dict, name: str):
 class ShardSet:
     """A finished directory's shards: ``len()`` rows, as dictionaries by column, in corpus order or by number.
 
-    Rows by number are read ROW_GROUP at a time, and the last CACHED_GROUPS of these are kept: access in any order
-    works, access that stays near by is fast. Every reading method raises OutputError with the shard's name when it
+    Rows by number are read ROW_GROUP at a time, and the last CACHED_GROUPS groups are kept: access in any order
+    works, access to nearby rows is fast. Every reading method raises OutputError with the shard's name when it
     meets damage, or values that no shard can have (``sound.value_fault``).
 
     Attributes:
@@ -103,11 +103,11 @@ class ShardSet:
         return ShardSet, (self.path, self.manifest)
 
     def head(self, rows: int) -> Iterator[dict]:
-        """The first rows as dictionaries."""
+        """Return the first rows as dictionaries."""
         return islice(iter(self), rows)
 
     def batches(self, columns: list[str] | None = None, rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Record batches of at most ``rows`` rows; no more than one row group is held in memory."""
+        """Yield record batches of at most ``rows`` rows; no more than one row group is held in memory."""
         for entry in self.manifest["shards"]:
             with self.opened(entry) as file:
                 last = None
@@ -133,14 +133,14 @@ class ShardSet:
         return table
 
     def to_table(self, columns: list[str] | None = None) -> pa.Table:
-        """All shards as one table in memory."""
+        """Return all shards as one table in memory."""
         import pyarrow as pa
 
         empty = arrow_schema().empty_table()
         return pa.concat_tables([empty if columns is None else empty.select(columns), *self.tables(columns)])
 
     def read_rows(self, shard: int, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
-        """Rows ``start`` to ``stop`` of a shard (by its number); only the row groups they lie in are read."""
+        """Return rows ``start`` to ``stop`` of a shard (by its number); only the row groups they lie in are read."""
         entry = self.manifest["shards"][shard]
         with self.opened(entry) as file:
             metadata = file.metadata
@@ -159,7 +159,7 @@ class ShardSet:
         return numbers(table["row"]), numbers(table["sentence"]), tokens, masks
 
     def _group(self, shard: int, number: int) -> pa.Table:
-        """ROW_GROUP rows of a shard, the last ones perhaps fewer."""
+        """Return a group of ROW_GROUP rows of a shard; the last group may have fewer."""
         key = shard, number
         if key not in self._groups:
             while len(self._groups) >= CACHED_GROUPS:
@@ -171,7 +171,7 @@ class ShardSet:
 
     @contextmanager
     def opened(self, entry: dict) -> Iterator[pq.ParquetFile]:
-        """A shard's file, by its entry in the manifest, opened and its footer compared with that."""
+        """Open a shard's file by its entry in the manifest; its footer is compared with the entry."""
         with open_parquet(self.path / entry["file"]) as file:
             if fault := file_content_fault(file, entry):
                 self._refuse(entry, fault)

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MANIFEST = "_manifest.json"
-"""Arrow's data sets, and so pandas, pass over what begins with an underscore and take all else for a shard."""
+"""Arrow's data sets, and so pandas, ignore names that begin with an underscore and take all others for shards."""
 OLD_MANIFEST = "manifest.json"
 PLAN = "_plan.json"
-"""What every shard is a function of, written before the first."""
+"""The file of what every shard is a function of, written before the first one."""
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")
 SKIPPED_SHOWN = 100
 """How many of the messages about skipped documents the manifest keeps."""
@@ -50,13 +50,13 @@ FOREIGN = "its columns are not those of the shard format"
 
 
 def shard_name(index: int) -> str:
-    """The file name of shard ``index``."""
+    """Return the file name of shard ``index``."""
     return f"shard-{index:05d}.parquet"
 
 
 @cache
 def arrow_schema() -> pa.Schema:
-    """The columns of a shard. Nullable: ``label``, ``predicted``, ``prob`` and whole ``importance`` lists."""
+    """Return the columns of a shard. Nullable: ``label``, ``predicted``, ``prob`` and whole ``importance`` lists."""
     import pyarrow as pa
 
     def ragged(kind: pa.DataType) -> pa.DataType:
@@ -79,7 +79,7 @@ def arrow_schema() -> pa.Schema:
 
 
 def to_table(scored: ScoredSentences) -> pa.Table:
-    """The decisions for N sentences as an Arrow table of N rows with ``arrow_schema()``.
+    """Return the decisions for N sentences as an Arrow table of N rows with ``arrow_schema()``.
 
     Raises:
         ValueError: (pyarrow's ArrowInvalid is one) arrays do not fit each other, or a value its column.
@@ -108,7 +108,7 @@ def to_table(scored: ScoredSentences) -> pa.Table:
 
 
 def shard_bytes(table: pa.Table) -> bytes:
-    """The table as a Parquet file. The same table gives the same bytes: they hold no time and no name."""
+    """Return a table as a Parquet file. The same table gives the same bytes: they hold no time and no name."""
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()  # grows in place, and hands over what it holds without a copy
@@ -119,7 +119,7 @@ def shard_bytes(table: pa.Table) -> bytes:
 
 
 def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> dict:
-    """The journal's entry for a shard: ``data`` is its file, ``skipped`` holds the messages.
+    """Return the journal's entry for a shard; ``data`` is its file, ``skipped`` of the entry holds the messages.
 
     It has ENTRY_KEYS, and the counts ``labelled`` and ``misclassified``, which earlier versions did not write.
     """
@@ -142,7 +142,7 @@ def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> dict:
 
 
 def _label_counts(scored: ScoredSentences) -> dict[str, int]:
-    """How many sentences have a label (or an aspect with one), and in how many of them no label is the answer."""
+    """Count the sentences with a label (or an aspect with one), and those of them that the classifier gets wrong."""
     s = scored.sentences
     labelled, wrong = s.label >= 0, scored.predicted != s.label
     if s.is_aspect:
@@ -151,7 +151,7 @@ def _label_counts(scored: ScoredSentences) -> dict[str, int]:
 
 
 def make_header(config: dict, identity: dict) -> dict:
-    """The part of the manifest known before the first shard: format version, configuration and identity.
+    """Return the part of the manifest known before the first shard: format version, configuration and identity.
 
     Raises:
         ValueError: a key of IDENTITY_KEYS is missing, or one has a meaning of its own in the manifest.
@@ -166,19 +166,19 @@ def make_header(config: dict, identity: dict) -> dict:
 
 
 def header_of(manifest: dict) -> dict:
-    """The header that a manifest was built from."""
+    """Return the header that a manifest was built from."""
     return {key: value for key, value in manifest.items() if key not in RESULT_KEYS}
 
 
 def totals(entries: list[dict]) -> dict:
-    """Sums over the shards' entries: shards, documents, and each of COUNTS."""
+    """Return sums over the shards' entries: shards, documents, and each of COUNTS."""
     sums = {key: sum(entry[key] for entry in entries) for key in COUNTS}
     documents = sum(entry["end_row"] - entry["first_row"] for entry in entries)
     return {"shards": len(entries), "documents": documents, **sums}
 
 
 def build_manifest(header: dict, entries: list[dict], certificate: dict, environment: dict) -> dict:
-    """The manifest of a finished run.
+    """Return the manifest of a finished run.
 
     Args:
         header: of ``make_header``.
@@ -232,7 +232,7 @@ def check_manifest(manifest: object, where: str) -> None:
 
 
 def is_entry(entry: object) -> bool:
-    """Whether ``entry`` has the keys of ENTRY_KEYS, integers where numbers belong, its shard's file name."""
+    """Return whether ``entry`` has the keys of ENTRY_KEYS, integers where numbers belong, its shard's file name."""
     if not isinstance(entry, dict) or not all(key in entry for key in ENTRY_KEYS):
         return False
     if type_fault(entry, ENTRY) or not is_certificate(entry["certificate"]):
@@ -242,7 +242,7 @@ def is_entry(entry: object) -> bool:
 
 
 def parse_manifest(data: bytes, where: str) -> dict:
-    """The manifest in ``data``, checked; OutputError names ``where``."""
+    """Return the manifest in ``data``, checked; an OutputError names ``where``."""
     try:
         manifest = parse_json(data, finite=True)
     except ValueError as error:
@@ -258,7 +258,7 @@ def manifest_path(out: str | Path) -> Path:
 
 
 def read_manifest(out: str | Path) -> dict:
-    """The manifest of the finished directory ``out``.
+    """Return the manifest of the finished directory ``out``.
 
     Raises:
         OutputError: there is none (the run is not finished), or it is damaged or of another format version.
@@ -274,7 +274,7 @@ def read_manifest(out: str | Path) -> dict:
 
 
 def file_fault(path: Path, entry: dict, hashes: bool) -> str | None:
-    """What is wrong with a shard's file: missing, wrong size, or (``hashes``) wrong SHA-256; else None."""
+    """Return what is wrong with a shard's file: missing, wrong size, or (``hashes``) wrong SHA-256; else None."""
     try:
         check_regular(path)
         size = path.stat().st_size
@@ -292,7 +292,7 @@ def file_fault(path: Path, entry: dict, hashes: bool) -> str | None:
 
 
 def content_fault(table: pa.Table, entry: dict, vocab_size: int | None = None) -> str | None:
-    """The first rule of the shard format that a table breaks, None when it is sound.
+    """Return the first rule of the shard format that a table breaks, None when it is sound.
 
     Rules: schema; counts as in ``entry``; those of ``sound.value_fault``.
     """
@@ -305,7 +305,7 @@ def content_fault(table: pa.Table, entry: dict, vocab_size: int | None = None) -
 
 
 def file_content_fault(file: pq.ParquetFile, entry: dict) -> str | None:
-    """What the footer of a shard's file shows to be wrong, None if nothing: schema, or counts not as in ``entry``."""
+    """Return what a shard's footer shows to be wrong: the schema, or counts other than in ``entry``; else None."""
     if not file.schema_arrow.equals(arrow_schema(), check_metadata=True):
         return FOREIGN
     footer, columns = file.metadata, arrow_schema().names
@@ -320,14 +320,14 @@ def file_content_fault(file: pq.ParquetFile, entry: dict) -> str | None:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A shard's table, or some of its columns; OutputError names the file when it cannot be read."""
+    """Return a shard's table, or some of its columns; OutputError names the file when it cannot be read."""
     with open_parquet(path) as file:
         return file.read(columns)
 
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A shard opened with page checksums on; what pyarrow finds wrong is an OutputError with its name."""
+    """Open a shard with page checksums on; what pyarrow finds wrong becomes an OutputError with its name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -340,7 +340,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a file is a shard of fastmask's, of whatever format version."""
+    """Return whether a file is a shard of fastmask, of any format version."""
     try:
         with open_parquet(path) as file:
             return b"fastmask.format_version" in (file.schema_arrow.metadata or {})

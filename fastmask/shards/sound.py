@@ -1,4 +1,4 @@
-"""The values that a shard and its manifest may hold: one check for who writes, verifies and reads them.
+"""The values that a shard and its manifest may hold: one check for writer, reader and ``verify``.
 
 It looks at whatever columns and rows are given, in a few passes of numpy over them, so that every reader can afford it.
 """
@@ -25,7 +25,7 @@ OF_TOKENS = ("input_ids", "char_start", "char_end")
 
 
 def entry_fault(entry: dict) -> str | None:
-    """Say which of a shard's counts, all of them integers, cannot be; None where they can."""
+    """Return which of a shard's counts, all of them integers, is impossible, in words; None if none is."""
     for key in ("first_row", "end_row", "rows", "scored", "tokens", "masked", "bytes"):
         if not 0 <= entry[key] < MOST_ROWS:
             return f"{key} cannot be {short_number(entry[key])}"
@@ -38,7 +38,7 @@ def entry_fault(entry: dict) -> str | None:
 
 
 def tokenizer_fault(record: object) -> str | None:
-    """Say what in a manifest's ``tokenizer`` entry cannot be; None where it is sound. Old ones say less."""
+    """Return what in a manifest's ``tokenizer`` is impossible, in words; else None. Old ones have fewer fields."""
     if not isinstance(record, dict):
         return "the tokenizer is damaged"
     size = record.get("vocab_size", MOST_IDS)
@@ -61,7 +61,7 @@ def _is_id(value: object, size: int) -> bool:
 
 
 def count_fault(found: dict[str, int], entry: dict) -> str | None:
-    """Name the first of some counts that is not the entry's; None where all are."""
+    """Return the first of some counts that is not the entry's, in words; None where all are."""
     return next((f"has {n} {key} instead of {entry[key]}" for key, n in found.items() if n != entry[key]), None)
 
 

@@ -1,4 +1,4 @@
-"""What is damaged in a finished shard directory."""
+"""Finding damage in a finished shard directory."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..core.errors import InputError, Unreadable
 
 _FIELD_CHARS = 1 << 28  # csv's own limit, 131,072, is below the length of real documents
-_QUOTED_CHARS = 1 << 24  # a quoted field that goes on over so much was left open
+_QUOTED_CHARS = 1 << 24  # a quoted field longer than this was left open
 _QUOTED = r'"[^"]*(?:""[^"]*)*"'
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 
@@ -67,15 +67,15 @@ class _Lines:
         try:
             return _Line(number, self._decode(number, raw), None)
         except InputError as fault:
-            # the record goes on to its end, and is at fault as a whole
+            # the record is read to its end, and refused as a whole
             return _Line(number, raw.decode("latin-1"), fault)
 
 
 class CsvRecords:
     """Records of a CSV file: (line where it starts, its fields; none for a blank line).
 
-    An iterator that goes on after it has raised InputError for a row. After a quotation mark that is not closed as it
-    should be, it goes on at the line after the one where it was opened.
+    The iterator can be continued after it has raised InputError for a row. After a quotation mark that is not closed as
+    it should be, it continues at the line after the one where the mark was opened.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ _NOT_BY_LINE = ("idna", "punycode")
 
 
 def read_documents(paths: Sequence[str], **options) -> Iterator[Document]:
-    """The documents of the inputs in reading order; options and errors are those of ``read_rows``."""
+    """Return the documents of the inputs in reading order; options and errors are those of ``read_rows``."""
     return (document for document in read_rows(paths, **options) if document is not None)
 
 
@@ -38,7 +38,7 @@ def read_rows(
     skipped: list[str] | None = None,
     stamps: Mapping[str, Stamp] | None = None,
 ) -> Iterator[Document | None]:
-    """One item for each input row, from row ``start_row`` on: its Document, or None where the row has none.
+    """Return one item for each input row, from row ``start_row`` on: its Document, or None where the row has none.
 
     Rows are numbered over all inputs. A blank line or a bad row has a number too, so numbers never depend on
     ``on_error``. "-" is standard input, a document a line.
@@ -46,9 +46,9 @@ def read_rows(
     Args:
         text_field, label_field: column names of structured input.
         encoding: of text, JSON and CSV inputs.
-        on_error: "fail" raises at the first bad row; "skip" appends its message to ``skipped`` and goes on.
+        on_error: "fail" raises at the first bad row; "skip" appends its message to ``skipped`` and continues.
         max_text_mb: a line or cell of more megabytes is a bad row; 0 is no limit.
-        stamps: of the inputs when they were hashed: another file in the place of one is an error.
+        stamps: of the inputs when they were hashed: one that has been replaced is an error.
 
     Raises:
         InputError: at once for a path that cannot be read, or a label field that was named and that no input has;
@@ -62,8 +62,8 @@ def read_rows(
     if label_field != LABEL_FIELD and paths and not any(_has_label(path, corpus) for path in paths):
         raise InputError(", ".join(map(source_name, paths)), None, label_field, "no input has such a column or key")
     if start_row and paths and paths[0] != STDIN:
-        # The first document, which the caller jumps over, settles whether this is an aspect corpus: any() stops
-        # once it is read, and ``corpus`` remembers.
+        # Whether this is an aspect corpus follows from the first document, which the caller skips: any() reads it, and
+        # ``corpus`` remembers.
         any(_rows(paths[:1], corpus, True, 0, []))
     return _rows(paths, corpus, on_error == "skip", start_row, [] if skipped is None else skipped)
 
@@ -147,7 +147,7 @@ def check_text(text: str, source: str, line: int, field: str) -> None:
 
 
 def check_label(value, source: str, line: int, field: str) -> Label:
-    """A label of a file as ``labels.read_label`` gives it; InputError for a value that is none."""
+    """Return a label of a file as ``labels.read_label`` gives it; InputError for a value that is none."""
     if isinstance(value, str):
         check_text(value, source, line, field)
     try:
@@ -172,7 +172,7 @@ def _rows(paths, corpus: _Corpus, skip_faults: bool, start_row: int, skipped: li
 
 
 def _each(items: Iterator) -> Iterator:
-    """The items, and in the place of each row that is at fault its InputError; such an iterator goes on after it."""
+    """Yield the items, and instead of a bad row its InputError; the iterator must be able to continue after it."""
     while True:
         try:
             item = next(items)
@@ -186,7 +186,7 @@ def _each(items: Iterator) -> Iterator:
 
 
 def _has_label(path: str, corpus: _Corpus) -> bool:
-    """Whether some row has the label's field; it is the first row where all have it."""
+    """Return whether some row has the label's field; usually the first one has."""
     if not has_fields(path):
         return False
     with open_records(path, corpus.reading) as (records, fields_of):
@@ -195,12 +195,12 @@ def _has_label(path: str, corpus: _Corpus) -> bool:
 
 
 def _pass_over(records: Iterator, rows: int) -> int:
-    """Take up to ``rows`` records without parsing them; how many there were."""
+    """Skip up to ``rows`` records without parsing them; return how many there were."""
     return sum(1 for _ in islice(_each(records), max(rows, 0)))
 
 
 class _Corpus:
-    """How fields become documents, and whether rows have aspects (None until the first document tells)."""
+    """Makes documents of fields; knows whether rows have aspects (None until the first document)."""
 
     def __init__(self, text_field: str, label_field: str, encoding: str, longest: int, stamps: Mapping[str, Stamp]):
         self.text_field, self.label_field = text_field, label_field

@@ -65,25 +65,25 @@ class Reading(NamedTuple):
 def open_records(path: str, reading: Reading) -> AbstractContextManager[Records]:
     """Open an input: the iterator of its raw records, and the function that turns one into its fields.
 
-    Both go on after an InputError, which is the fault of a single row, and end with an Unreadable.
+    Both can continue after an InputError, which is about a single row, but not after an Unreadable.
     """
     opener = _open_parquet if format_of(path)[0] == ".parquet" else _open_lines
     return opener(path, reading)
 
 
 def type_name(value) -> str:
-    """The JSON type of a value, for messages."""
+    """Return the JSON type of a value, for messages."""
     other = "a number" if isinstance(value, int | float) else type(value).__name__
     return _TYPE_NAMES.get(type(value), other)
 
 
 def has_fields(path: str) -> bool:
-    """Whether the rows of an input are more than a text each."""
+    """Return whether the rows of an input have named fields."""
     return format_of(path)[0] != ".txt"
 
 
 def base_name(path: str) -> str:
-    """The name of a file without folder, .gz and format."""
+    """Return the name of a file without folder, .gz and format."""
     suffix, gzipped = format_of(path)
     name = Path(path).name
     return name[: len(name) - len(suffix) - len(".gz") * gzipped] or name
@@ -112,7 +112,7 @@ def _open_lines(path: str, reading: Reading) -> Iterator[Records]:
 
 
 def _line_codec(stream: Stream, encoding: str) -> str:
-    """The codec for single lines; takes a byte order mark off the stream."""
+    """Return the codec for single lines; reads a byte order mark off the stream."""
     name = codecs.lookup(encoding).name.replace("utf-8-sig", "utf-8")
     head = stream.peek(4)
     for mark, codec in _MARKS.get(name, ()):

@@ -35,14 +35,14 @@ def encoded_shards(
     wanted: Container[int] | None = None,
     stamps: Mapping[str, Stamp] | None = None,
 ) -> Generator[tuple[int, EncodedSentences]]:
-    """(k, sentences of the rows [k * shard_rows, (k + 1) * shard_rows)) for each shard k, in order.
+    """Yield (k, sentences of the rows [k * shard_rows, (k + 1) * shard_rows)) for each shard k, in order.
 
-    A shard without a sentence comes too; the last one ends with the last row. At most two shards are prepared
+    A shard without a sentence is yielded, too; the last one ends with the last row. At most two shards are prepared
     ahead, in a thread that ends when the generator is closed.
 
     Args:
         classes: where the labels are looked up.
-        first_shard: where to begin; earlier rows are passed over unparsed.
+        first_shard: where to begin; earlier rows are skipped unparsed.
         wanted: shards outside it are read but not prepared.
         stamps: as ``read_rows`` takes them.
 
@@ -61,7 +61,7 @@ def encode_texts(
     classes: Classes = ANY_CLASSES,
     first_row: int = 0,
 ) -> EncodedSentences:
-    """Sentences of texts in memory, each a string or (string, label); numbered from ``first_row``.
+    """Return sentences of texts in memory, each a string or (string, label); numbered from ``first_row``.
 
     Raises:
         InputError: a NUL, half of a surrogate pair, or a label that is not one of the classes; its line is

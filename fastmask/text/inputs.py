@@ -1,4 +1,4 @@
-"""What a run is told to read: standard input made seekable, sizes and hashes, how many rows to expect."""
+"""The inputs of a run: standard input made seekable, the default output, how many rows to expect."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _CHUNK = 1 << 22
 
 @contextmanager
 def seekable_standard_input(paths: Sequence[str]) -> Iterator[None]:
-    """Inside, standard input is a regular file if it is one of ``paths``: a pipe is copied to a temporary one first.
+    """Make standard input a regular file inside a ``with``, if it is one of ``paths``: a pipe is copied to one.
 
-    A run can then be resumed or refused by comparing its content, as with any other input.
+    Its content can then be compared when a run is resumed, like that of any other input.
     """
     if STDIN not in paths or not _has_descriptor() or standard_input_is_file():
         yield
@@ -60,7 +60,7 @@ def _has_descriptor() -> bool:
 
 
 def default_out(paths: Sequence[str]) -> str:
-    """The directory of the shards where none is named: x.masks, beside where the user is, for data/x.jsonl.gz.
+    """Return the default directory of the shards: x.masks, in the current directory, for data/x.jsonl.gz.
 
     Raises:
         FastmaskError: there are several inputs, or standard input, which has no name.
@@ -72,7 +72,7 @@ def default_out(paths: Sequence[str]) -> str:
 
 
 def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:
-    """Whether the first document has aspects; all others must agree with it."""
+    """Return whether the first document has aspects; all others must agree with it."""
     files = [path for path in paths if path != STDIN]
     documents = read_documents(
         files,
@@ -87,7 +87,7 @@ def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:
 
 
 def count_rows(paths: Sequence[str]) -> int | None:
-    """About how many rows there are, for the time left; None where only reading as rows would tell."""
+    """Return about how many rows there are, for the time left; None for formats where counting needs parsing."""
     if any(path == STDIN or path.lower().endswith((".gz", ".parquet")) for path in paths):
         return None
     total = 0

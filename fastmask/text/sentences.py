@@ -47,7 +47,7 @@ class Segmenter:
         self._rules: _SentenceRules | None = None
 
     def split(self, text: str) -> np.ndarray:
-        """Half-open character spans of the sentences, int32 [N, 2], ascending, blank ones left out.
+        """Return half-open character spans of the sentences, int32 [N, 2], ascending, blank ones left out.
 
         Spans in mode "sentence" have no whitespace at their ends.
         """
@@ -106,7 +106,7 @@ class _SentenceRules:
 
 
 def _look_at_the_ends(tokenizer) -> None:
-    """Let a spaCy tokenizer find the affixes it always does without reading a whole run for each one."""
+    """Make a spaCy tokenizer find the same affixes without searching a whole run for each one."""
     # every alternative of the prefixes begins with ^, every one of the suffixes ends with $
     prefixes, suffixes = tokenizer.prefix_search.__self__, tokenizer.suffix_search.__self__
     tokenizer.prefix_search = prefixes.match

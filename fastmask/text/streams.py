@@ -1,4 +1,4 @@
-"""Inputs as streams of bytes, and their lines, of which no more is held than the longest that is wanted."""
+"""Inputs as streams of bytes, and their lines, never holding more than the longest line allowed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Stream = io.BufferedReader | gzip.GzipFile
 
 
 class Stamp(NamedTuple):
-    """What tells a file from another, or from itself at another time, without reading it."""
+    """Size, times and number of a file: they show, without reading it, whether it is still the same."""
 
     size: int
     modified: int
@@ -44,12 +44,12 @@ class Stamp(NamedTuple):
 
 
 def source_name(path: str) -> str:
-    """The name of an input in messages."""
+    """Return the name of an input in messages."""
     return "<stdin>" if path == STDIN else path
 
 
 def format_of(path: str) -> tuple[str, bool]:
-    """Suffix that names the format, and whether the file is gzipped."""
+    """Return the suffix that names the format, and whether the file is gzipped."""
     if path == STDIN:
         return ".txt", False
     name = Path(path.lower())
@@ -81,7 +81,7 @@ def check_path(path: str) -> None:
 
 
 def standard_input_is_file() -> bool:
-    """Whether standard input can be read more than once."""
+    """Return whether standard input can be read more than once."""
     try:
         return stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
     except (AttributeError, OSError, ValueError):
@@ -136,13 +136,13 @@ def raw_lines(stream: Stream, source: str, newline: bytes, longest: int) -> Iter
 
 
 def _finish_line(stream: Stream, piece: bytes) -> None:
-    """Pass over what is left of a line after a piece of it."""
+    """Skip the rest of a line after a piece of it."""
     while piece and not piece.endswith(b"\n"):
         piece = stream.readline(BUFFER)
 
 
 def stream_fault(error: Exception) -> str:
-    """Return what is said of an error while a stream is read."""
+    """Return the message for an error while a stream is read."""
     if isinstance(error, EOFError):
         return "gzip stream is cut short"
     if isinstance(error, zlib.error | gzip.BadGzipFile):
@@ -151,7 +151,7 @@ def stream_fault(error: Exception) -> str:
 
 
 def _split_wide(stream: Stream, newline: bytes, longest: int) -> Iterator[bytes]:
-    """Lines in an encoding whose newline is not the byte 10, such as UTF-16; only aligned newlines count."""
+    """Yield lines in an encoding whose newline is not the byte 10, such as UTF-16; only aligned newlines count."""
     width, rest = len(newline), b""
     while block := stream.read1(BUFFER):
         # of the rest only the last bytes may belong to a newline

@@ -1,4 +1,4 @@
-"""Sentences to ragged wordpiece ids with character spans."""
+"""From sentences to ragged wordpiece ids with character spans."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ UNSETTLING = ("out", "overwrite", "save_every")
 
 
 def pretrain(config: PretrainConfig, report: Say, show: Say | None = None) -> dict:
-    """Trains, or goes on where a run that was killed had its last checkpoint, and leaves the model in ``config.out``.
+    """Train a model into ``config.out``; a run that was killed resumes at its last checkpoint.
 
     On one CPU with one number of threads, a run that was killed and given again ends with the same bits as one that
     was not. Under ``torchrun`` each process calls this; their shares of each step are disjoint, and gradients are
@@ -266,7 +266,7 @@ class _State:
 
 
 def _state(plan: Plan, checkpoint: Path | None) -> _State:
-    """Return what training goes on from: the checkpoint, to which the stream is set too, or the model as it is."""
+    """Return what training starts from: the checkpoint, to which the stream is set too, or the model as it is."""
     ranks, config = plan.ranks, plan.config
     model = plan.model if checkpoint is None else load_masked_lm(resolve_model(str(checkpoint)))[0]
     model = model.to(ranks.device).train()
@@ -277,7 +277,7 @@ def _state(plan: Plan, checkpoint: Path | None) -> _State:
         saved = restore(checkpoint, model, optimizer, ranks)
         plan.stream.load_state_dict(saved["streams"][ranks.rank])
         state.counts, state.held_out = saved["counts"], saved["held_out"]
-        plan.say(f"goes on after step {state.step:,}")
+        plan.say(f"resumes after step {state.step:,}")
     return state
 
 

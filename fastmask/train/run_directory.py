@@ -1,4 +1,4 @@
-"""The directory of a training run: its settings, its log, checkpoints from which it goes on, and the model at the end.
+"""The directory of a training run: its settings, its log, checkpoints to resume from, and the model at the end.
 
 ``OUT/run.json`` what decides the result; ``OUT/log.jsonl`` one line a step; ``OUT/checkpoint-N/`` the model after N
 steps, with what training goes on from; at the end the model itself in ``OUT``, and ``OUT/pretrain.json``, written last.
@@ -133,7 +133,7 @@ class TrainingRun(LockedDirectory):
             self._remove_checkpoints(keep=self.last.name if self.last else "")
 
     def diverged(self, error: FastmaskError) -> FastmaskError:
-        """Return the error with the last checkpoint from which training can go on: a step from it was good."""
+        """Return the error with the last checkpoint that training can resume from: a step from it was good."""
         if not self._confirmed and self.last:
             _remove_whole(self.last)
         return FastmaskError(f"{error}; {self.last_good()}")

@@ -1,10 +1,10 @@
 """Method ``greedy``: the paper's rule. Tokens that are not important are kept, and each token is scored after them.
 
-Variants are s' wi with s' the tokens kept before (paper section 2.2). All units of a block move on in lockstep; a unit
-that meets a doubt waits until enough others do, then their doubts are settled together.
+Variants are s' wi with s' the tokens kept before (paper section 2.2). All units of a block are asked in the same
+rounds; a unit that meets a doubt waits until enough others do, then their doubts are settled together.
 
-*Verified speculation*: a unit's decisions depend on each other, but as long as a guess about them is right, its next
-variants are known beforehand. So several are asked at once, and answers count up to the first wrong guess.
+*Verified speculation*: a unit's next variant depends on its decisions so far. A guess about them gives several variants
+to ask at once; the answers up to the first wrong guess count, the others are dropped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..variants import describe
 from .classifier import ClassifierBlock, ClassifierMethod
 
 _JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
-# Units wait at a doubt until there is one of them for so many that do not: few large batches cost less than many small.
+# Doubts are settled when at least one unit in so many waits: few large batches cost less than many small ones.
 WALKING_PER_DOUBT = 8
 
 
 class Walk(NamedTuple):
-    """Where each of U units stands: int32 [U] each. The buffers themselves are the block's ``kept``."""
+    """How far each of U units has been decided: int32 [U] each. The buffers themselves are the block's ``kept``."""
 
     kept_count: np.ndarray  # tokens in its buffer
     cursor: np.ndarray  # its next token
@@ -60,7 +60,7 @@ class Round(NamedTuple):
 
 @nb.njit(**_JIT)
 def _plan(block, walk, active, budget, starts, keeps):
-    """How many tokens ahead each active unit is asked: as many as fit in its share of the budget, at least one."""
+    """Set how many tokens each active unit is asked about: as many as fit in its share of the budget, at least one."""
     share = budget // len(active)
     starts[0] = 0
     for a in range(len(active)):
@@ -110,7 +110,7 @@ def look_ahead(block: Block, walk: Walk, active: np.ndarray, budget: int) -> Rou
 
 @nb.njit(**_JIT)
 def _step(block, walk, unit, decided):
-    """Take the decision at a unit's cursor: append or leave out, move on; a full buffer settles all later tokens."""
+    """Apply the decision at a unit's cursor: append or leave out, advance; a full buffer decides all later tokens."""
     start, n, i = block.offsets[unit], block.offsets[unit + 1] - block.offsets[unit], walk.cursor[unit]
     at = start + i
     if walk.kept_count[unit] >= block.room[unit]:
@@ -154,7 +154,7 @@ def _accept(block, walk, asked, answer, code, decided, stopped):
 
 
 def accept(block: Block, walk: Walk, asked: Round, answer, code, decided: Decided) -> tuple[int, np.ndarray]:
-    """Move units on by a round's answers: certain ones count, up to the first wrong guess.
+    """Advance units by a round's answers: certain ones count, up to the first wrong guess.
 
     Args:
         answer, code: float64, uint8 [V], log-odds and decision of each variant asked.
@@ -194,7 +194,7 @@ class GreedyBlock(ClassifierBlock):
         return describe(self.block, self.unit, self.index + 1)
 
     def decide(self, wanted: np.ndarray) -> None:
-        """Walk all units to their ends."""
+        """Decide all tokens of the units that have one in ``wanted``, round after round."""
         active, waiting = np.unique(self.unit[wanted]), np.empty(0, np.int32)
         while len(active) or len(waiting):
             if len(active):
@@ -206,7 +206,7 @@ class GreedyBlock(ClassifierBlock):
                 active, waiting = np.concatenate([active, self._unfinished(waiting)]), waiting[:0]
 
     def _round(self, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ask the next variants of units int32 [A]; return those that can move on, and those that met a doubt."""
+        """Ask the next variants of units int32 [A]; return the unfinished ones without a doubt, and those with one."""
         # where every answer is to be compared with the next level none is certain, so that guesses gain nothing
         spare = self.ask.spare_tokens if np.isfinite(self.bounds.eps[0]) else 0
         asked = look_ahead(self.block, self.walk, active, spare)
