@@ -73,7 +73,7 @@ class LockedDirectory:
 
     @property
     def is_beside(self) -> bool:
-        """Whether it is to replace another one, or has done so."""
+        """Return whether this one is to replace another, or has done so."""
         return self._replacement is not None
 
     def install(self) -> None:

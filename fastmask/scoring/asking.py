@@ -69,7 +69,7 @@ class Asker:
 
     @property
     def spare_tokens(self) -> int:
-        """How many tokens a forward at the first level takes at next to no further cost."""
+        """Return how many tokens a forward at the first level takes at next to no further cost."""
         return self.encoder(self.levels[0]).spare_tokens
 
     def logits(self, precision: str, variants: Variants) -> np.ndarray:

@@ -96,7 +96,7 @@ class Backend:
 
     @property
     def fastest(self) -> str:
-        """The precision of a cascade's first level."""
+        """Return the precision of a cascade's first level."""
         if self.has_pools:
             return "float16"
         return "bfloat16" if processor.has_fast_bfloat16() else "float32"
@@ -120,20 +120,20 @@ class Backend:
 
     @property
     def remark(self) -> str | None:
-        """A line for the user on what the precisions are here."""
+        """Return a line for the user about the precisions on this machine, or None."""
         if self._shortened:
             return "the model cannot run in float64: what float32 leaves in doubt is decided by float32"
         return processor.remark(self.config.precision, self.device)
 
     @property
     def threads(self) -> int:
-        """How many blocks are under way at a time; Triton's interpreter takes one."""
+        """Return how many blocks are under way at a time; Triton's interpreter takes one."""
         if self.has_pools:
             return max(1, len(self._streams))
         return self.config.threads or usable_cores()
 
     def encoder(self, precision: str) -> Encoder:
-        """The encoder of a precision, built when first asked for. Workers ask before every batch, so they stop here."""
+        """Return the encoder of a precision, built at the first call. Workers ask before every batch: so they stop."""
         if self._stopped.is_set():
             raise Stopped
         with self._lock:
@@ -155,12 +155,12 @@ class Backend:
         self._stopped.set()
 
     def asker(self, block: SentenceBlock, levels: tuple[str, ...]) -> Asker:
-        """What asks about a block's variants at the levels of a cascade."""
+        """Return what asks about a block's variants at the levels of a cascade."""
         kind = DeviceAsker if isinstance(self.encoder(levels[0]), DeviceEncoder) else Asker
         return kind(block, self.encoder, levels, self.config.batch_tokens, self.config.model or "the model")
 
     def blocks(self, shard: EncodedSentences, sentences: np.ndarray, for_calibration: bool = False):
-        """Sentences int64 [S] of a shard as blocks of work that suit the device."""
+        """Return sentences int64 [S] of a shard as blocks of work that suit the device."""
         how = shard, sentences, self.template, self.config.max_length
         if self.has_pools:
             return make_pools(*how, POOL_TOKENS)
@@ -168,7 +168,7 @@ class Backend:
 
     @contextmanager
     def pool(self) -> Iterator[ThreadPoolExecutor]:
-        """The worker threads."""
+        """Yield the worker threads."""
         before, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")  # TF32 is another precision than the one that was calibrated
         streams: queue.SimpleQueue = queue.SimpleQueue()
@@ -188,11 +188,11 @@ class Backend:
             torch.set_num_threads(1)
 
     def batch_tokens_halved(self) -> dict[str, int]:
-        """By precision, the token budget of a batch where memory has run out."""
+        """Return, by precision, the token budget of a batch where memory has run out."""
         return {name: one.most_tokens for name, one in self._encoders.items() if one.most_tokens < sys.maxsize}
 
     def describe(self, precision: str) -> dict:
-        """What runs, for the manifest: device, and back end and precision of the first level."""
+        """Return what runs, for the manifest: device, and back end and precision of the first level."""
         name = torch.cuda.get_device_name(self.device) if self.is_cuda else None
         kind = {"device": self.device.partition(":")[0]} | ({"gpu": name} if name else {})
         kernels = self._encoders[precision].name
@@ -208,7 +208,7 @@ def _streams(device: str) -> tuple[torch.cuda.Stream, ...]:
 
 
 def _require_interpreter(wanted: bool) -> None:
-    """Triton kernels run on the processor in Triton's interpreter alone.
+    """Check that Triton is interpreted: its kernels run on the processor in no other way.
 
     Raises:
         FastmaskError: it is ``wanted`` and was not chosen.

@@ -55,7 +55,7 @@ class Bounds:
 
     @property
     def float32(self) -> float:
-        """The float32 level's bound; 0 in a run that is not certified."""
+        """Return the float32 level's bound; 0 in a run that is not certified."""
         return self.eps[self.levels.index("float32")] if len(self.levels) > 1 else 0.0
 
     def widened(self, max_error: Iterable[float]) -> Bounds:

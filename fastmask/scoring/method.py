@@ -74,7 +74,7 @@ class ShardScorer(Protocol):
 
     @property
     def remark(self) -> str | None:
-        """A line for the user, if there is something to say."""
+        """Return a line for the user, or None."""
         ...
 
     def calibrate(self, shards: Iterator[EncodedSentences]) -> Bounds | None:

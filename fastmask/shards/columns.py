@@ -86,7 +86,7 @@ def flat(lists: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 
 def _joined(values: pa.ChunkedArray | pa.Array, convert: Callable, dtype) -> np.ndarray:
-    """Each chunk converted, end to end."""
+    """Return the chunks, each converted, end to end."""
     parts = [convert(chunk) for chunk in getattr(values, "chunks", [values]) if len(chunk)]
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
 

@@ -85,7 +85,7 @@ class ShardSet:
             yield from batch.to_pylist()
 
     def __getitem__(self, index: int | slice) -> dict | list[dict]:
-        """Row ``index``, 0 to len - 1, or from the end, IndexError outside; or a list of the rows of a slice."""
+        """Return row ``index``, 0 to len - 1, or from the end, IndexError outside; or a list of the rows of a slice."""
         if isinstance(index, slice):
             return [self._row(k) for k in range(*index.indices(len(self)))]
         return self._row(index)

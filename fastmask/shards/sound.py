@@ -197,5 +197,5 @@ def _mask_faults(rows: _Rows) -> Iterator[str]:
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
-    """Where the lists that are not empty begin among their values, int64."""
+    """Return where the lists that are not empty begin among their values, int64."""
     return (np.cumsum(lengths) - lengths)[lengths > 0]

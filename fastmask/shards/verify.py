@@ -28,7 +28,7 @@ class Damage:
 
 
 def verify(out: str | Path) -> list[Damage]:
-    """What is damaged in the finished directory ``out``: manifest, hashes, counts, schema, content; else [].
+    """Return what is damaged in the finished directory ``out``: manifest, hashes, counts, schema, content; else [].
 
     Raises:
         OutputError: the directory is not there, or not finished.

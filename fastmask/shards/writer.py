@@ -64,7 +64,7 @@ class RunDirectory(LockedDirectory):
 
     @classmethod
     def open(cls, out: str, config: dict, identity: dict, overwrite: bool = False) -> RunDirectory:
-        """The directory ``out`` to be written: new, resumed, or ``finished`` by a run of the same settings.
+        """Open ``out`` for writing: new, resumed, or ``finished`` by a run of the same settings.
 
         Args:
             config: ``ScoreConfig.as_dict()``.
@@ -88,7 +88,7 @@ class RunDirectory(LockedDirectory):
 
     @classmethod
     def open_for_repair(cls, out: str, identity: dict) -> RunDirectory:
-        """The finished directory ``out`` ready for ``replace_shard``; its shards may be missing or damaged.
+        """Open the finished directory ``out`` for ``replace_shard``; its shards may be missing or damaged.
 
         Raises:
             OutputError: not finished, damaged manifest, in use, or the run had another identity.
@@ -102,11 +102,11 @@ class RunDirectory(LockedDirectory):
 
     @property
     def finished(self) -> bool:
-        """Whether the manifest is written."""
+        """Return whether the manifest is written."""
         return self.manifest is not None
 
     def missing(self, shards: int) -> list[int]:
-        """Which of the first ``shards`` shards are still to be written."""
+        """Return which of the first ``shards`` shards are still to be written."""
         return [index for index in range(shards) if index not in self.entries]
 
     def write_plan(self, fields: dict) -> None:
@@ -172,7 +172,7 @@ class RunDirectory(LockedDirectory):
         return same
 
     def _is_finished(self, overwrite: bool) -> bool:
-        """Whether nothing is to be done. Takes no lock: the directory may be on a read-only file system."""
+        """Return whether nothing is to be done. Takes no lock: the directory may be on a read-only file system."""
         in_work = any((self.path / name).exists() for name in (JOURNAL, LOCK))
         if in_work or not manifest_path(self.path).exists():
             return False
@@ -248,7 +248,7 @@ class RunDirectory(LockedDirectory):
         self.header, self.entries = header, good
 
     def _read_plan(self) -> dict | None:
-        """The plan of this run; None where it is not there, or damaged."""
+        """Return the plan of this run; None where it is not there, or damaged."""
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             plan = parse_json(read_regular(self.path / PLAN), finite=True)
             if plan.pop("sha256") != _digest(plan):
@@ -276,7 +276,7 @@ class RunDirectory(LockedDirectory):
         return sorted(path for path in self.path.iterdir() if SHARD_NAME.fullmatch(path.name))
 
     def _own_shards(self, keep: set[str] = frozenset()) -> list[Path]:
-        """The shards but ``keep``; OutputError if one is not fastmask's and so must be left as it is."""
+        """Return the shards but ``keep``; OutputError if one was not written by fastmask, which must not touch it."""
         shards = [path for path in self._shards() if path.name not in keep]
         for path in shards:
             if path.name not in self._recorded and not is_shard(path):

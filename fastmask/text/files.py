@@ -250,7 +250,7 @@ def _parquet_records(
 
 
 def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
-    """The class names that the ``datasets`` library wrote into the file for the label and for aspects' polarities."""
+    """Return the class names that ``datasets`` wrote into the file for the label and for aspects' polarities."""
     _, label_field, aspects_field = columns
     try:
         features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]

@@ -47,7 +47,7 @@ class TextEncoder:
         self._cuts = Cuts.of(tokenizer, any_space=bool(self._words))
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Tokens of the texts; no span begins or ends with whitespace."""
+        """Return tokens of the texts; no span begins or ends with whitespace."""
         tokenize = self._words.tokenize if self._words else self._tokenize_batch
         lengths = _lengths(texts)
         if lengths.max(initial=0) <= self._cuts.least:
@@ -127,7 +127,7 @@ class TextEncoder:
         )
 
     def _tokenize_rows(self, texts: list[str], sentences: _Sentences) -> Tokens:
-        """Tokens of the sentences, those of a text one after the other, in the text's characters.
+        """Return tokens of the sentences, those of a text one after the other, in the text's characters.
 
         They are the whole text's, so that joined sentences read as it does: the space before one is not lost. Under
         BERT's scheme no token has a space or goes beyond a sentence, and sentences are tokenized one by one.
@@ -231,7 +231,7 @@ def _lengths(texts: Sequence[str]) -> np.ndarray:
 
 
 def _class_indices(document: Document, classes: Classes, label_field: str) -> list[int]:
-    """The class of a text, or of each of its aspects; NO_LABEL where there is none."""
+    """Return the class of a text, or of each of its aspects; NO_LABEL where there is none."""
     where = document.source, document.line
     if document.aspects is None:
         return [classes.index(document.label, *where, label_field)]
@@ -264,7 +264,7 @@ def _divided(tokens: Tokens, texts: list[str], starts: np.ndarray, text: np.ndar
 
 
 def _trim_spaces(tokens: Tokens, texts: Sequence[str]) -> Tokens:
-    """Byte-level and sentencepiece tokenizers count the space before a word to its first token."""
+    """Take whitespace off the spans: byte-level and sentencepiece tokenizers count it to the token after it."""
     characters = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
     is_space = np.isin(characters, _SPACES)
     if not is_space.any():
@@ -317,7 +317,7 @@ class _WordTable:
         return Tokens(offsets, self._table.ids[source], start.astype(np.int32), end.astype(np.int32))
 
     def _numbers(self, words: list[str]) -> np.ndarray:
-        """Table row of each word, int64; unknown words are added."""
+        """Return the table row of each word, int64; unknown words are added."""
         if self._bytes > _CACHE_BYTES:
             self._clear()
         if unknown := list(set(words).difference(self._index)):

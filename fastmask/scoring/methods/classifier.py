@@ -110,7 +110,7 @@ class ClassifierBlock:
             goal.z_full[unknown], goal.exact[unknown] = z, star(z, goal.threshold)
 
     def _can_be_asked(self) -> np.ndarray:
-        """bool [U]: not the units with a variant of no token at all, of which no model says anything.
+        """Return bool [U]: units that can be asked about, which excludes those with a variant without any token.
 
         That is a single token left out, with no special tokens around it.
         """
@@ -160,11 +160,11 @@ class ClassifierBlock:
         )
 
     def _full(self) -> np.ndarray:
-        """P(y|s) float64 [T] of each token's unit."""
+        """Return P(y|s) float64 [T] of each token's unit."""
         return probability(self.goal.z_full)[self.unit]
 
     def _prob(self) -> np.ndarray:
-        """P(y|s) float32 [S]: of plain text always, of aspect text the smallest over its counted units, else NaN."""
+        """Return P(y|s) float32 [S]: of plain text always, of aspect text the smallest of counted units, else NaN."""
         p = probability(self.goal.z_full)
         counted = self.right if self.sentences.is_aspect else np.ones(len(p), bool)
         out = np.full(len(self.sentences.sentences), np.inf)

@@ -54,7 +54,7 @@ class Round(NamedTuple):
 
     @property
     def variants(self) -> Variants:
-        """The V variants."""
+        """Return the V variants."""
         return Variants(self.table, self.lengths)
 
 
