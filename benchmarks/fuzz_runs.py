@@ -179,7 +179,7 @@ def fuzz_shard_bytes(rng: Random, folder: Path, world: World) -> None:
 
 
 def fuzz_journal(rng: Random, folder: Path, world: World) -> None:
-    """Go on from a hostile journal or plan: to the bytes that an undisturbed run makes, or not at all."""
+    """Resume from a hostile journal or plan: to the bytes that an undisturbed run makes, or not at all."""
     out = _shards(world, folder)
     manifest = json.loads((out / "_manifest.json").read_text())
     wanted = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -240,7 +240,7 @@ def fuzz_ledger(rng: Random, folder: Path, world: World) -> None:
 
 
 def fuzz_training(rng: Random, folder: Path, world: World) -> None:
-    """Go on with a training run of which a file is hostile."""
+    """Resume a training run of which a file is hostile."""
     out = Path(shutil.copytree(world.training, folder / "training"))
     files = [path for path in sorted(out.rglob("*")) if path.suffix in (".json", ".jsonl", ".safetensors")]
     file = rng.choice([path for path in files if path.name not in ("tokenizer.json", "model.safetensors")])

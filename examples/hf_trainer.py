@@ -24,7 +24,7 @@ def train(
 ) -> Trainer:
     """Trains ``model`` for ``steps`` batches and returns the trainer; documents' sentences are joined up to 128 tokens.
 
-    The stream goes on for ever and says which epoch each sequence belongs to, so the collator draws what becomes of
+    The stream never ends and says which epoch each sequence belongs to, so the collator draws what becomes of
     masked tokens anew in each. Leave its rank and world as they are: the trainer divides it among processes.
     """
     # Most heads return a mean over their batch, whatever Trainer tells them. Unless it knows, it takes the sum over

@@ -1,7 +1,7 @@
 """Which model directory is meant, what is in it, and loading it without surprises.
 
 Only safetensors weights and only code from transformers itself are ever loaded; whatever does not fit is
-refused with one line, because transformers would fill missing weights with random numbers and go on.
+refused with one line, because transformers would fill missing weights with random numbers.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Importing a family's modelling code in transformers takes longer than scoring a short text, and the packed encoder does
 without it. Whatever does not fit is refused with one line, because transformers would fill missing weights with random
-numbers and go on.
+numbers.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class Backend:
         return self.config.threads or usable_cores()
 
     def encoder(self, precision: str) -> Encoder:
-        """Return the encoder of a precision, built at the first call. Workers ask before every batch: so they stop."""
+        """Return the encoder of a precision, built at the first call. Workers ask before every batch, so they stop."""
         if self._stopped.is_set():
             raise Stopped
         with self._lock:

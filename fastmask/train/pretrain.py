@@ -75,7 +75,7 @@ def _nothing(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run works on, all built from one PretrainConfig.
+    """The model, data and settings of a run, all built from one PretrainConfig.
 
     Attributes:
         ranks: this process among those that train together.

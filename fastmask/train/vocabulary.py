@@ -48,7 +48,7 @@ def _tokenizer(tokenizer):
 
 
 def _letters(tokenizer, texts: list[str]) -> list[str]:
-    """Every letter that begins or goes on in a word, the most frequent MAX_ALPHABET of each, sorted."""
+    """Return every letter that begins or continues a word, the most frequent MAX_ALPHABET of each, sorted."""
     words: Counter[str] = Counter()
     for text in texts:
         normal = tokenizer.normalizer.normalize_str(text)
