@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig, DistilBertConfig, ElectraConfig, RobertaConfig
+from transformers import BertConfig, DistilBertConfig, ElectraConfig, RobertaConfig, XLMRobertaConfig
 
 SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
          "max_position_embeddings": 64, "vocab_size": 97}  # fmt: skip
@@ -14,6 +14,7 @@ SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "i
 FAMILIES = {
     "bert": BertConfig(**SHAPE),
     "roberta": RobertaConfig(**SHAPE, type_vocab_size=1),
+    "xlm-roberta": XLMRobertaConfig(**SHAPE, type_vocab_size=1),
     "electra": ElectraConfig(**SHAPE, embedding_size=16),
     "distilbert": DistilBertConfig(vocab_size=97, dim=24, n_layers=2, n_heads=3, hidden_dim=40,
                                    max_position_embeddings=64),

@@ -12,11 +12,12 @@ from transformers import BertConfig
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
+from fastmask.models.device import choose_device
 from fastmask.models.encoder import build_encoder
 from fastmask.models.gpu import DeviceEncoder, send
 from fastmask.models.packing import NOTHING, Template, pack_variants
 from fastmask.scoring.asking import log_odds
-from fastmask.scoring.backend import Backend, device_of
+from fastmask.scoring.backend import Backend
 from fastmask.scoring.blocks import make_blocks, make_pools
 from fastmask.scoring.engine import score_certain
 from fastmask.scoring.variants import describe
@@ -192,10 +193,10 @@ def test_out_of_memory_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "words"), [("cuda:7", "CUDA devices were found"), ("gpu", "not the name of a device"),
-                                             ("meta", "runs on cpu and cuda")])  # fmt: skip
+                                             ("meta", "run on cpu and cuda")])  # fmt: skip
 def test_devices_that_are_not_there(name, words):
     with pytest.raises(FastmaskError, match=words):
-        device_of(name)
+        choose_device(name)
 
 
 @pytest.mark.parametrize(

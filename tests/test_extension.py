@@ -4,14 +4,22 @@ from dataclasses import replace
 from importlib import import_module
 from textwrap import dedent
 
+import numpy as np
 import pytest
+import torch
 from helpers import fastmask
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, ErnieConfig
 
 from fastmask import ScoreConfig, score_corpus
 from fastmask.core.config import EXPORT_FORMATS, METHODS, ExportConfig
+from fastmask.core.records import PackedBatch
 from fastmask.data.exporting import export_shards
 from fastmask.experiment.recipe import read_recipe
 from fastmask.experiment.steps import steps_of
+from fastmask.models.encoder import PackedEncoder, build_encoder
+from fastmask.models.family import FAMILIES
+from fastmask.models.mlm_model import MaskedLoss, Part
+from fastmask.models.trainable import class_logits, enable_packing, pack
 
 TOY_FORMAT = """
     from fastmask.core.durable import write_atomically
@@ -69,17 +77,34 @@ TOY_METHOD = """
 """
 
 
+TOY_FAMILY = """
+    from fastmask.models.families.bert import LAYER
+    from fastmask.models.family import Family, Names
+
+    class Toy(Family):
+        names = Names("ernie", "encoder.layer", LAYER, "ernie.pooler.dense", "tanh", "classifier", ("cls.",))
+
+        def class_logits(self, model, first):
+            return model.classifier(model.dropout(model.ernie.pooler(first[:, None])))
+
+        def vocabulary_logits(self, model, hidden):
+            return model.cls(hidden)
+
+    FAMILY = Toy()
+"""
+
+
 @pytest.fixture
 def add(tmp_path, monkeypatch):
     """Add the file ``toy.py`` to a package, and a line to its registry."""
 
-    def added(package: str, registry: dict, source: str) -> None:
+    def added(package: str, registry: dict, source: str, name: str = "toy") -> None:
         folder = tmp_path / package
         folder.mkdir()
         (folder / "toy.py").write_text(dedent(source))
         monkeypatch.setattr(import_module(package), "__path__", [*import_module(package).__path__, str(folder)])
         monkeypatch.delitem(__import__("sys").modules, f"{package}.toy", raising=False)
-        monkeypatch.setitem(registry, "toy", "toy")
+        monkeypatch.setitem(registry, name, "toy")
 
     return added
 
@@ -131,3 +156,34 @@ def test_a_recipe_knows_a_new_method(add, mr_tiny, tmp_path):
     )
     names = [step.name for step in steps_of(read_recipe(str(recipe)))]
     assert {"masks/toy", "masks/toy-control"} < {*names} and "masker" not in names
+
+
+def test_a_family(add, tmp_path):
+    """It is read by name and scored packed, fine-tuned packed, and pre-trained."""
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+    shape |= {"max_position_embeddings": 32, "vocab_size": 97, "num_labels": 3, "initializer_range": 0.5}
+    torch.manual_seed(0)
+    classifier = AutoModelForSequenceClassification.from_config(ErnieConfig(**shape)).eval()
+    masked = AutoModelForMaskedLM.from_config(ErnieConfig(**shape)).eval()
+    texts = [np.arange(5, 12), np.array([7]), np.arange(20, 50)]
+    types = [np.zeros(len(text), np.int64) for text in texts]
+    alone = [{"input_ids": torch.from_numpy(text)[None]} for text in texts]
+    with torch.inference_mode():
+        expected = torch.cat([classifier(**one).logits for one in alone])
+        words = torch.cat([masked(**one).logits[0] for one in alone])
+    assert not isinstance(build_encoder(classifier, "float32"), PackedEncoder)
+    add("fastmask.models.families", FAMILIES, TOY_FAMILY, "ernie")
+    bounds = np.cumsum([0, *map(len, texts)]).astype(np.int32)
+    joined, none = np.concatenate(texts).astype(np.int32), np.zeros(bounds[-1], np.int32)
+    encoder = build_encoder(classifier, "float32")
+    assert isinstance(encoder, PackedEncoder)
+    found = encoder.logits(PackedBatch(joined, none, bounds, 30))
+    assert np.abs(found - expected.numpy()).max() < 1e-4
+    packed = pack(texts, types)
+    with torch.inference_mode():
+        assert (class_logits(enable_packing(classifier), packed) - expected).abs().max() < 1e-4
+        at = torch.tensor([3, 8, 20])
+        part = Part(packed, at, packed.input_ids[at])
+        loss = MaskedLoss(enable_packing(masked), torch.float32)(part)
+    wanted = torch.nn.functional.cross_entropy(words[at], part.labels, reduction="sum")
+    assert abs(loss - wanted) < 1e-3 * wanted

@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoMod
 
 from fastmask.core.records import PackedBatch
 from fastmask.models.encoder import build_encoder
-from fastmask.models.family_rules import FAST_FAMILIES, position_ids
+from fastmask.models.family import FAMILIES
+from fastmask.models.family_rules import position_ids
 from fastmask.models.generic import GenericEncoder
 from fastmask.models.gpu import DeviceBlock
 from fastmask.models.packing import Template, make_block
@@ -100,7 +101,7 @@ SLOW = {"is_decoder", "add_cross_attention", "hidden_act", "position_embedding_t
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("family", FAST_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_is_done_or_leaves_the_fast_path(family):
     left = set()
     for change in changes(family):
@@ -148,7 +149,7 @@ def as_block(batch: PackedBatch):
     return block, whole(block, block.units)
 
 
-@pytest.mark.parametrize("family", FAST_FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_padding_ids_in_a_text_that_is_trained_on(family):
     model = built(family, {}).float()
     assert runs_packed(model)

@@ -315,7 +315,10 @@ def test_other_families_are_refused(config, tmp_path, mr_tiny):
 
     shape = {**SHAPE, "vocab_size": 8192, "embedding_size": 16}
     albert = save_model(tmp_path / "albert", AutoModelForMaskedLM.from_config(AlbertConfig(**shape)), mr_tiny)
-    with pytest.raises(ModelError, match="of type albert; bert, roberta, distilbert, electra can be pre-trained"):
+    with pytest.raises(
+        ModelError,
+        match=r"of type albert; bert, roberta, .* can be pre-trained",
+    ):
         pretrain(replace(config, init=albert), quiet)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, LlamaConfig
 
 from fastmask.models.directory import ModelFiles
-from fastmask.models.families import FamilyWeights, family_weights
+from fastmask.models.family_weights import FamilyWeights, family_weights
 from fastmask.models.weights import load_weights
 from tests.test_encoder import CONFIGS
 

@@ -20,8 +20,8 @@ from torch import nn
 from ..core.errors import FastmaskError
 from ..core.memo import Memo
 from ..core.records import PackedBatch
-from .families import FamilyWeights, family_weights
 from .family_rules import position_ids
+from .family_weights import FamilyWeights, family_weights
 from .generic import SPARE_TOKENS, GenericEncoder
 from .layers import DTYPES, FullBlock, Norm, TokenHead, blocks_of, make_head
 

@@ -6,9 +6,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-FAST_FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
-PADDING_FAMILIES = ("roberta", "xlm-roberta", "camembert")
-"""Fast families whose positions count from the padding id + 1, past padding ids that stand in the text."""
+from .family import FAMILIES, family_of
+
 ACTIVATIONS = MappingProxyType(
     {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 )
@@ -23,14 +22,14 @@ def packing_fault(config) -> str | None:
     Args:
         config: a transformers configuration.
     """
-    if config.model_type not in FAST_FAMILIES:
+    if config.model_type not in FAMILIES:
         return "model_type"
     if on := next((name for name in _OFF if getattr(config, name, None)), None):
         return on
     if getattr(config, "position_embedding_type", None) not in ("absolute", None):
         return "position_embedding_type"
     padding = config.pad_token_id
-    unusable = config.model_type in PADDING_FAMILIES and (padding is None or padding < -1)
+    unusable = family_of(config).skips_padding and (padding is None or padding < -1)
     return "pad_token_id" if unusable else None
 
 
@@ -40,7 +39,7 @@ def fast_path_fault(config) -> str | None:
     if fault:
         return fault
     if activation_of(config) not in ACTIVATIONS:
-        return "activation" if config.model_type == "distilbert" else "hidden_act"
+        return family_of(config).activation_field
     for name in ("hidden_size", "num_attention_heads", "num_hidden_layers"):
         if type(getattr(config, name)) is not int:
             return name
@@ -51,12 +50,12 @@ def fast_path_fault(config) -> str | None:
 
 def activation_of(config) -> str:
     """Return transformers' name of the activation between the feed-forward layers of a fast family."""
-    return config.activation if config.model_type == "distilbert" else config.hidden_act
+    return getattr(config, family_of(config).activation_field)
 
 
 def first_position(config) -> int:
     """Return the position id of a fast family's first token."""
-    return config.pad_token_id + 1 if config.model_type in PADDING_FAMILIES else 0
+    return config.pad_token_id + 1 if family_of(config).skips_padding else 0
 
 
 def most_tokens(config) -> int | None:

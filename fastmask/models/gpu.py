@@ -11,8 +11,8 @@ from fastmask_kernels import launch, reference
 from fastmask_kernels.layouts import Sequences, Special, Texts
 
 from ..core.errors import FastmaskError
-from .families import FamilyWeights
 from .family_rules import position_ids
+from .family_weights import FamilyWeights
 from .layers import DTYPES, Norm, TokenHead, blocks_of, make_head
 from .packing import Block, Template, Variants, bounds_of, pack_variants
 

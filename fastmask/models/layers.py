@@ -8,7 +8,7 @@ import torch
 from fastmask_kernels.layouts import Sequences, head_of
 from torch import nn
 
-from .families import FamilyWeights, LayerNorm, LayerWeights, Linear
+from .family_weights import FamilyWeights, LayerNorm, LayerWeights, Linear
 
 DTYPES = {
     "bfloat16": torch.bfloat16,

@@ -1,4 +1,4 @@
-"""Masked-language models of TRAINED_FAMILIES: loading, and the loss with decoder rows at masked positions only."""
+"""Masked-language models of packed families: loading, and the loss with decoder rows at masked positions only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from fastmask_kernels import processor
 
 from ..core.errors import ModelError
 from .directory import ModelFiles
+from .family import FAMILIES, family_of
 from .trainable import PackedTensors, enable_packing, hidden_states, runs_packed
 from .weights import load_pretrained
-
-TRAINED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
-HEADS = ("cls.", "lm_head.", "vocab_", "generator_")
-"""How the names of the heads' parameters begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,30 +41,17 @@ def load_masked_lm(files: ModelFiles) -> tuple[torch.nn.Module, list[str]]:
         ModelError: it cannot be loaded, its weights lack more than the head, or its family does not run packed.
     """
     model, missing = load_pretrained(files, torch.float32, task="MaskedLM")
-    for name in missing:
-        if not name.startswith(HEADS):
-            raise ModelError(f"{files.name}: its weights lack {name}")
-    if model.config.model_type not in TRAINED_FAMILIES or not runs_packed(model):
+    if not runs_packed(model):
         kind = model.config.model_type
-        raise ModelError(f"{files.name}: a model of type {kind}; {', '.join(TRAINED_FAMILIES)} can be pre-trained")
+        raise ModelError(f"{files.name}: a model of type {kind}; {', '.join(FAMILIES)} can be pre-trained")
+    for name in missing:
+        if not name.startswith(family_of(model.config).names.vocabulary):
+            raise ModelError(f"{files.name}: its weights lack {name}")
     if missing and not model.config.tie_word_embeddings:
         # a decoder of its own, drawn at random, would have to learn every word again
         model.config.tie_word_embeddings = True
         model.tie_weights()
     return enable_packing(model), missing
-
-
-def vocabulary_logits(model: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """The head of a masked-language model: last hidden states [M, hidden] -> logits [M, V]."""
-    family = model.config.model_type
-    if family == "bert":
-        return model.cls(hidden)
-    if family == "roberta":
-        return model.lm_head(hidden)
-    if family == "electra":
-        return model.generator_lm_head(model.generator_predictions(hidden))
-    transformed = model.activation(model.vocab_transform(hidden))
-    return model.vocab_projector(model.vocab_layer_norm(transformed))
 
 
 class MaskedLoss(torch.nn.Module):
@@ -87,7 +71,7 @@ class MaskedLoss(torch.nn.Module):
         kind = part.packed.input_ids.device.type
         with torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32):
             hidden = hidden_states(self.model.base_model, part.packed).index_select(0, part.at)
-            logits = vocabulary_logits(self.model, hidden)
+            logits = family_of(self.model.config).vocabulary_logits(self.model, hidden)
         return torch.nn.functional.cross_entropy(logits.float(), part.labels, reduction="sum")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .family import family_of
 from .family_rules import first_position, packing_fault
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def hidden_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tenso
     """Last layer of a packed-family encoder (``model.base_model``) after ``enable_packing``: [T, hidden]."""
     positions = _position_ids(batch, first_position(encoder.config))
     arguments = {"input_ids": batch.input_ids[None], "position_ids": positions[None]}
-    if encoder.config.model_type != "distilbert":
+    if family_of(encoder.config).has_types:
         arguments["token_type_ids"] = batch.token_type_ids[None]
     return encoder(**arguments, packing=batch).last_hidden_state[0]
 
@@ -169,12 +170,7 @@ def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     if not runs_packed(model):
         return own_logits(model, batch)
     first = hidden_states(model.base_model, batch)[batch.cu_seqlens[:-1]]
-    family = model.config.model_type
-    if family == "bert":
-        return model.classifier(model.dropout(model.bert.pooler(first[:, None])))
-    if family == "distilbert":
-        return model.classifier(model.dropout(model.pre_classifier(first).relu()))
-    return model.classifier(first[:, None])
+    return family_of(model.config).class_logits(model, first)
 
 
 def own_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
 
-    from .families import FamilyWeights
+    from .family_weights import FamilyWeights
 
 USUAL_RANGE = 0.02
 """Standard deviation of new weights where a configuration has none under the usual name."""
@@ -39,7 +39,7 @@ def load_weights(
     """
     import torch
 
-    from .families import read_family
+    from .family_weights import read_family
 
     (check_masker if classifies_tokens else check_classifier)(files)
     check_readable(files)

@@ -19,8 +19,9 @@ from fastmask_kernels import processor
 from ..core.config import ScoreConfig
 from ..core.errors import FastmaskError
 from ..core.records import EncodedSentences
+from ..models.device import choose_device
 from ..models.encoder import Encoder, OutOfMemory, build_encoder
-from ..models.families import FamilyWeights
+from ..models.family_weights import FamilyWeights
 from ..models.generic import GenericEncoder
 from ..models.gpu import DeviceEncoder
 from ..models.packing import Template
@@ -44,32 +45,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def device_of(name: str) -> str:
-    """Return the torch device that ``--device`` names, "auto" being the GPU where there is one.
-
-    Raises:
-        FastmaskError: there is no such device, or not one that scoring runs on.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise FastmaskError(f"--device {name}: not the name of a device; use auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise FastmaskError(f"--device {name}: scoring runs on cpu and cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FastmaskError(f"--device {name}: {torch.cuda.device_count()} CUDA devices were found; use auto or cpu")
-    return name
-
-
-def choose_device(name: str) -> None:
-    """Make a CUDA device this process's current one, so that nothing is ever put on another."""
-    device = device_of(name)
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
-
-
 class Backend:
     """Encoders of one model on one device, and the threads that use them.
 
@@ -83,7 +58,7 @@ class Backend:
     """
 
     def __init__(self, model, template: Template, config: ScoreConfig):
-        self.device, self.template, self.config = device_of(config.device), template, config
+        self.device, self.template, self.config = choose_device(config.device), template, config
         self.is_cuda = self.device.startswith("cuda")
         self.has_pools = self.is_cuda or config.kernels == "triton"
         _require_interpreter(self.has_pools and not self.is_cuda)

@@ -12,6 +12,7 @@ import numpy as np
 from ..core.config_train import MaskerConfig
 from ..core.directories import claim
 from ..core.errors import FastmaskError, ModelError
+from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..models.trainable import enable_packing, hidden_states, own_logits, runs_packed
 from ..models.weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained
@@ -19,7 +20,6 @@ from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything
 from .predict import evaluation_batches, pack_rows
-from .prepare import choose_device
 from .reading import reading_of
 from .tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..core.config_train import CONFIGS, FinetuneConfig
 from ..core.errors import FastmaskError, ModelError
 from ..core.labels import NUMBERS_ARE_NAMES, Classes
+from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, resolve_model
 from ..models.trainable import enable_packing
 from ..models.weights import USUAL_RANGE, is_head, load_pretrained
@@ -172,12 +173,3 @@ def _labels(class_names: tuple[str, ...]) -> dict:
         "id2label": dict(enumerate(class_names)),
         "label2id": {name: index for index, name in enumerate(class_names)},
     }
-
-
-def choose_device(name: str) -> str:
-    """The device that ``--device`` means, cpu or cuda; FastmaskError when there is no CUDA device to take."""
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise FastmaskError("--device cuda: no CUDA device is there")
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

@@ -19,6 +19,7 @@ from ..core.errors import FastmaskError, ModelError
 from ..core.locked import VERSION
 from ..data.corruption import ordinary_ids
 from ..data.stream import TrainingStream
+from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..models.lengths import longest_input
 from ..models.mlm_model import MaskedLoss, load_masked_lm, product_dtype
@@ -26,7 +27,6 @@ from ..models.tokenizer import check_tokenizer, tokenizer_hash, vocabulary
 from ..report.progress import Progress
 from .loop import Diverged, freed_memory_kept, linear_schedule, make_optimizer, seed_everything, set_rate, take_step
 from .mlm_batches import AHEAD, Builder, batches_of, held_out_parts
-from .prepare import choose_device
 from .ranks import Ranks, start_ranks
 from .run_directory import LOG, Log, TrainingRun, restore, training_tensors
 

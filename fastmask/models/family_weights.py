@@ -1,14 +1,14 @@
-"""Where each encoder family keeps its weights: BERT, RoBERTa, DistilBERT and ELECTRA in one common shape."""
+"""The weights of the encoder families, whatever they call them, in one common shape."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from .family import Family, family_of
 from .family_rules import ACTIVATIONS, activation_of, fast_path_fault, first_position
 
 if TYPE_CHECKING:
@@ -87,68 +87,6 @@ def _to(value, device: str):
     return tuple(_to(part, device) for part in value) if isinstance(value, tuple) else value
 
 
-BERT_LAYER = MappingProxyType(
-    {
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "attention_output": "attention.output.dense",
-        "attention_norm": "attention.output.LayerNorm",
-        "intermediate": "intermediate.dense",
-        "output": "output.dense",
-        "output_norm": "output.LayerNorm",
-    }
-)
-DISTILBERT_LAYER = MappingProxyType(
-    {
-        "query": "attention.q_lin",
-        "key": "attention.k_lin",
-        "value": "attention.v_lin",
-        "attention_output": "attention.out_lin",
-        "attention_norm": "sa_layer_norm",
-        "intermediate": "ffn.lin1",
-        "output": "ffn.lin2",
-        "output_norm": "output_layer_norm",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """How a family names its weights in a file.
-
-    Attributes:
-        base: in front of every name but the head's.
-        layers: of the list of blocks, below ``base``; layer: of a block's parts, by LayerWeights' fields.
-        dense, head_activation, classifier: the head of a sequence classifier; full names.
-        typed: whether there are token types.
-    """
-
-    base: str
-    layers: str
-    layer: Mapping[str, str]
-    dense: str
-    head_activation: str
-    classifier: str
-    typed: bool = True
-
-
-_BERT = Names("bert", "encoder.layer", BERT_LAYER, "bert.pooler.dense", "tanh", "classifier")
-_ROBERTA = Names("roberta", "encoder.layer", BERT_LAYER, "classifier.dense", "tanh", "classifier.out_proj")
-_ELECTRA = Names("electra", "encoder.layer", BERT_LAYER, "classifier.dense", "gelu", "classifier.out_proj")
-_DISTILBERT = Names(
-    "distilbert", "transformer.layer", DISTILBERT_LAYER, "pre_classifier", "relu", "classifier", typed=False
-)
-FAMILIES = {
-    "bert": _BERT,
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
-    "distilbert": _DISTILBERT,
-    "electra": _ELECTRA,
-}
-
-
 class _Reader:
     """Weights by name, each checked for the shape that the configuration gives it.
 
@@ -156,8 +94,8 @@ class _Reader:
         KeyError: there is no such weight, or it has another shape.
     """
 
-    def __init__(self, names: Names, config: PretrainedConfig, tensors: Mapping[str, torch.Tensor]):
-        self.names, self.config, self.tensors = names, config, tensors
+    def __init__(self, family: Family, config: PretrainedConfig, tensors: Mapping[str, torch.Tensor]):
+        self.names, self.config, self.tensors = family.names, config, tensors
         self.eps = getattr(config, "layer_norm_eps", 1e-12)  # DistilBERT's is fixed
 
     def tensor(self, name: str, *shape: int) -> torch.Tensor:
@@ -207,15 +145,15 @@ def read_family(
     """
     if fast_path_fault(config):
         return None
-    names = FAMILIES[config.model_type]
-    read = _Reader(names, config, tensors)
-    hidden = config.hidden_size
-    inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
+    family = family_of(config)
+    names, read = family.names, _Reader(family, config, tensors)
+    hidden, inner = config.hidden_size, getattr(config, family.inner_field)
     width = getattr(config, "embedding_size", hidden)
     word = read.table("word_embeddings", config.vocab_size, width)
-    types = (
-        read.table("token_type_embeddings", config.type_vocab_size, width) if names.typed else word.new_zeros(1, width)
-    )
+    if family.has_types:
+        types = read.table("token_type_embeddings", config.type_vocab_size, width)
+    else:
+        types = word.new_zeros(1, width)
     classes = config.num_labels
     dense = None if classifies_tokens else read.linear(names.dense, hidden, hidden)
     classifier = "classifier" if classifies_tokens else names.classifier

@@ -1,0 +1,20 @@
+"""RoBERTa, XLM-RoBERTa and CamemBERT: positions begin after the padding id."""
+
+from __future__ import annotations
+
+from ..family import Family, Names
+from .bert import LAYER
+
+
+class Roberta(Family):
+    """A dense layer of tanh inside the classifier."""
+
+    names = Names("roberta", "encoder.layer", LAYER, "classifier.dense", "tanh", "classifier.out_proj", ("lm_head.",))
+    skips_padding = True
+
+    def vocabulary_logits(self, model, hidden):
+        """See ``Family.vocabulary_logits``."""
+        return model.lm_head(hidden)
+
+
+FAMILY = Roberta()
