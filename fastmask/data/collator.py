@@ -75,7 +75,7 @@ class SelectiveMaskCollator:
         self._token_type_ids = token_type_ids
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch, at least 0, of what comes without one."""
+        """Return the epoch, at least 0, of what comes without one."""
         self.epoch = epoch
 
     def __call__(
@@ -144,7 +144,7 @@ class SelectiveMaskCollator:
 
 
 def _has_keys(value) -> bool:
-    """Whether a value is a dictionary or, as pandas' rows and tables, may be read as one."""
+    """Return whether a value is a dictionary or, as pandas' rows and tables, may be read as one."""
     return hasattr(value, "keys")
 
 

@@ -59,7 +59,7 @@ class Corpus:
         return len(self._blocks)
 
     def read(self, block: int) -> Sentences:
-        """The sentences of a block; OutputError names a shard that is damaged."""
+        """Return the sentences of a block; OutputError names a shard that is damaged."""
         return _concatenated([_sentences(part) for part in self._blocks[block]])
 
 
@@ -94,7 +94,7 @@ def _make_blocks(sets: Sequence[ShardSet]) -> Iterator[tuple[tuple[Part, ...], i
 
 
 def _sentences(part: Part) -> Sentences:
-    """The part's sentences."""
+    """Return the part's sentences."""
     table = part.shards.read_rows(part.shard, part.start, part.stop, COLUMNS)
     lengths, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
     input_ids, mask_index = (flat(table[name]) for name in ("input_ids", "mask_index"))

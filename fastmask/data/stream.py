@@ -171,7 +171,7 @@ class TrainingStream:
         self._epoch, self._example = state["epoch"], state["example"]
 
     def _identity(self) -> dict:
-        """What decides the order: hash of the shards, and the settings by name."""
+        """Return what decides the order: hash of the shards, and the settings by name."""
         return {
             "shards": self._corpus.digest,
             "seed": self._seed,

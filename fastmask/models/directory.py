@@ -119,7 +119,7 @@ def _class_names(config: dict, name: str) -> tuple[str, ...]:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a model directory, the one file or the sorted parts that its index names.
+    """Return the safetensors files of a model directory, the one file or the sorted parts that its index names.
 
     Raises:
         ModelError: there are none (and says so if there is a pickle instead), or a part is missing or elsewhere.

@@ -53,7 +53,7 @@ class Encoder(Protocol):
     most_tokens: int
 
     def memory(self) -> object:
-        """What ``logits`` may remember from batch to batch of related variants; for one thread at a time."""
+        """Return what ``logits`` may remember from batch to batch of related variants; for one thread at a time."""
         ...
 
     def logits(self, batch: PackedBatch, memory: object) -> np.ndarray:
@@ -185,7 +185,7 @@ class PackedEncoder:
 
 
 def _rounded_up(batch: PackedBatch, longest: int) -> PackedBatch:
-    """The batch with a last variant or more of filler tokens, to a multiple of ROW_MULTIPLE rows.
+    """Return the batch with a last variant or more of filler tokens, to a multiple of ROW_MULTIPLE rows.
 
     oneDNN makes, and keeps, code for every number of rows it meets; few different ones keep both time and memory low.
     """
@@ -206,7 +206,7 @@ def _rounded_up(batch: PackedBatch, longest: int) -> PackedBatch:
 def build_encoder(
     model: FamilyWeights | nn.Module, precision: str, device: str = "cpu", kernels: str = "auto", typed: bool = True
 ) -> Encoder:
-    """The encoder for a model at a precision.
+    """Return the encoder for a model at a precision.
 
     Args:
         model: a float32 sequence or token classifier: weights on ``device``, or a module in eval mode; not written to.

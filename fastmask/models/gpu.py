@@ -154,7 +154,7 @@ class DeviceEncoder:
         return self.ops.importance_deltas(self._rows(batch), head, rows, wanted, nothing, nothing, nothing, 0.0).z
 
     def _rows(self, batch: DeviceBatch) -> torch.Tensor:
-        """The last block's first rows [V, H], or all rows [T, H] of a token classifier."""
+        """Return the last block's first rows [V, H], or all rows [T, H] of a token classifier."""
         norm, sequences = self.embedding_norm, batch.sequences
         where = batch.table, sequences.cu_seqlens, sequences.row_sequence, batch.texts, batch.special, self.tables
         normed = norm.weight, norm.bias, norm.eps

@@ -120,7 +120,7 @@ class ClassHead:
         self.parameters = head_of(dense.weight, dense.bias, activation, classifier.weight, classifier.bias)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows [B, H] -> class logits [B, C]."""
+        """Return class logits [B, C] of first rows [B, H]."""
         head = self.parameters
         pooled = nn.functional.linear(rows.to(head.bias.dtype), head.dense_weight, head.dense_bias)
         return nn.functional.linear(self._ACTIVATIONS[head.activation](pooled), head.weight, head.bias)
@@ -134,10 +134,10 @@ class TokenHead:
         self.weight, self.bias = (p.to(wide).contiguous() for p in (layer.weight, layer.bias))
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows [T, H] -> class logits [T, C]."""
+        """Return class logits [T, C] of rows [T, H]."""
         return nn.functional.linear(rows.to(self.bias.dtype), self.weight, self.bias)
 
 
 def make_head(weights: FamilyWeights, wide: torch.dtype) -> ClassHead | TokenHead:
-    """What gives logits from the last block's rows."""
+    """Return what gives logits from the last block's rows."""
     return TokenHead(weights, wide) if weights.head is None else ClassHead(weights, wide)

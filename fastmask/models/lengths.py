@@ -59,7 +59,7 @@ def longest_input(
 
 
 def _fault(model: torch.nn.Module, ids: np.ndarray) -> str | None:
-    """What a model says to an input, int32 [N], that it does not take."""
+    """Return what a model says to an input, int32 [N], that it does not take."""
     import torch
 
     given = torch.from_numpy(ids).long()[None].to(model.device)

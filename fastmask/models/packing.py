@@ -48,11 +48,11 @@ class Template:
         return np.repeat(np.array([0, self.content_type], np.int32), [before, len(self.suffix)])
 
     def without_types(self) -> Template:
-        """The same tokens for a model that is not given token types."""
+        """Return the same tokens for a model that is not given token types."""
         return replace(self, content_type=0, special_types=np.zeros_like(self.types), typed=False)
 
     def around(self, content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and token types, int32 each, of a text alone, ids int32, between its special tokens."""
+        """Return ids and token types, int32 each, of a text alone, ids int32, between its special tokens."""
         before, after = len(self.prefix), len(self.types) - len(self.suffix)
         types = np.full(len(content), self.content_type, np.int32)
         return (

@@ -15,7 +15,7 @@ MIDDLE = 5
 
 
 def fault_of(encoder, template: Template) -> str | None:
-    """What keeps an encoder from running at its precision; None where it runs."""
+    """Return what keeps an encoder from running at its precision; None where it runs."""
     try:
         encoder.logits(_packed([_variant(template, 1, 0)]))
     except Exception as error:  # each family's own: no such kernel, types that do not match, ...
@@ -24,7 +24,7 @@ def fault_of(encoder, template: Template) -> str | None:
 
 
 def unsteady(encoder, template: Template, longest: int) -> str | None:
-    """What shows that an answer depends on what else is asked, or was asked before; None where nothing does.
+    """Return what shows that an answer depends on what else is asked, or was asked before; None where nothing does.
 
     The same inputs, short, long and alike, are asked alone, together, and alone again in the other order.
     """

@@ -21,7 +21,7 @@ WORDS = 8
 
 
 def model_template(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str, is_pair: bool) -> Template:
-    """The template of what a model is given: ``template_of``, without token types where it is given none.
+    """Return the template of what a model is given: ``template_of``, without token types where it is given none.
 
     Raises:
         ModelError: as there, or the tokenizer gives a token type that the model does not have.
@@ -36,7 +36,7 @@ def model_template(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase,
 
 
 def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
-    """The template for single texts, or for (aspect, text) pairs.
+    """Return the template for single texts, or for (aspect, text) pairs.
 
     Args:
         tokenizer: the model's, with its post-processor.
@@ -90,5 +90,5 @@ def _encode(tokenizer: Tokenizer, is_pair: bool, name: str) -> Encoding:
 
 
 def _is_run(index: np.ndarray) -> bool:
-    """Whether there are such indices, and nothing stands between them."""
+    """Return whether there are such indices, and nothing stands between them."""
     return len(index) > 0 and index[-1] - index[0] + 1 == len(index)

@@ -35,7 +35,7 @@ def _content(tokenizer: PreTrainedTokenizerBase) -> dict:
 
 
 def special_ids(tokenizer) -> dict[str, int | None]:
-    """Ids of a transformers tokenizer's special tokens by role; None where it has none."""
+    """Return the ids of a transformers tokenizer's special tokens by role; None where it has none."""
     roles = ("cls", "sep", "mask", "pad", "unk", "bos", "eos")
     return {role: getattr(tokenizer, f"{role}_token_id", None) for role in roles}
 
@@ -60,7 +60,7 @@ def tokenizer_record(files: ModelFiles, tokenizer: PreTrainedTokenizerBase) -> d
 
 
 def recorded_tokenizer(recorded: Mapping) -> PreTrainedTokenizerBase:
-    """The tokenizer that a manifest's ``tokenizer`` entry names.
+    """Return the tokenizer that a manifest's ``tokenizer`` entry names.
 
     Raises:
         ModelError: it is gone, or is not the same any more.
@@ -76,7 +76,7 @@ def recorded_tokenizer(recorded: Mapping) -> PreTrainedTokenizerBase:
 
 
 def same_tokens(recorded: Mapping, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a manifest's tokenizer and a loaded one make the same ids of every text.
+    """Return whether a manifest's tokenizer and a loaded one make the same ids of every text.
 
     By the hash, or rule by rule if the manifest's tokenizer is still there: what transformers saves with a model is not
     always written as it was in the model that it was trained from.

@@ -128,7 +128,7 @@ def _attention_by_runs(query, key, value, scaling, dropout, runs) -> torch.Tenso
 
 
 def runs_packed(model: torch.nn.Module) -> bool:
-    """Whether the model is of a family whose forward pass is known to be exact on packed input."""
+    """Return whether the model is of a family whose forward pass is known to be exact on packed input."""
     return not packing_fault(model.config)
 
 
@@ -163,7 +163,7 @@ def _position_ids(batch: PackedTensors, first: int) -> torch.Tensor:
 
 
 def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
-    """Logits [B, classes] of a sequence classifier, with a graph when gradients are on.
+    """Return logits [B, classes] of a sequence classifier, with a graph when gradients are on.
 
     Models that do not run packed go through their own forward pass.
     """
@@ -174,7 +174,7 @@ def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
 
 
 def own_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
-    """Logits [B, C], or [T, C] of a token classifier, by the model's own forward pass."""
+    """Return logits [B, C], or [T, C] of a token classifier, by the model's own forward pass."""
     import torch
 
     from .generic import forward_alike

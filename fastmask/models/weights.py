@@ -109,7 +109,7 @@ def check_classifier(files: ModelFiles) -> None:
 
 
 def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
-    """The sequence classifier in ``files``, on the CPU, in eval mode, with its weights in ``dtype``.
+    """Return the sequence classifier in ``files``, on the CPU, in eval mode, with its weights in ``dtype``.
 
     Raises:
         ModelError: the weights are damaged or incomplete, the architecture is unknown, or there are fewer than
@@ -124,7 +124,7 @@ def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
 
 
 def is_token_classifier(files: ModelFiles) -> bool:
-    """Whether the model's config names an ``AutoModelForTokenClassification`` class."""
+    """Return whether the model's config names an ``AutoModelForTokenClassification`` class."""
     return any(str(name).endswith("ForTokenClassification") for name in files.config.get("architectures") or ())
 
 
@@ -137,7 +137,7 @@ def check_masker(files: ModelFiles) -> None:
 
 
 def load_masker(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
-    """The token classifier in ``files``, as ``load_classifier`` has it; class 1 marks tokens to mask.
+    """Return the token classifier in ``files``, as ``load_classifier`` has it; class 1 marks tokens to mask.
 
     Raises:
         ModelError: the weights are damaged or incomplete, or there are not two classes.
@@ -203,7 +203,7 @@ def is_head(model: torch.nn.Module, name: str) -> bool:
 
 
 def not_finite(model: torch.nn.Module) -> str | None:
-    """Name of a parameter that has a NaN or an infinity in it; None in a sound model."""
+    """Return the name of a parameter that has a NaN or an infinity in it; None in a sound model."""
     return next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
 
 

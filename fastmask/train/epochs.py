@@ -97,7 +97,7 @@ def train_epochs(
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The dtype that ``name`` names."""
+    """Return the dtype that ``name`` names."""
     import torch
 
     return getattr(torch, name)

@@ -81,7 +81,7 @@ def _scipy():
 
 
 def detectable_difference(sd: float, seeds: int, power: float = POWER, level: float = LEVEL) -> float:
-    """The true mean difference that a two-sided paired t test over ``seeds`` >= 2 pairs finds with this power.
+    """Return the true mean difference that a two-sided paired t test over ``seeds`` >= 2 pairs finds with this power.
 
     Args:
         sd: standard deviation of the paired differences.
@@ -101,7 +101,7 @@ def detectable_difference(sd: float, seeds: int, power: float = POWER, level: fl
 
 
 def _stacked(name: str, runs: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """The arm's predictions as one int array [S, N]."""
+    """Return the arm's predictions as one int array [S, N]."""
     if not len(labels) or labels.ndim != 1:
         raise FastmaskError("there are no test rows to compare on")
     if not len(runs):

@@ -124,7 +124,7 @@ def class_index(row: Row, classes: Classes) -> int:
 
 
 def has_pairs(rows: Iterable[Row]) -> bool:
-    """Whether there are (aspect, text) pairs among the rows."""
+    """Return whether there are (aspect, text) pairs among the rows."""
     return any(row.aspect is not None for row in rows)
 
 

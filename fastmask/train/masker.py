@@ -114,7 +114,7 @@ def _require_masks(config: MaskerConfig, learned: TaggedSentences, measured: Tag
 
 
 def _token_classifier(files: ModelFiles) -> torch.nn.Module:
-    """The encoder of ``files`` with a classifier of two classes on every token, a new one unless it is a masker.
+    """Return the encoder of ``files`` with a classifier of two classes on every token, a new one unless it is a masker.
 
     Raises:
         ModelError: the model cannot be loaded, or its encoder is incomplete.
@@ -138,7 +138,7 @@ def _token_classifier(files: ModelFiles) -> torch.nn.Module:
 
 
 def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
-    """Logits [T, 2] of every token, with a graph when gradients are on, after ``enable_packing``.
+    """Return logits [T, 2] of every token, with a graph when gradients are on, after ``enable_packing``.
 
     Models that do not run packed go through their own forward pass.
     """

@@ -25,7 +25,7 @@ class Ranks:
         self.device = device
 
     def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
-        """The module to call in training, whose gradients are means over ranks after each backward pass."""
+        """Return the module to call in training, whose gradients are means over ranks after each backward pass."""
         return module
 
     def exchanging(self, last: bool) -> AbstractContextManager:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def reading_of(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, name: str, wanted: int, is_pair: bool
 ) -> tuple[int, bool]:
-    """The longest input in tokens, or ``wanted`` if that is less, and whether the model is given token types.
+    """Return the longest input in tokens, or ``wanted`` if that is less, and whether the model is given token types.
 
     Args:
         model: on the CPU; not written to.

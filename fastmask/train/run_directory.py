@@ -86,7 +86,7 @@ class TrainingRun(LockedDirectory):
         write_atomically(self.path / RUN, json.dumps(self.header, indent=2).encode() + b"\n")
 
     def _goes_on(self, overwrite: bool) -> bool:
-        """Whether there is a run of this header, which is then gone on with; OutputError for another one."""
+        """Return whether there is a run of this header, which is then resumed; OutputError for another one."""
         remove_temporaries(self.path)
         for half_written in self.path.glob(".*checkpoint-*"):
             shutil.rmtree(half_written)
@@ -104,7 +104,7 @@ class TrainingRun(LockedDirectory):
 
     @property
     def last(self) -> Path | None:
-        """The last complete checkpoint."""
+        """Return the last complete checkpoint."""
         return max(self._checkpoints(), default=None)
 
     def _checkpoints(self) -> list[Path]:
@@ -139,7 +139,7 @@ class TrainingRun(LockedDirectory):
         return FastmaskError(f"{error}; {self.last_good()}")
 
     def last_good(self) -> str:
-        """The last checkpoint, in words."""
+        """Return the last checkpoint, in words."""
         return f"last good checkpoint: {self.last or 'none yet'}"
 
     def _remove_checkpoints(self, keep: str = "") -> None:
@@ -223,7 +223,7 @@ def work_of(run: Path) -> list[tuple[int, int]]:
 
 
 def made_on(run: Path) -> str:
-    """The devices and the precision of a finished run, in words."""
+    """Return the devices and the precision of a finished run, in words."""
     result = _document(run / RESULT, {"processes": int, "device": str, "products": str})
     return f"{result['processes']} x {result['device']}, {result['products']} matrix products"
 

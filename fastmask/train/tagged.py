@@ -45,7 +45,7 @@ class TaggedSentences:
 
     @property
     def masked(self) -> int:
-        """How many tokens are labelled 1."""
+        """Return how many tokens are labelled 1."""
         return int(sum((labels == 1).sum() for labels in self.labels))
 
     def take(self, chosen: np.ndarray) -> TaggedSentences:
@@ -59,7 +59,7 @@ class TaggedSentences:
 def read_tagged(
     paths: Sequence[str], files: ModelFiles, tokenizer: PreTrainedTokenizerBase, max_length: int, is_typed: bool
 ) -> TaggedSentences:
-    """The scored sentences of some shard directories, all in memory, cut on the right at ``max_length`` tokens.
+    """Return the scored sentences of some shard directories, all in memory, cut on the right at ``max_length`` tokens.
 
     Args:
         paths: the directories, documents of one before those of the next.
