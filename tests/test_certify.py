@@ -15,6 +15,7 @@ from fastmask.scoring.cascade import (
     SAFETY,
     SAFETY_FLOAT32,
     TIE,
+    WIDENING,
     Bounds,
     Evidence,
     calibrated,
@@ -73,8 +74,8 @@ def test_calibrated_bounds():
 
 
 def test_widened_bounds_grow_by_steps_only_where_they_were_exceeded():
-    assert BOUNDS.widened([0.2, 1e-6, 0.0]).eps == (0.15 * SAFETY, 2e-5, TIE)
-    assert BOUNDS.widened([0.3, 2e-5, 0.0]).eps == (0.15 * SAFETY * SAFETY, 2e-5, TIE)
+    assert BOUNDS.widened([0.2, 1e-6, 0.0]).eps == (0.15 * WIDENING, 2e-5, TIE)
+    assert BOUNDS.widened([0.31, 2e-5, 0.0]).eps == (0.15 * WIDENING * WIDENING, 2e-5, TIE)
     assert BOUNDS.widened(np.zeros(3)) == BOUNDS
 
 
@@ -163,7 +164,7 @@ def test_an_audit_finds_a_flip_and_contradicts_the_bounds():
     assert above.tolist() == [True, True] and level.tolist() == [1, 1]
     assert (evidence.audited, evidence.flips) == (2, 1)
     assert evidence.max_error.tolist() == [2.0, 0.0, 0.0]
-    assert 2.0 <= BOUNDS.widened(evidence.max_error).eps[0] < 2.0 * SAFETY
+    assert 2.0 <= BOUNDS.widened(evidence.max_error).eps[0] < 2.0 * WIDENING
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

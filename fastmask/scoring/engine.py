@@ -16,8 +16,8 @@ from .cascade import Bounds, Evidence, calibrated, uncertified, widened_by
 from .method import BlockScores, Method, Progress, Rules, ShardScorer
 from .policy import ragged_positions
 
-# Sentences of a calibration: every variant is compared at the first two levels, and every third sentence, whole, at
-# float32 and float64, too. Some 2,000 variants of review text: fewer give a bound below errors that turn up later.
+# Sentences of a calibration: some of their variants are compared at the first two levels, and every third sentence,
+# whole, at float32 and float64, too.
 CALIBRATION_SENTENCES = 160
 CALIBRATION_STRIDE = 3
 
@@ -82,7 +82,7 @@ class Engine:
         """Return the error bounds of a run over a corpus that begins with some shards, of which no more are taken
         than are needed.
 
-        float32 is compared with float64 on whole sentences, the first level with float32 on every variant, of the first
+        float32 is compared with float64 on whole sentences, the first level with float32 on some variants, of the first
         ``calibration`` sentences that can be scored.
         """
         if not self.config.certify:
