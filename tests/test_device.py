@@ -40,9 +40,9 @@ def block_and_variants(template=TEXT, max_length=66):
     aspects = [[([7, 8, 9], 0)]] * len(sentences) if len(template.middle) else None
     shard = encoded(sentences, aspects=aspects)
     (block,) = make_blocks(shard, np.arange(len(sentences)), template, max_length, 1 << 20)
-    units = np.repeat(np.arange(len(sentences), dtype=np.int32), 4)
-    removed = np.stack([np.minimum([NOTHING, 0, 1, 10**6], [NOTHING, n - 1, n - 1, n - 1]) for n in LENGTHS]).ravel()
-    left = np.repeat(LENGTHS, 4) - (removed < NOTHING)
+    units, lengths = np.repeat(block.block.units, 4), np.diff(block.block.offsets)
+    removed = np.stack([np.minimum([NOTHING, 0, 1, 10**6], [NOTHING, n - 1, n - 1, n - 1]) for n in lengths]).ravel()
+    left = lengths[units] - (removed < NOTHING)
     return block, describe(block.block, units, left, removed=removed)
 
 

@@ -181,7 +181,7 @@ def test_a_full_disk(corpus, tmp_path, mr_tiny, monkeypatch):
         patch.setattr(os, "write", full)
         result = score(corpus, tmp_path, mr_tiny)
     assert_refused(result, tmp_path, str(tmp_path / "out"), "No space left on device")
-    assert set(contents(tmp_path / "out")) == {"journal.jsonl"}
+    assert set(contents(tmp_path / "out")) == {"_plan.json", "journal.jsonl"}
     assert score(corpus, tmp_path, mr_tiny).exit_code == 0  # once there is room, the same command goes on
 
 
