@@ -33,6 +33,8 @@ def test_a_long_sentence_is_decoded_in_blocks():
     lengths = []
 
     class Counted:
+        name_or_path = "m"
+
         def decode(self, ids, **_):
             lengths.append(len(ids))
             return "a" * len(ids)

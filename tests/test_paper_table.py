@@ -8,6 +8,7 @@ import numpy as np
 
 from fastmask.experiment.recipe import PAPER_SEEDS, read_recipe
 from fastmask.experiment.steps import steps_of
+from fastmask.scoring.method import load_method
 from fastmask.train.evaluate import compare
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -23,7 +24,8 @@ def test_its_recipe_has_ten_seeds_and_every_arm(tmp_path):
     assert arms == [
         name for name in ("none", "masker-control", "masker", "greedy-control", "greedy") for _ in range(10)
     ]
-    assert steps["masks/greedy"].mask_rate is None and steps["masks/masker"].mask_rate == 0.15
+    rates = [load_method(steps[name]).rate(steps[name]) for name in ("masks/greedy", "masks/masker")]
+    assert rates == [None, 0.15]
     assert steps["pretrained/greedy-13"].max_steps == steps["pretrained/greedy-control-13"].max_steps
 
 

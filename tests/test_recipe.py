@@ -8,6 +8,7 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
 from fastmask.experiment.recipe import PAPER_SEEDS, read_recipe
 from fastmask.experiment.steps import steps_of
+from fastmask.scoring.method import load_method
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SMALL = """
@@ -69,7 +70,10 @@ def test_the_papers_settings(tmp_path):
     assert (masker.lr, masker.batch_size, masker.epochs, masker.max_length) == (1e-5, 32, 10, 128)
     assert (masker.warmup, masker.mask_weight) == (0.1, 3.0)
     assert (pretrained.lr, pretrained.warmup, pretrained.batch_size, pretrained.max_length) == (2e-5, 0.2, 112, 256)
-    assert found["masks/masker"].mask_rate == 0.15 and found["masks/masker"].stop_words == "none"
+    assert (
+        load_method(found["masks/masker"]).rate(found["masks/masker"]) == 0.15
+        and found["masks/masker"].stop_words == "none"
+    )
     assert found["task-masks"].stop_words == "english" and found["task-masks"].threshold == 0.05
 
 
