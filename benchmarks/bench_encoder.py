@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from fastmask_kernels import launch
 
+from fastmask.core.arrays import take_ragged
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.models.directory import load_tokenizer, resolve_model
@@ -29,7 +30,6 @@ from fastmask.models.packing import Template
 from fastmask.models.pieces import never_masked
 from fastmask.models.template import template_of
 from fastmask.models.weights import load_classifier
-from fastmask.scoring.blocks import take_ragged
 from fastmask.scoring.engine import Engine, score_certain
 from fastmask.scoring.method import load_method
 from fastmask.scoring.policy import stop_words

@@ -7,9 +7,10 @@ from helpers import FIRST_ID, PAIR_TEMPLATE, TEXT_TEMPLATE, encoded, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastmask.core.arrays import take_ragged
 from fastmask.core.memo import Memo
 from fastmask.models.packing import Template, Variants, batch_starts, hash_variants, pack_variants
-from fastmask.scoring.blocks import distinct_sentences, make_blocks, take_ragged
+from fastmask.scoring.blocks import distinct_sentences, make_blocks
 from fastmask.scoring.cascade import uncertified
 from fastmask.scoring.method import Rules
 from fastmask.scoring.methods.greedy import GreedyBlock, advance

@@ -44,6 +44,22 @@ class OutputError(FastmaskError):
     """An output directory that cannot be written, is damaged, or belongs to another configuration."""
 
 
+class DamageError(OutputError):
+    """A file of a finished result that is not as it was written.
+
+    Args:
+        file: its path.
+        reason: what is wrong, in a few words.
+    """
+
+    def __init__(self, file: str, reason: str):
+        self.file, self.reason = file, reason
+        super().__init__(f"{file}: {reason}")
+
+    def __reduce__(self):
+        return type(self), (self.file, self.reason)
+
+
 class ModelError(FastmaskError):
     """A model directory that cannot be loaded, or does not fit the task."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
+from .arrays import JIT
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _find_or_add(table, used, hashes, slots):
     mask = np.uint64(len(table) - 1)
     for v in range(len(hashes)):

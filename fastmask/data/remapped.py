@@ -9,6 +9,7 @@ from itertools import chain, islice, repeat
 import numpy as np
 
 from .. import __version__
+from ..core.arrays import offsets_of
 from ..core.errors import OutputError
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.directory import load_tokenizer, resolve_model
@@ -82,7 +83,7 @@ def _scored(rows: Sequence[dict], entry: dict, skipped: tuple[str, ...]) -> Scor
     sentences = EncodedSentences(
         row=np.array([row["row"] for row in rows], np.int64),
         sentence=np.array([row["sentence"] for row in rows], np.int32),
-        offsets=_offsets(lengths),
+        offsets=offsets_of(lengths),
         input_ids=_joined([row["input_ids"] for row in rows], np.int32),
         char_start=_joined([row["char_start"] for row in rows], np.int32),
         char_end=_joined([row["char_end"] for row in rows], np.int32),
@@ -108,14 +109,10 @@ def _scored(rows: Sequence[dict], entry: dict, skipped: tuple[str, ...]) -> Scor
             np.float32,
         ),
         scored=scored,
-        mask_offsets=_offsets(np.array([len(row["mask_index"]) for row in rows], np.int64)),
+        mask_offsets=offsets_of(np.array([len(row["mask_index"]) for row in rows], np.int64)),
         mask_index=_joined([row["mask_index"] for row in rows], np.int32),
         certificate=entry["certificate"],
     )
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _joined(lists: Sequence, kind: type) -> np.ndarray:

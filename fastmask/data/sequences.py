@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
+from ..core.arrays import JIT
 from ..core.errors import FastmaskError
 from ..core.records import FRAME
-
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,7 +187,7 @@ def _fitted(s: Sentences, room: int) -> Sentences:
     return Sentences(s.row[real], s.sentence[real], offsets, input_ids, mask_offsets, mask_index)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _starts(lengths, new_document, room, pack):
     """int64 [E], the first sentence of each sequence: lengths int64 [N], 1 to room; new_document bool [N]."""
     starts, count, used = np.empty(len(lengths), np.int64), 0, 0
@@ -204,7 +203,7 @@ def _starts(lengths, new_document, room, pack):
     return starts[:count].copy()
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _build(row, sentence, offsets, input_ids, mask_offsets, mask_index, start, end, first, last):
     """The arrays of an Example: sentences ``start`` to ``end`` between ``first`` and ``last``, new memory all."""
     documents = 1

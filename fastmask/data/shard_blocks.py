@@ -10,6 +10,7 @@ from os import PathLike, fspath
 
 import numpy as np
 
+from ..core.arrays import offsets_of
 from ..core.errors import FastmaskError, OutputError
 from ..shards.columns import flat, list_lengths, numbers
 from ..shards.reader import ShardSet, open_shards
@@ -99,11 +100,7 @@ def _sentences(part: Part) -> Sentences:
     lengths, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
     input_ids, mask_index = (flat(table[name]) for name in ("input_ids", "mask_index"))
     row, sentence = numbers(table["row"]) + part.base, numbers(table["sentence"])
-    return Sentences(row, sentence, _offsets(lengths), input_ids, _offsets(masks), mask_index)
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Sentences(row, sentence, offsets_of(lengths), input_ids, offsets_of(masks), mask_index)
 
 
 def _concatenated(parts: Sequence[Sentences]) -> Sentences:
@@ -114,7 +111,7 @@ def _concatenated(parts: Sequence[Sentences]) -> Sentences:
         for name in ("row", "sentence", "input_ids", "mask_index")
     )
     offsets, mask_offsets = (
-        _offsets(np.concatenate([np.diff(getattr(part, name)) for part in parts]))
+        offsets_of(np.concatenate([np.diff(getattr(part, name)) for part in parts]))
         for name in ("offsets", "mask_offsets")
     )
     return Sentences(row, sentence, offsets, input_ids, mask_offsets, mask_index)

@@ -12,11 +12,11 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
+from ..core.arrays import JIT, offsets_of
 from ..core.records import PackedBatch
 
 # As the ``removed`` position of a variant: none.
 NOTHING = np.int32(1 << 30)
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +138,19 @@ class Variants:
         return self.table[:, 0]
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def write_row(table, v, unit, kept, position, removed, count):
     table[v, 0], table[v, 1], table[v, 2], table[v, 3], table[v, 4] = unit, kept, position, removed, count
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def around(block, unit):
     """Tokens of a unit's variants besides the content."""
     context = block.context_offsets[unit + 1] - block.context_offsets[unit]
     return context + len(block.prefix) + len(block.middle) + len(block.suffix)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _content(block, row, out):
     """Write a variant's content tokens to ``out``; returns how many."""
     start, count = block.offsets[row[0]], row[4]
@@ -164,7 +164,7 @@ def _content(block, row, out):
     return count
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _hash_variants(block, table, hashes):
     scratch = np.empty(max(1, table[:, 4].max()), np.int32)
     for v in range(len(table)):
@@ -186,13 +186,13 @@ def hash_variants(block: Block, variants: Variants) -> np.ndarray:
     return hashes
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _copy(source, target, at):
     target[at : at + len(source)] = source
     return at + len(source)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _pack(block, table, cu_seqlens, ids, types):
     first, second = len(block.prefix), len(block.prefix) + len(block.middle)
     scratch = np.empty(max(1, table[:, 4].max()), np.int32)
@@ -214,9 +214,7 @@ def _pack(block, table, cu_seqlens, ids, types):
 
 def bounds_of(variants: Variants) -> np.ndarray:
     """cu_seqlens int32 [V + 1] of variants laid end to end."""
-    cu_seqlens = np.zeros(len(variants) + 1, np.int32)
-    np.cumsum(variants.lengths, out=cu_seqlens[1:])
-    return cu_seqlens
+    return offsets_of(variants.lengths).astype(np.int32)
 
 
 def pack_variants(block: Block, variants: Variants) -> PackedBatch:
@@ -227,7 +225,7 @@ def pack_variants(block: Block, variants: Variants) -> PackedBatch:
     return PackedBatch(ids, types, cu_seqlens, int(variants.lengths.max()))
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def batch_starts(lengths, budget):
     """Where batches of at most ``budget`` tokens start: lengths int32 [V] -> int64 [N]; longer ones stand alone."""
     starts = np.empty(len(lengths), np.int64)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from ..core.errors import FastmaskError
 from ..core.memo import Memo
-from ..models.encoder import Encoder, OutOfMemory
+from ..models.encoder import Encoder, GrowingRows, OutOfMemory
 from ..models.gpu import DeviceBlock, read
 from ..models.packing import Variants, batch_starts, hash_variants, pack_variants
 from .blocks import SentenceBlock
@@ -30,23 +31,6 @@ def log_odds(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
         return logits[index, target] - rest
 
 
-class _GrowingRows:
-    """A float64 matrix that grows by rows, in amortised constant time a row."""
-
-    def __init__(self):
-        self.values, self._count = np.empty((0, 0)), 0
-
-    def append(self, rows: np.ndarray) -> None:
-        end = self._count + len(rows)
-        if end > len(self.values):
-            grown = np.empty((2 * end, rows.shape[1]))
-            if self._count:
-                grown[: self._count] = self.values[: self._count]
-            self.values = grown
-        self.values[self._count : end] = rows
-        self._count = end
-
-
 class Asker:
     """Runs variants of one block at any precision of a cascade, on the processor.
 
@@ -64,7 +48,7 @@ class Asker:
         self.block, self.encoder, self.levels, self.batch_tokens = sentences.block, encoder, levels, batch_tokens
         self.name = name
         self.tokens = 0
-        self._known: dict[str, tuple[Memo, _GrowingRows]] = {}
+        self._known: dict[str, tuple[Memo, GrowingRows]] = {}
         self._memories: dict[str, object] = {}
 
     @property
@@ -74,14 +58,14 @@ class Asker:
 
     def logits(self, precision: str, variants: Variants) -> np.ndarray:
         """Return class logits float64 [V, C]."""
-        memo, known = self._known.setdefault(precision, (Memo(), _GrowingRows()))
+        memo, known = self._known.setdefault(precision, (Memo(), GrowingRows()))
         before = memo.used
         slots = memo.slots(hash_variants(self.block, variants))
         fresh, first = np.unique(slots, return_index=True)
         first = first[fresh >= before]
         if len(first):
-            known.append(_in_order(self.forward(precision, variants.take(first))))
-        return known.values[slots]
+            known.append(torch.from_numpy(_in_order(self.forward(precision, variants.take(first)))))
+        return known.values.numpy()[slots]
 
     def log_odds(self, level: int, variants: Variants, target: np.ndarray) -> np.ndarray:
         """Return float64 [V], the log-odds of classes ``target`` int32 [V] at a level of the cascade."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numba as nb
 import numpy as np
 
+from ..core.arrays import JIT, take_ragged, within
 from ..core.records import EncodedSentences
 from ..models.packing import Block, Template, make_block
 
 # Tokens of all units of a block. A greedy round then packs about half as many, enough for full matrix products on one
 # core, and a shard still makes enough blocks to keep every core busy to the end.
 BLOCK_TOKENS = 2048
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,7 @@ class SentenceBlock:
     block: Block
 
 
-def take_ragged(offsets: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows ``chosen`` int [R] of a ragged array: new offsets int64 [R + 1] and values, in that order."""
-    lengths = (offsets[1:] - offsets[:-1])[chosen]
-    new = np.zeros(len(chosen) + 1, np.int64)
-    np.cumsum(lengths, out=new[1:])
-    index = np.arange(new[-1]) - np.repeat(new[:-1] - offsets[:-1][chosen], lengths)
-    return new, values[index]
-
-
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _fold(state, values):
     for value in values:
         state = (state ^ np.uint64(np.int64(value) + 2)) * np.uint64(0x9E3779B97F4A7C15)
@@ -56,7 +47,7 @@ def _fold(state, values):
     return (state ^ np.uint64(len(values))) * np.uint64(0xBF58476D1CE4E5B9)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _sentence_hashes(offsets, input_ids, unit_start, unit_label, context_offsets, context_ids, out):
     for s in range(len(offsets) - 1):
         state = _fold(np.uint64(0x94D049BB133111EB), input_ids[offsets[s] : offsets[s + 1]])
@@ -137,7 +128,7 @@ def _cut(work: np.ndarray, block_tokens: int) -> list[tuple[int, int]]:
 def _block(shard, chosen, unit_start, template, max_length) -> SentenceBlock:
     offsets, input_ids = take_ragged(shard.offsets, shard.input_ids, chosen)
     counts = (unit_start[1:] - unit_start[:-1])[chosen]
-    units = np.repeat(unit_start[:-1][chosen], counts) + _within(counts)
+    units = np.repeat(unit_start[:-1][chosen], counts) + within(counts)
     unit_sentence = np.repeat(np.arange(len(chosen), dtype=np.int32), counts)
     context_offsets, context_ids = take_ragged(shard.context_offsets, shard.context_ids, units)
     context_offsets, context_ids = _cut_contexts(context_offsets, context_ids, template.longest_context(max_length))
@@ -146,7 +137,7 @@ def _block(shard, chosen, unit_start, template, max_length) -> SentenceBlock:
     key = (
         (row.astype(np.uint64) << np.uint64(24))
         ^ (number.astype(np.uint64) << np.uint64(8))
-        ^ _within(counts).astype(np.uint64)
+        ^ within(counts).astype(np.uint64)
     )
     room = template.room(np.diff(context_offsets), max_length)
     block = make_block(unit_offsets, unit_ids, context_offsets, context_ids, room, template)
@@ -161,10 +152,4 @@ def _cut_contexts(offsets: np.ndarray, ids: np.ndarray, longest: int) -> tuple[n
     if not np.any(lengths > longest):
         return offsets, ids
     kept = np.concatenate([[0], np.cumsum(np.minimum(lengths, longest))])
-    return kept, ids[_within(lengths) < longest]
-
-
-def _within(counts: np.ndarray) -> np.ndarray:
-    """Return 0, 1, ... inside each group: counts int64 [S] -> int64 [sum]."""
-    starts = np.cumsum(counts) - counts
-    return np.arange(counts.sum()) - np.repeat(starts, counts)
+    return kept, ids[within(lengths) < longest]

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ..core.arrays import take_ragged
 from ..core.config import ScoreConfig
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.packing import Template
 from .backend import Backend
-from .blocks import SentenceBlock, distinct_sentences, take_ragged
+from .blocks import SentenceBlock, distinct_sentences
 from .cascade import Bounds, Evidence, calibrated, uncertified, widened_by
 from .method import BlockScores, Method, Progress, Rules, ShardScorer
 from .policy import ragged_positions

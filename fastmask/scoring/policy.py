@@ -10,9 +10,8 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
+from ..core.arrays import JIT
 from ..core.plain import check_regular
-
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 
 
 def cap_of(lengths: np.ndarray, mask_rate: float | None) -> np.ndarray:
@@ -23,7 +22,7 @@ def cap_of(lengths: np.ndarray, mask_rate: float | None) -> np.ndarray:
     return np.minimum(np.maximum(1, np.floor(mask_rate * lengths + 1e-9)), lengths).astype(np.int64)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _select(offsets, low, high, candidate, cap, chosen, ambiguous):
     for s in range(len(offsets) - 1):
         start, end = offsets[s], offsets[s + 1]
@@ -67,13 +66,13 @@ def ragged_positions(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarra
     return mask_offsets, (flat - offsets[sentence]).astype(np.int32)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _draw(seed, row, sentence, counter):
     """Return the random number of a key: the same on any machine, in any order."""
     return mix(mix(mix(np.uint64(seed), row), sentence), counter)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _random(seed, row, sentence, offsets, counts, allowed, chosen):
     for s in range(len(row)):
         order = offsets[s] + np.flatnonzero(allowed[offsets[s] : offsets[s + 1]])

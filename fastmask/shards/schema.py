@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.errors import OutputError
+from ..core.errors import DamageError, OutputError
 from ..core.plain import check_regular, parse_json, read_regular
 from ..core.records import ScoredSentences
 from .columns import check_offsets, column, list_lengths, present, ragged
@@ -206,29 +206,29 @@ def build_manifest(header: dict, entries: list[dict], certificate: dict, environ
 def check_manifest(manifest: object, where: str) -> None:
     """Raise OutputError, naming ``where``, unless the manifest is whole, of this format, and adds up."""
     if not isinstance(manifest, dict) or "format_version" not in manifest:
-        raise OutputError(f"{where}: not a manifest of fastmask")
+        raise DamageError(where, "not a manifest of fastmask")
     if manifest["format_version"] != FORMAT_VERSION:
         found = manifest["format_version"]
-        raise OutputError(f"{where}: format version {found}; this fastmask reads version {FORMAT_VERSION}")
+        raise DamageError(where, f"format version {found}; this fastmask reads version {FORMAT_VERSION}")
     if missing := [key for key in (*HEADER_KEYS, *RESULT_KEYS) if key not in manifest]:
-        raise OutputError(f"{where}: lacks {', '.join(missing)}")
+        raise DamageError(where, f"lacks {', '.join(missing)}")
     if fault := type_fault(manifest, MANIFEST_FIELDS):
-        raise OutputError(f"{where}: {fault}")
+        raise DamageError(where, f"{fault}")
     if lacking := {"count", "messages"} - manifest["skipped"].keys():
-        raise OutputError(f'{where}: field "skipped": lacks {", ".join(sorted(lacking))}')
+        raise DamageError(where, f'field "skipped": lacks {", ".join(sorted(lacking))}')
     if not isinstance(manifest["shards"], list):
-        raise OutputError(f"{where}: the list of shards is damaged")
+        raise DamageError(where, "the list of shards is damaged")
     for index, entry in enumerate(manifest["shards"]):
         if not is_entry(entry) or entry["index"] != index or type(entry["skipped"]) is not int:
-            raise OutputError(f"{where}: the entry of {shard_name(index)} is damaged")
+            raise DamageError(where, f"the entry of {shard_name(index)} is damaged")
         if fault := entry_fault(entry):
-            raise OutputError(f"{where}: {shard_name(index)}: {fault}")
+            raise DamageError(where, f"{shard_name(index)}: {fault}")
     if any(left["end_row"] != right["first_row"] for left, right in pairwise(manifest["shards"])):
-        raise OutputError(f"{where}: the rows of the shards do not follow each other")
+        raise DamageError(where, "the rows of the shards do not follow each other")
     if fault := tokenizer_fault(manifest["tokenizer"]):
-        raise OutputError(f"{where}: {fault}")
+        raise DamageError(where, f"{fault}")
     if totals(manifest["shards"]) != manifest["totals"]:
-        raise OutputError(f"{where}: the totals are not the sums over the shards")
+        raise DamageError(where, "the totals are not the sums over the shards")
 
 
 def is_entry(entry: object) -> bool:
@@ -246,7 +246,7 @@ def parse_manifest(data: bytes, where: str) -> dict:
     try:
         manifest = parse_json(data, finite=True)
     except ValueError as error:
-        raise OutputError(f"{where}: cannot be read as JSON ({error})") from error
+        raise DamageError(where, f"cannot be read as JSON ({error})") from error
     check_manifest(manifest, where)
     return manifest
 
@@ -270,7 +270,7 @@ def read_manifest(out: str | Path) -> dict:
         unfinished = f"not finished (no {MANIFEST}); run the same command again to finish it"
         raise OutputError(f"{out}: {unfinished if Path(out).is_dir() else 'no such directory'}") from None
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}") from error
+        raise DamageError(str(path), str(error.strerror)) from error
 
 
 def file_fault(path: Path, entry: dict, hashes: bool) -> str | None:
@@ -336,7 +336,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise OutputError(f"{path}: damaged ({' '.join(str(error).split())})") from error
+        raise DamageError(str(path), f"damaged ({' '.join(str(error).split())})") from error
 
 
 def is_shard(path: Path) -> bool:

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import OutputError
+from ..core.errors import DamageError
 from .schema import (
     SHARD_NAME,
     content_fault,
     file_content_fault,
     file_fault,
-    manifest_path,
     open_parquet,
     read_manifest,
 )
@@ -36,11 +35,8 @@ def verify(out: str | Path) -> list[Damage]:
     path = Path(out)
     try:
         manifest = read_manifest(path)
-    except OutputError as error:
-        file = manifest_path(path)
-        if not file.is_file():
-            raise
-        return [Damage(file.name, str(error).removeprefix(f"{file}: "))]
+    except DamageError as error:
+        return [Damage(Path(error.file).name, error.reason)]
     return [*_damaged_shards(path, manifest), *_extra_shards(path, manifest)]
 
 
@@ -53,8 +49,8 @@ def _damaged_shards(path: Path, manifest: dict) -> Iterator[Damage]:
                 with open_parquet(file) as opened:  # the footer says things of its own, which readers go by
                     fault = file_content_fault(opened, entry)
                     fault = fault or content_fault(opened.read(), entry, manifest["tokenizer"].get("vocab_size"))
-            except OutputError as error:
-                fault = str(error).removeprefix(f"{file}: ")
+            except DamageError as error:
+                fault = error.reason
         if fault is not None:
             yield Damage(entry["file"], fault, entry["index"])
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..core.arrays import offsets_of
 from ..core.errors import InputError
 from ..core.labels import ANY_CLASSES, LABEL_FIELD, NO_LABEL, Classes
 from ..core.panics import panics_told
@@ -114,7 +115,7 @@ class TextEncoder:
         return EncodedSentences(
             row=np.fromiter((document.row for document, _, _ in rows), np.int64, len(rows))[number],
             sentence=sentence,
-            offsets=_offsets(lengths[has_token]),
+            offsets=offsets_of(lengths[has_token]),
             input_ids=tokens.ids,
             char_start=tokens.start,
             char_end=tokens.end,
@@ -185,7 +186,7 @@ def _end_to_end(parts: Iterable[Tokens]) -> Tokens:
     for part in chain((first, *second), parts):
         for grown, values in zip((counts, *columns), (np.diff(part.offsets), *part[1:]), strict=True):
             grown.frombytes(values.astype(np.int32).tobytes())
-    return Tokens(_offsets(np.asarray(counts)), *map(np.asarray, columns))
+    return Tokens(offsets_of(np.asarray(counts)), *map(np.asarray, columns))
 
 
 def _of_texts(tokens: Tokens, pieces: np.ndarray, texts: int) -> Tokens:
@@ -216,10 +217,6 @@ def _text_units(label: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _offsets(counts: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-
-
 def _batches(lengths: np.ndarray) -> Iterable[slice]:
     """Yield slices of some texts of int [N] characters: of _BATCH_CHARS together, the first text not counted."""
     bounds = np.flatnonzero(np.diff(np.cumsum(lengths, dtype=np.int64) // _BATCH_CHARS)) + 1
@@ -239,7 +236,7 @@ def _class_indices(document: Document, classes: Classes, label_field: str) -> li
 
 
 def _collect(encodings) -> Tokens:
-    offsets = _offsets(np.fromiter(map(len, encodings), np.int64, len(encodings)))
+    offsets = offsets_of(np.fromiter(map(len, encodings), np.int64, len(encodings)))
     total = int(offsets[-1])
     ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int32, total)
     bounds = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
@@ -255,7 +252,7 @@ def _divided(tokens: Tokens, texts: list[str], starts: np.ndarray, text: np.ndar
             sentence before.
     """
     # texts one after the other, with a character between them that belongs to neither
-    base = _offsets(_lengths(texts) + 1)
+    base = offsets_of(_lengths(texts) + 1)
     last = np.repeat(base[:-1], np.diff(tokens.offsets))
     last += np.maximum(tokens.end, 1)
     last -= 1
@@ -270,7 +267,7 @@ def _trim_spaces(tokens: Tokens, texts: Sequence[str]) -> Tokens:
     if not is_space.any():
         return tokens
     is_space = np.append(is_space, False)
-    base = _offsets(_lengths(texts))[:-1]
+    base = offsets_of(_lengths(texts))[:-1]
     base = np.repeat(base, np.diff(tokens.offsets))
     start, end = tokens.start.copy(), tokens.end.copy()
     # a token may be all spaces, as many as there are: the next other character is looked up
@@ -307,8 +304,8 @@ class _WordTable:
         counts = self._table.offsets[word + 1] - self._table.offsets[word]
         ends = np.cumsum(counts)
         source = np.repeat(self._table.offsets[word] - ends + counts, counts) + np.arange(ends[-1])
-        word_start = _offsets(np.fromiter(map(len, words), np.int64, len(words)) + 1)
-        text_start = _offsets(_lengths(texts) + 1)
+        word_start = offsets_of(np.fromiter(map(len, words), np.int64, len(words)) + 1)
+        text_start = offsets_of(_lengths(texts) + 1)
         # Each text begins at a word; positions in ``joined`` become positions in the text.
         first_word = np.searchsorted(word_start, text_start)
         offsets = np.append(0, ends)[first_word]

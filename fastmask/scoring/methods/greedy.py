@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numba as nb
 import numpy as np
 
+from ...core.arrays import JIT
 from ...models.packing import NOTHING, Block, Variants, around, write_row
 from ..asking import Asker
 from ..blocks import SentenceBlock
@@ -22,7 +23,6 @@ from ..method import Rules, audit_sample
 from ..variants import describe
 from .classifier import ClassifierBlock, ClassifierMethod
 
-_JIT = {"nogil": True, "cache": True, "error_model": "numpy"}
 # Doubts are settled when at least one unit in so many waits: few large batches cost less than many small ones.
 WALKING_PER_DOUBT = 8
 
@@ -58,7 +58,7 @@ class Round(NamedTuple):
         return Variants(self.table, self.lengths)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _plan(block, walk, active, budget, starts, keeps):
     """Set how many tokens each active unit is asked about: as many as fit in its share of the budget, at least one."""
     share = budget // len(active)
@@ -81,7 +81,7 @@ def _plan(block, walk, active, budget, starts, keeps):
         starts[a + 1] = starts[a] + depth
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _fill(block, walk, asked):
     for a in range(len(asked.units)):
         unit = asked.units[a]
@@ -108,7 +108,7 @@ def look_ahead(block: Block, walk: Walk, active: np.ndarray, budget: int) -> Rou
     return asked
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _step(block, walk, unit, decided):
     """Apply the decision at a unit's cursor: append or leave out, advance; a full buffer decides all later tokens."""
     start, n, i = block.offsets[unit], block.offsets[unit + 1] - block.offsets[unit], walk.cursor[unit]
@@ -125,14 +125,14 @@ def _step(block, walk, unit, decided):
     walk.cursor[unit] = i + 1
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def advance(block, walk, units, decided):
     """Apply the decisions at the cursors of ``units`` int32 [A] to their buffers; a full buffer decides to the end."""
     for unit in units:
         _step(block, walk, unit, decided)
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _accept(block, walk, asked, answer, code, decided, stopped):
     accepted = blocked = 0
     for a in range(len(asked.units)):
@@ -168,7 +168,7 @@ def accept(block: Block, walk: Walk, asked: Round, answer, code, decided: Decide
     return accepted, stopped[:blocked]
 
 
-@nb.njit(**_JIT)
+@nb.njit(**JIT)
 def _kept_before(block, walk, units, indices, out):
     for v in range(len(units)):
         start = block.offsets[units[v]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...core.arrays import within
 from ...core.config import DEFAULT_RATE
 from ...models.packing import bounds_of
 from ...models.pieces import not_masked
@@ -80,11 +81,11 @@ def token_values(sentences: SentenceBlock, ask: Asker, precision: str, units: np
     starts = np.empty(len(units), np.int64)
     starts[order] = packed[:-1] + len(block.prefix)
     counts = variants.table[:, 4].astype(np.int64)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    logits = rows[np.repeat(starts, counts) + within]  # [K, 2]
+    inside = within(counts)
+    logits = rows[np.repeat(starts, counts) + inside]  # [K, 2]
     with np.errstate(invalid="ignore"):  # a float16 overflow, which is a doubt
         values = np.stack([logits[:, 1] - logits[:, 0], logits[:, 1]])
-    return np.repeat(block.offsets[units], counts) + within, values
+    return np.repeat(block.offsets[units], counts) + inside, values
 
 
 class _Marks:
