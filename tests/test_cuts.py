@@ -116,7 +116,7 @@ def encoders(request) -> tuple[TextEncoder, TextEncoder]:
     return whole, in_pieces
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=3))
 def test_pieces_have_the_tokens_of_the_whole(encoders, texts):
     whole, in_pieces = encoders

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import fuzz
 from outcomes import DONE, REFUSED, Outcome
 
-CASES = dict.fromkeys(fuzz.TARGETS, 200) | {
-    "encoding": 300, "ledger": 25, "recipe": 100, "manifest": 80, "shard values": 60, "shard bytes": 60, "journal": 25,
+CASES = dict.fromkeys(fuzz.TARGETS, 120) | {
+    "encoding": 200, "ledger": 25, "recipe": 100, "manifest": 80, "shard values": 60, "shard bytes": 60, "journal": 25,
     "config.json": 60, "tokenizer.json": 80, "weights": 80, "text": 8, "training run": 25,
     "predictions": 30,
 }  # fmt: skip
