@@ -19,7 +19,7 @@ STAGES = {
     "attention": ("attention", "softmax"),
     "layer norm": ("layernorm", "layer_norm"),
     "bias and GELU": ("bias_gelu", "gelu"),
-    "deltas": ("importance_deltas", "mask_indices"),
+    "head": ("log_odds", "mask_indices"),
     "halves": ("split_half",),
     "copies": ("memcpy", "memset"),
 }

@@ -149,9 +149,7 @@ class DeviceEncoder:
             row: int32 [K], each question's variant in the batch; target: int32 [K], its class.
         """
         rows, wanted = send(self.device, row, target)
-        nothing = torch.zeros(len(row), dtype=torch.float64, device=self.device)
-        head = self.head.parameters
-        return self.ops.importance_deltas(self._rows(batch), head, rows, wanted, nothing, nothing, nothing, 0.0).z
+        return self.ops.log_odds(self._rows(batch), self.head.parameters, rows, wanted)
 
     def _rows(self, batch: DeviceBatch) -> torch.Tensor:
         """Return the last block's first rows [V, H], or all rows [T, H] of a token classifier."""

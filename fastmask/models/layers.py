@@ -107,7 +107,7 @@ class ClassHead:
     """The dense layer and the classifier on first rows, in float32 or float64.
 
     Attributes:
-        parameters: what ``importance_deltas`` takes as ``head``.
+        parameters: what the op ``log_odds`` takes as ``head``.
     """
 
     _ACTIVATIONS = MappingProxyType({"tanh": torch.tanh, "relu": torch.relu, "gelu": nn.functional.gelu})

@@ -41,10 +41,7 @@ class TorchOps:
         return reference.cls_attention(query, x, sequences.cu_seqlens, sequences.max_seqlen, heads)
 
     residual_layernorm = staticmethod(reference.residual_layernorm)
-
-    def importance_deltas(self, *args):
-        """See ``reference.importance_deltas``."""
-        return reference.importance_deltas(*args)
+    log_odds = staticmethod(reference.log_odds)
 
     def linear(self, layer, activation: str = "none"):
         """A callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights laid out once."""

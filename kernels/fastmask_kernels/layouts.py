@@ -73,21 +73,5 @@ class Head(NamedTuple):
 
 
 def head_of(dense_weight, dense_bias, activation: str, weight, bias) -> Head:
-    """A head of parameters [P, H], [P], [C, P], [C], laid out once for ``importance_deltas``."""
+    """A head of parameters [P, H], [P], [C, P], [C], laid out once for ``log_odds``."""
     return Head(dense_weight.t().contiguous().t(), dense_bias, activation, weight.contiguous(), bias)
-
-
-class Deltas(NamedTuple):
-    """What V variants say of their tokens.
-
-    Attributes:
-        z: float64 [V], log P(y) - log(1 - P(y)), of float32 accuracy; NaN or infinite where half precision overflowed.
-        margin: float64 [V], z - z_star.
-        importance: float32 [V], P(y) on the whole sentence less P(y) on the variant.
-        decision: int8 [V], bit 0: above (margin > tie), bit 1: doubt (|margin| within the width, or z not finite).
-    """
-
-    z: torch.Tensor
-    margin: torch.Tensor
-    importance: torch.Tensor
-    decision: torch.Tensor

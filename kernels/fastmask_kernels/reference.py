@@ -7,8 +7,6 @@ from itertools import groupby, pairwise
 import torch
 import torch.nn.functional as F
 
-from .layouts import Deltas
-
 
 def embed(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps, dtype):
     """Layer norm of the three embeddings' sum: ids int [T], tables [*, H] -> [T, H] of ``dtype``."""
@@ -114,8 +112,8 @@ def _at(values, index):
     return padded[index.clamp(0, len(values))].long()
 
 
-def importance_deltas(rows, head, row, target, z_full, z_star, width, tie):
-    """The decisions about V variants from [CLS] rows [B, H]; see ``importance_deltas.importance_deltas``."""
+def log_odds(rows, head, row, target):
+    """Log-odds float64 [V] of V questions about [CLS] rows [B, H]; see ``log_odds.log_odds``."""
     wide = torch.promote_types(rows.dtype, torch.float32)
     dense_weight, dense_bias, weight, bias = (head[n].to(wide) for n in (0, 1, 3, 4))
     activation = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}[head.activation]
@@ -124,10 +122,7 @@ def importance_deltas(rows, head, row, target, z_full, z_star, width, tie):
     others = logits.scatter(1, index, -torch.inf)
     top = others.amax(1, keepdim=True)
     z = logits.gather(1, index).squeeze(1) - (top.squeeze(1) + (others - top).exp().sum(1).log())
-    margin = z.double() - z_star
-    doubt = ~(margin.abs() > width) | ~z.isfinite()
-    importance = (torch.sigmoid(z_full) - torch.sigmoid(z.double())).float()
-    return Deltas(z.double(), margin, importance, (margin > tie).to(torch.int8) + 2 * doubt.to(torch.int8))
+    return z.double()
 
 
 def mask_indices(candidate, rank, offsets, cap, largest):

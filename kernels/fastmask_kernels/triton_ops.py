@@ -12,8 +12,8 @@ from .bias_gelu import bias_gelu
 from .cls_attention import cls_attention
 from .compiled import INTERPRETED
 from .embed_variants import embed_variants
-from .importance_deltas import MAX_CLASSES, importance_deltas
 from .layouts import Sequences
+from .log_odds import MAX_CLASSES, log_odds
 from .residual_layernorm import WIDEST, residual_layernorm
 from .split_half import split_half
 from .varlen_attention import HEAD_DIMS, attention_tiles, tile_rows, varlen_attention
@@ -33,7 +33,7 @@ class TritonOps:
 
     name = "triton-interpreter" if INTERPRETED else "triton"
     residual_layernorm = staticmethod(residual_layernorm)
-    importance_deltas = staticmethod(importance_deltas)
+    log_odds = staticmethod(log_odds)
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype

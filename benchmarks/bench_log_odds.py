@@ -1,6 +1,6 @@
-"""The classification head and the decisions about a batch's variants: 5,041, and 50 as in a pool's last rounds.
+"""The classification head and the answers about a batch's variants: 5,041, and 50 as in a pool's last rounds.
 
-    python benchmarks/bench_importance_deltas.py [--device cuda|cpu] [--out FILE]
+    python benchmarks/bench_log_odds.py [--device cuda|cpu] [--out FILE]
 
 The head is float32 whatever the rows are.
 """
@@ -12,8 +12,8 @@ from functools import partial
 import op_harness
 import torch
 from fastmask_kernels import reference
-from fastmask_kernels.importance_deltas import importance_deltas
 from fastmask_kernels.layouts import head_of
+from fastmask_kernels.log_odds import log_odds
 
 SHAPES = (
     ("MiniLM", 384, torch.float16, 5041),
@@ -30,15 +30,12 @@ def case(name: str, hidden: int, dtype: torch.dtype, count: int, device: str) ->
     head = head_of(*dense, "tanh", torch.randn(2, hidden, device=device) * 0.1, torch.randn(2, device=device))
     row = torch.randperm(count, device=device).int()
     target = torch.randint(2, (count,), device=device).int()
-    z_full, z_star, width = torch.randn(3, count, dtype=torch.float64, device=device).abs()
-    arguments = (rows, head, row, target, z_full, z_star, width, 1e-9)
-    outputs = count * (8 + 8 + 4 + 1)
-    tensors = (rows, head.dense_weight, head.dense_bias, head.weight, head.bias, row, target, z_full, z_star, width)
+    tensors = (rows, head.dense_weight, head.dense_bias, head.weight, head.bias, row, target)
     precision = "fp32" if dtype == torch.float32 else "fp16"
     return op_harness.OpCase(
-        "importance_deltas", f"{name}, {precision} rows, fp32 head, {count:,} variants",
-        partial(importance_deltas, *arguments), partial(reference.importance_deltas, *arguments),
-        sum(t.nbytes for t in tensors) + outputs, 2 * count * hidden * (hidden + 2),
+        "log_odds", f"{name}, {precision} rows, fp32 head, {count:,} variants",
+        partial(log_odds, rows, head, row, target), partial(reference.log_odds, rows, head, row, target),
+        sum(t.nbytes for t in tensors) + 8 * count, 2 * count * hidden * (hidden + 2),
     )  # fmt: skip
 
 

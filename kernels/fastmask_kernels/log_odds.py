@@ -1,6 +1,6 @@
-"""From [CLS] rows to decisions: pooler, classifier, log-odds, importance and doubt of all variants in one launch.
+"""From [CLS] rows to answers: dense layer, classifier and log-odds of all questions about a batch in one launch.
 
-A program takes BLOCK variants through the whole head. The dense product runs in IEEE float32 on the ordinary cores:
+A program takes BLOCK questions through the whole head. The dense product runs in IEEE float32 on the ordinary cores:
 decisions are about differences that tensor cores would round away.
 """
 
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from .compiled import TRITON_NAMES, Case
-from .layouts import Deltas, Head
+from .layouts import Head
 
 ROW_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ACTIVATIONS = ("tanh", "relu", "gelu")
@@ -22,7 +22,7 @@ MAX_CLASSES = 64
 FEW_CLASSES = 3
 BLOCKS_OF_FEW = {"BLOCK": 32, "BLOCK_P": 128, "BLOCK_H": 16}
 BLOCKS_OF_MANY = {"BLOCK": 32, "BLOCK_P": 64, "BLOCK_H": 16}
-"""Variants of a program, and the slices of pooled units and hidden columns it goes by: a thread holds 32 sums, or
+"""Questions of a program, and the slices of pooled units and hidden columns it goes by: a thread holds 32 sums, or
 half as many beside the logits of many classes."""
 WARPS, STAGES = 4, 3
 
@@ -38,12 +38,6 @@ def _activate(x, ACTIVATION: tl.constexpr):
         return tl.where(x < 0, 0.0, x)
     else:
         return 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
-
-
-@triton.jit
-def _sigmoid(x):
-    e = tl.exp(-tl.abs(x))
-    return tl.where(x < 0, e, 1.0) / (1.0 + e)
 
 
 @triton.jit
@@ -76,7 +70,7 @@ def _logits(
 
 
 @triton.jit
-def _log_odds(logits, target, CLASSES: tl.constexpr, BLOCK_C: tl.constexpr):
+def _odds(logits, target, CLASSES: tl.constexpr, BLOCK_C: tl.constexpr):
     """log P(y) - log(1 - P(y)) float32 [BLOCK] for logits [BLOCK, BLOCK_C] and y = target [BLOCK]."""
     classes = tl.arange(0, BLOCK_C)[None, :]
     is_target = classes == target[:, None]
@@ -87,28 +81,20 @@ def _log_odds(logits, target, CLASSES: tl.constexpr, BLOCK_C: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["total"])
-def _importance_deltas(
-    rows, dense_weight, dense_bias, weight, bias, row, target, z_full, z_star, width,
-    z_out, margin_out, importance_out, decision_out, total, TIE: tl.constexpr,
+def _log_odds(
+    rows, dense_weight, dense_bias, weight, bias, row, target, z_out, total,
     ACTIVATION: tl.constexpr, HIDDEN: tl.constexpr, POOLED: tl.constexpr, CLASSES: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK variants a program; the arguments are the launcher's."""
+    """BLOCK questions a program; the arguments are the launcher's."""
     v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = v < total
     logits = _logits(
         rows, tl.load(row + v, mask=valid, other=0), valid, dense_weight, dense_bias, weight, bias,
         ACTIVATION, HIDDEN, POOLED, CLASSES, BLOCK, BLOCK_P, BLOCK_H, BLOCK_C,
     )  # fmt: skip
-    z = _log_odds(logits, tl.load(target + v, mask=valid, other=0), CLASSES, BLOCK_C).to(tl.float64)
-    margin = z - tl.load(z_star + v, mask=valid, other=0.0)
-    certain = (tl.abs(margin) > tl.load(width + v, mask=valid, other=0.0)) & (tl.abs(z) < float("inf"))
-    above = margin > tl.full((BLOCK,), TIE, tl.float64)
-    importance = _sigmoid(tl.load(z_full + v, mask=valid, other=0.0)) - _sigmoid(z)
-    tl.store(z_out + v, z, mask=valid)
-    tl.store(margin_out + v, margin, mask=valid)
-    tl.store(importance_out + v, importance.to(tl.float32), mask=valid)
-    tl.store(decision_out + v, above.to(tl.int8) + tl.where(certain, 0, 2).to(tl.int8), mask=valid)
+    z = _odds(logits, tl.load(target + v, mask=valid, other=0), CLASSES, BLOCK_C)
+    tl.store(z_out + v, z.to(tl.float64), mask=valid)
 
 
 def _blocks(classes: int) -> dict[str, int]:
@@ -116,67 +102,57 @@ def _blocks(classes: int) -> dict[str, int]:
     return BLOCKS_OF_FEW if classes <= FEW_CLASSES else BLOCKS_OF_MANY
 
 
-def _constants(hidden: int, pooled: int, classes: int, activation: str, tie: float) -> dict:
+def _constants(hidden: int, pooled: int, classes: int, activation: str) -> dict:
     block_c = triton.next_power_of_2(classes)
     shape = {"HIDDEN": hidden, "POOLED": pooled, "CLASSES": classes, "BLOCK_C": block_c}
-    return {"TIE": tie, "ACTIVATION": activation} | shape | _blocks(classes)
+    return {"ACTIVATION": activation} | shape | _blocks(classes)
 
 
-def _check(rows, head: Head, integers, doubles) -> None:
-    """Raises ValueError for what the kernel cannot read."""
+def _check(rows, head: Head, integers) -> None:
+    """Raise ValueError for what the kernel cannot read."""
     if rows.dtype not in ROW_DTYPES or not rows.is_contiguous():
-        raise ValueError(
-            f"importance_deltas: rows have to be contiguous float16, bfloat16 or float32, not {rows.dtype}"
-        )
+        raise ValueError(f"log_odds: rows have to be contiguous float16, bfloat16 or float32, not {rows.dtype}")
     if head.activation not in ACTIVATIONS or not 2 <= len(head.bias) <= MAX_CLASSES:
-        raise ValueError(f"importance_deltas: no head of {head.activation} and {len(head.bias)} classes")
+        raise ValueError(f"log_odds: no head of {head.activation} and {len(head.bias)} classes")
     parameters = (head.dense_weight.t(), head.dense_bias, head.weight, head.bias)
     if not all(t.dtype == torch.float32 and t.is_contiguous() for t in parameters):
-        raise ValueError("importance_deltas: the head has to be float32 and laid out by head_of")
-    if not all(t.is_contiguous() for t in (*integers, *doubles)):
-        raise ValueError("importance_deltas: row, target, z_full, z_star and width have to be contiguous")
-    if not all(t.dtype == torch.int32 for t in integers) or not all(t.dtype == torch.float64 for t in doubles):
-        raise ValueError("importance_deltas: row and target have to be int32, z_full, z_star and width float64")
+        raise ValueError("log_odds: the head has to be float32 and laid out by head_of")
+    if not all(t.dtype == torch.int32 and t.is_contiguous() for t in integers):
+        raise ValueError("log_odds: row and target have to be contiguous int32")
 
 
-def importance_deltas(rows, head: Head, row, target, z_full, z_star, width, tie: float, out=None) -> Deltas:
-    """The decisions about V asked variants.
+def log_odds(rows, head: Head, row, target, out=None) -> torch.Tensor:
+    """Return log P(y) - log(1 - P(y)) for V questions: float64 [V], of float32 accuracy.
+
+    NaN or infinite where half precision overflowed.
 
     Args:
         rows: [B, H] of float16, bfloat16 or float32, the [CLS] rows; head: on top of them.
-        row: int32 [V], each variant's [CLS] row, several may have the same; target: int32 [V], its class y.
-        z_full: float64 [V], log-odds of y on the whole sentence.
-        z_star: float64 [V], what z is compared with, may be infinite.
-        width: float64 [V], the margin within which a decision is doubtful.
-        tie: margins up to it count as 0.
-        out: a Deltas to write to.
+        row: int32 [V], each question's [CLS] row, several may have the same; target: int32 [V], its class y.
+        out: a tensor to write to.
     """
-    _check(rows, head, (row, target), (z_full, z_star, width))
+    _check(rows, head, (row, target))
     count = len(row)
     if out is None:
-        dtypes = (torch.float64, torch.float64, torch.float32, torch.int8)
-        out = Deltas(*(torch.empty(count, dtype=dtype, device=rows.device) for dtype in dtypes))
+        out = torch.empty(count, dtype=torch.float64, device=rows.device)
     if count:
         pooled, hidden = head.dense_weight.shape
-        _importance_deltas[(triton.cdiv(count, _blocks(len(head.bias))["BLOCK"]),)](
-            rows, head.dense_weight, head.dense_bias, head.weight, head.bias, row, target, z_full, z_star, width, *out,
-            count, **_constants(hidden, pooled, len(head.bias), head.activation, tie),
-            num_warps=WARPS, num_stages=STAGES,
+        _log_odds[(triton.cdiv(count, _blocks(len(head.bias))["BLOCK"]),)](
+            rows, head.dense_weight, head.dense_bias, head.weight, head.bias, row, target, out, count,
+            **_constants(hidden, pooled, len(head.bias), head.activation), num_warps=WARPS, num_stages=STAGES,
         )  # fmt: skip
     return out
 
 
 def cases() -> list[Case]:
     """Heads of the BERT family."""
-    pointers = dict.fromkeys(("rows", "dense_weight", "dense_bias", "weight", "bias"), "*fp32")
-    pointers |= dict.fromkeys(("row", "target"), "*i32")
-    pointers |= dict.fromkeys(("z_full", "z_star", "width", "z_out", "margin_out"), "*fp64")
-    signature = pointers | {"importance_out": "*fp32", "decision_out": "*i8", "total": "i32"}
+    signature = dict.fromkeys(("rows", "dense_weight", "dense_bias", "weight", "bias"), "*fp32")
+    signature |= {"row": "*i32", "target": "*i32", "z_out": "*fp64", "total": "i32"}
     shapes = ((384, 2, "tanh"), (768, 2, "tanh"), (1024, 3, "tanh"), (768, 5, "relu"), (768, 64, "gelu"))
     return [
         Case(
-            f"importance_deltas/{TRITON_NAMES[dtype]}/{hidden}-{classes}-{activation}", _importance_deltas,
-            signature | {"rows": f"*{TRITON_NAMES[dtype]}"}, _constants(hidden, hidden, classes, activation, 1e-9),
+            f"log_odds/{TRITON_NAMES[dtype]}/{hidden}-{classes}-{activation}", _log_odds,
+            signature | {"rows": f"*{TRITON_NAMES[dtype]}"}, _constants(hidden, hidden, classes, activation),
             num_warps=WARPS, num_stages=STAGES,
         )
         for dtype, (hidden, classes, activation) in product(ROW_DTYPES, shapes)
