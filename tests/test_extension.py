@@ -1,7 +1,9 @@
 """Whatever there are several of - methods, export formats, families - is added by one file and a line in a registry."""
 
+import ast
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
@@ -20,6 +22,12 @@ from fastmask.models.encoder import PackedEncoder, build_encoder
 from fastmask.models.family import FAMILIES
 from fastmask.models.mlm_model import MaskedLoss, Part
 from fastmask.models.trainable import class_logits, enable_packing, pack
+
+NAMES = {*METHODS, *FAMILIES, *EXPORT_FORMATS}
+REGISTRIES = {"core/config.py", "models/family.py"}
+FOLDERS = ("scoring/methods/", "models/families/", "data/export/")
+# Defaults, and the name of the step that trains a masker.
+DEFAULTS = {("scoring/api.py", "greedy"), ("experiment/recipe.py", "masker"), ("experiment/steps.py", "masker")}
 
 TOY_FORMAT = """
     from fastmask.core.durable import write_atomically
@@ -107,6 +115,18 @@ def add(tmp_path, monkeypatch):
         monkeypatch.setitem(registry, name, "toy")
 
     return added
+
+
+def test_nothing_else_names_one():
+    root, found = Path(import_module("fastmask").__file__).parent, set()
+    for path in root.rglob("*.py"):
+        place = path.relative_to(root).as_posix()
+        if place not in REGISTRIES and not place.startswith(FOLDERS):
+            constants = (
+                node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)
+            )
+            found |= {(place, node.value) for node in constants if node.value in NAMES}
+    assert found == DEFAULTS
 
 
 @pytest.fixture
