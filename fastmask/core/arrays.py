@@ -18,7 +18,8 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 def within(lengths: np.ndarray) -> np.ndarray:
     """Return 0, 1, ... inside each part: lengths int [N] -> int64 [sum]."""
     offsets = offsets_of(lengths)
-    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    inside: np.ndarray = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    return inside
 
 
 def take_ragged(offsets: np.ndarray, values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

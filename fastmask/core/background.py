@@ -6,14 +6,20 @@ import queue
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Any
+from typing import Any, TypeVar
 
 _POLL_SECONDS = 0.05
+Item = TypeVar("Item")
+Entry = tuple[Any, BaseException | None]
+"""An item, or what was raised in its place."""
 
 
 def run_ahead(
-    items: Generator, depth: int, stop: Callable[[], None] = lambda: None, patience: float | None = None
-) -> Generator:
+    items: Generator[Item, None, None],
+    depth: int,
+    stop: Callable[[], None] = lambda: None,
+    patience: float | None = None,
+) -> Generator[Item, None, None]:
     """Yield the same items, made by a background thread at most ``depth`` of them ahead.
 
     An exception is raised in the place of its item. Closing the generator, or an interrupt in it, ends the thread.
@@ -23,7 +29,7 @@ def run_ahead(
         patience: seconds to wait for the thread at the end, then it is abandoned; None: until it has ended. A thread
             that still runs when Python ends may take the process down with it.
     """
-    ready: queue.Queue = queue.Queue(depth)
+    ready: queue.Queue[Entry] = queue.Queue(depth)
     stopped = threading.Event()
     producer = threading.Thread(target=_produce, args=(items, ready, stopped), name="run-ahead", daemon=True)
     producer.start()
@@ -43,11 +49,11 @@ def run_ahead(
         producer.join(patience)
 
 
-def _produce(items: Generator, ready: queue.Queue, stopped: threading.Event) -> None:
+def _produce(items: Generator[Any, None, None], ready: queue.Queue[Entry], stopped: threading.Event) -> None:
     with closing(items):
         while not stopped.is_set():
             try:
-                entry: tuple[Any, BaseException | None] = (next(items), None)
+                entry: Entry = (next(items), None)
             except BaseException as error:  # StopIteration included: the consumer raises or ends
                 entry = (None, error)
             _offer(entry, ready, stopped)
@@ -55,7 +61,7 @@ def _produce(items: Generator, ready: queue.Queue, stopped: threading.Event) -> 
                 return
 
 
-def _offer(entry: tuple, ready: queue.Queue, stopped: threading.Event) -> None:
+def _offer(entry: Entry, ready: queue.Queue[Entry], stopped: threading.Event) -> None:
     while not stopped.is_set():
         try:
             return ready.put(entry, timeout=_POLL_SECONDS)

@@ -89,7 +89,7 @@ def demand(ok: bool, what: str, reason: str) -> None:
         raise FastmaskError(f"{what}: {reason}")
 
 
-def flag_of(option: Field) -> str:
+def flag_of(option: Field[Any]) -> str:
     """Return a field's name on the command line."""
     return option.metadata["flag"].split()[-1] if option.metadata["flag"] else f"--{option.name.replace('_', '-')}"
 
@@ -158,7 +158,7 @@ class ScoreConfig:
     seed: int = option(0, "Seed of the random method and of the audit sample.", check=at_least(0))
     threads: int = option(0, "Scoring threads; 0 is one per core.", check=at_least(0))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         demand(self.like is None or self.mask_rate is None, f"--like {self.like}", "not together with --mask-rate")
 
@@ -171,7 +171,7 @@ class ScoreConfig:
         """Return the ``max_text_mb`` to read a finished run's texts with again: no limit where no row was skipped."""
         return self.max_text_mb if self.on_error == "skip" else 0
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """Return the configuration as a JSON-ready dictionary, for the manifest.
 
         ``max_text_mb`` is in it only where it may change the result of a run, so that older runs can be resumed.
@@ -195,7 +195,7 @@ class ExportConfig:
     seed: int = option(0, "Seed of the corruption.", check=at_least(0))
     overwrite: bool = option(False, "Replace OUT.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
 
 
@@ -218,5 +218,5 @@ class EvaluateConfig:
     resamples: int = option(10_000, "Draws of the bootstrap.", check=at_least(100))
     seed: int = option(0, "Seed of those draws.", check=at_least(0))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)

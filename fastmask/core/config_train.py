@@ -57,7 +57,7 @@ class FinetuneConfig:
     seed: int = option(13, "Seed of everything random.", check=at_least(0))
     overwrite: bool = option(False, "Replace OUT.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         demand((self.init is None) != (self.config is None), "--init, --config", "give one of the two")
         demand(not (self.new_head and self.config), "--new-head", "only with --init")
@@ -89,7 +89,7 @@ class MaskerConfig:
     seed: int = shared(FinetuneConfig, "seed")
     overwrite: bool = shared(FinetuneConfig, "overwrite")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         demand(self.init is not None, "--init", "name the model to start from")
 
@@ -124,7 +124,7 @@ class PretrainConfig:
     seed: int = shared(FinetuneConfig, "seed", 0)
     overwrite: bool = option(False, "Begin again if OUT was made with another configuration.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         for pair, given in (("--batch-size, --batch-tokens", (self.batch_size, self.batch_tokens)),
                             ("--max-steps, --epochs", (self.max_steps, self.epochs))):  # fmt: skip

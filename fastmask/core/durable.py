@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import OutputError
 
@@ -37,7 +38,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     sync(path.parent)
 
 
-def json_bytes(document: dict) -> bytes:
+def json_bytes(document: dict[str, Any]) -> bytes:
     """Return a document as a readable JSON file in UTF-8; what has no UTF-8 (some file names) is escaped."""
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     return text.encode("utf-8", "backslashreplace")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 MOST_OF_A_SOURCE, MOST_OF_A_FIELD, MOST_OF_A_REASON = 500, 300, 1000
 
 
@@ -32,7 +34,7 @@ class InputError(FastmaskError):
         what = reason if field is None else f'field "{shortened(field, MOST_OF_A_FIELD)}": {reason}'
         super().__init__(" ".join(f"{where}: {what}".split()))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.source, self.line, self.field, self.reason)
 
 
@@ -56,7 +58,7 @@ class DamageError(OutputError):
         self.file, self.reason = file, reason
         super().__init__(f"{file}: {reason}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.file, self.reason)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from numbers import Real
+from typing import Any
 
 from .errors import InputError
 
@@ -25,7 +26,7 @@ _CLASSES_SHOWN = 12
 _CHARS_SHOWN = 60
 
 
-def read_label(value) -> Label:
+def read_label(value: Any) -> Label:
     """Return a value of a file as a label; nothing at all, null and NaN are no label.
 
     Whole numbers are numbers, also as 1.0, which is what pandas makes of 1 in a column with gaps. A boolean is the

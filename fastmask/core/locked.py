@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from .directories import Replacement, what_was_begun
 from .durable import FileLock, locked_directory, os_errors_named
@@ -36,7 +36,7 @@ class LockedDirectory:
     LOCK: ClassVar[str]
     KEPT: ClassVar[str] = ""
 
-    def __init__(self, path: Path, header: dict | None = None):
+    def __init__(self, path: Path, header: dict[str, Any] | None = None):
         self.path, self.header = path, header or {}
         self._lock: FileLock | None = None
         self._replacement: Replacement | None = None
@@ -55,7 +55,7 @@ class LockedDirectory:
                 self.close()
                 raise
 
-    def check_header(self, there: dict) -> None:
+    def check_header(self, there: dict[str, Any]) -> None:
         """Raise OutputError, naming the differences, if what is there was made from another header."""
         if found := differences(there, self.header):
             reason = f"made with other settings: {listed(found)}"
@@ -92,11 +92,11 @@ class LockedDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def differences(there: dict, here: dict) -> list[str]:
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Return what keeps a run of header ``here`` from resuming one of header ``there``, a line for each setting."""
     was, now = _settings(there), _settings(here)
     names = [name for name in {**was, **now} if not _agree(name, was.get(name), now.get(name))]
@@ -114,14 +114,14 @@ def _agree(name: str, was: str | None, now: str | None) -> bool:
     return was == now or name == VERSION
 
 
-def _settings(header: dict) -> dict[str, str]:
+def _settings(header: dict[str, Any]) -> dict[str, str]:
     """Return what must agree, as JSON, by option (``--stop-words``) or path in the identity (``model.sha256``)."""
     config = {name: value for name, value in header["config"].items() if name not in RESULT_NEUTRAL}
     options = {f"--{name.replace('_', '-')}": value for name, value in config.items()}
     return dict(_leaves("", {**options, **{key: value for key, value in header.items() if key != "config"}}))
 
 
-def _leaves(path: str, value) -> Iterator[tuple[str, str]]:
+def _leaves(path: str, value: object) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(f"{path}.{key}" if path else key, inner)

@@ -9,7 +9,7 @@ from .arrays import JIT
 
 
 @nb.njit(**JIT)
-def _find_or_add(table, used, hashes, slots):
+def _find_or_add(table: np.ndarray, used: int, hashes: np.ndarray, slots: np.ndarray) -> int:
     mask = np.uint64(len(table) - 1)
     for v in range(len(hashes)):
         at = hashes[v] & mask
@@ -27,7 +27,7 @@ class Memo:
 
     _ENTRY = np.dtype([("hash", np.uint64), ("slot", np.int64)])
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.used = 0
         self._table = self._empty(1024)
 

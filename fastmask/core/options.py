@@ -11,10 +11,10 @@ import click
 from .config import flag_of
 
 
-def options_of(configuration: type, *names: str) -> Callable:
+def options_of(configuration: type, *names: str) -> Callable[..., Any]:
     """Return a decorator that gives a command the options of a configuration, all or those named, in their order."""
 
-    def decorate(command: Callable) -> Callable:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for field in reversed(fields(configuration)):
             if not names or field.name in names:
                 command = _parameter(field)(command)
@@ -23,7 +23,7 @@ def options_of(configuration: type, *names: str) -> Callable:
     return decorate
 
 
-def _parameter(field: Field) -> Callable:
+def _parameter(field: Field[Any]) -> Callable[..., Any]:
     multiple, required = str(field.type).startswith("tuple"), field.default is MISSING
     if flag_of(field).isupper():
         return click.argument(field.name, nargs=-1 if multiple else 1, required=required)
@@ -33,13 +33,13 @@ def _parameter(field: Field) -> Callable:
                         show_default=shown, multiple=multiple, **default, **_kind(field))  # fmt: skip
 
 
-def _declared(field: Field) -> list[str]:
+def _declared(field: Field[Any]) -> list[str]:
     """Return an option's spellings; what is on unless told otherwise has one that turns it off."""
     flag = flag_of(field)
     return [f"{flag}/--no-{flag[2:]}"] if field.default is True else field.metadata["flag"].split() or [flag]
 
 
-def _kind(field: Field) -> dict[str, Any]:
+def _kind(field: Field[Any]) -> dict[str, Any]:
     if field.type == "bool":
         return {"is_flag": True}
     if field.metadata["choices"]:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from .errors import ModelError, shortened
 
@@ -33,8 +34,9 @@ class _Quiet:
     In the commands they are not (``screen.open_doors``); elsewhere what others print would be lost.
     """
 
-    def __init__(self):
-        self._lock, self._inside, self._kept = threading.Lock(), 0, {}
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._kept: dict[int, int] = {}
 
     def __enter__(self) -> None:
         with self._lock:
@@ -44,7 +46,7 @@ class _Quiet:
                 moved = {number: _moved(number) for number, stream in streams.items() if _is_apart(stream, number)}
                 self._kept = {number: kept for number, kept in moved.items() if kept is not None}
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             while self._inside == 0 and self._kept:
@@ -53,7 +55,7 @@ class _Quiet:
                 os.close(kept)
 
 
-def _is_apart(stream, number: int) -> bool:
+def _is_apart(stream: TextIO, number: int) -> bool:
     try:
         return stream.fileno() != number
     except (AttributeError, OSError, ValueError):

@@ -9,6 +9,10 @@ import stat
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+"""A JSON object: a manifest, a shard's entry in it, a configuration."""
 
 
 def is_special(path: str | Path) -> bool:
@@ -37,7 +41,7 @@ def short_number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e300 else f"{Decimal(value):.3e}"
 
 
-def parse_json(data: str | bytes, *, finite: bool = False):
+def parse_json(data: str | bytes, *, finite: bool = False) -> Any:
     """Return what a JSON text holds.
 
     Args:

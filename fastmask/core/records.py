@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ class ScoredSentences:
     scored: np.ndarray
     mask_offsets: np.ndarray
     mask_index: np.ndarray
-    certificate: dict = field(default_factory=dict)
+    certificate: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

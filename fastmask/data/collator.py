@@ -79,7 +79,8 @@ class SelectiveMaskCollator:
         self.epoch = epoch
 
     def __call__(
-        self, features: Sequence[Mapping] | Sequence[Example] | Sequence[tuple[int, Example]] | Mapping
+        self,
+        features: Sequence[Mapping[str, Any]] | Sequence[Example] | Sequence[tuple[int, Example]] | Mapping[str, Any],
     ) -> dict[str, torch.Tensor]:
         """``input_ids``, ``attention_mask``, ``labels`` and, unless turned off, ``token_type_ids``.
 
@@ -125,7 +126,7 @@ class SelectiveMaskCollator:
             joined = examples_of(_sentences(group), max_length=self.max_length, frame=self._frame, pack=self.pack)
             yield from ((self.epoch, joined[k]) for k in range(len(joined)))
 
-    def _pair(self, item) -> tuple[int, Example]:
+    def _pair(self, item: object) -> tuple[int, Example]:
         epoch, example = item if isinstance(item, tuple) and len(item) == 2 else (self.epoch, item)
         if not isinstance(example, Example):
             raise FastmaskError(
@@ -143,16 +144,16 @@ class SelectiveMaskCollator:
         self._origin = origin
 
 
-def _has_keys(value) -> bool:
+def _has_keys(value: object) -> bool:
     """Return whether a value is a dictionary or, as pandas' rows and tables, may be read as one."""
     return hasattr(value, "keys")
 
 
-def _kind(value) -> str:
+def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def _as_rows(columns: Mapping) -> list[dict]:
+def _as_rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Turn rows that come as columns into dictionaries."""
     _check_fields(columns)
     if any(not hasattr(columns[name], "__len__") for name in ROW_FIELDS):
@@ -166,14 +167,14 @@ def _as_rows(columns: Mapping) -> list[dict]:
     return [dict(zip(ROW_FIELDS, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
-def _check_fields(row: Mapping) -> None:
+def _check_fields(row: Mapping[str, Any]) -> None:
     for field in ROW_FIELDS:
         if field not in row:
             hint = "is this a row of shards, and TrainingArguments(remove_unused_columns=False) set?"
             raise FastmaskError(f'a row has no "{field}": {hint}')
 
 
-def _sentences(rows: Sequence[Mapping]) -> Sentences:
+def _sentences(rows: Sequence[Mapping[str, Any]]) -> Sentences:
     for row in rows:
         _check_fields(row)
     numbers = whole_numbers("row", [int(row["row"]) for row in rows], np.int64)

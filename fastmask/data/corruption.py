@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from fastmask_kernels.cpu import apply_mask
 
 from ..core.errors import FastmaskError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 def corrupt(
@@ -68,7 +72,7 @@ def corrupt(
     return out
 
 
-def whole_numbers(name: str, values, kind: type[np.signedinteger]) -> np.ndarray:
+def whole_numbers(name: str, values: ArrayLike, kind: type[np.signedinteger]) -> np.ndarray:
     """Return ``values`` as an array [N] of ``kind``; FastmaskError where numbers would change or are negative."""
     array = np.asarray(values)
     if array.ndim != 1 or (len(array) and array.dtype.kind not in "iu"):

@@ -40,21 +40,22 @@ class Format:
         """
         raise NotImplementedError
 
-    def finish(self, folder: Path, files: list) -> None:
+    def finish(self, folder: Path, files: list[Any]) -> None:
         """Write what describes all the files, given what ``write`` returned of each."""
 
 
 def load_format(name: str) -> Format:
     """Return the format that is called so."""
-    return import_module(f".export.{EXPORT_FORMATS[name]}", __package__).FORMAT
+    form: Format = import_module(f".export.{EXPORT_FORMATS[name]}", __package__).FORMAT
+    return form
 
 
-def json_line(value: dict) -> bytes:
+def json_line(value: dict[str, Any]) -> bytes:
     """Return a value as a line of JSON."""
     return (json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n").encode()
 
 
-def export_shards(config: ExportConfig, sequences: int = SEQUENCES) -> dict:
+def export_shards(config: ExportConfig, sequences: int = SEQUENCES) -> dict[str, Any]:
     """Write ``config.out`` whole or not at all, ``sequences`` in a file.
 
     Returns:
@@ -72,7 +73,7 @@ def export_shards(config: ExportConfig, sequences: int = SEQUENCES) -> dict:
         return _export(config, form, out, sequences)
 
 
-def _export(config: ExportConfig, form: Format, out: Path, sequences: int) -> dict:
+def _export(config: ExportConfig, form: Format, out: Path, sequences: int) -> dict[str, Any]:
     stream = TrainingStream(config.shards, max_length=config.max_length, seed=0, shuffle=False, masked_only=True)
     corruption = _Corruption(config, stream.tokenizer, stream.ordinary)
     counts = {"sequences": 0, "masked": 0, "dropped": 0, "files": 0}
@@ -99,7 +100,7 @@ def _export(config: ExportConfig, form: Format, out: Path, sequences: int) -> di
 class _Corruption:
     """Examples to a table of NVIDIA's fields."""
 
-    def __init__(self, config: ExportConfig, recorded: dict, ordinary: np.ndarray):
+    def __init__(self, config: ExportConfig, recorded: dict[str, Any], ordinary: np.ndarray):
         special = recorded["special_ids"]
         for role in ("mask", "pad"):
             if special.get(role) is None:

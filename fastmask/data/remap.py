@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.config import MAX_TEXT_MB
 from ..core.errors import FastmaskError, InputError, ModelError
 from ..core.panics import panics_told
+from ..core.plain import Json
 from ..models.pieces import special_ids_in_text
 from ..shards.reader import ShardSet, open_shards, setting
 from ..text.documents import HashedInputs, read_rows
@@ -28,7 +29,7 @@ KEPT = ("row", "sentence", "label", "predicted", "prob")
 
 def remap_masks(
     shards: str | Path | ShardSet, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str] | None = None
-) -> Iterator[dict]:
+) -> Iterator[dict[str, Any]]:
     """The shards' sentences with another tokenizer's tokens: what a mask covers is every token that shares a character.
 
     A document is tokenised whole. A token belongs to the sentence in which its last character lies; characters between
@@ -61,14 +62,14 @@ def remap_masks(
     return _checked(remapped(rows, texts_again(opened.manifest, inputs), tokenizer), inputs)
 
 
-def _checked(sentences: Iterator[dict], inputs: HashedInputs) -> Iterator[dict]:
+def _checked(sentences: Iterator[dict[str, Any]], inputs: HashedInputs) -> Iterator[dict[str, Any]]:
     yield from sentences
     inputs.check()
 
 
 def remapped(
-    rows: Iterable[dict], texts: Iterator[tuple[int, str]], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[dict]:
+    rows: Iterable[dict[str, Any]], texts: Iterator[tuple[int, str]], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[dict[str, Any]]:
     """Yield whole documents' rows in another tokenizer's tokens, as ``remap_masks`` does.
 
     Args:
@@ -105,10 +106,11 @@ def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end
     # how many masks begin and end at each character; their running sum is how many lie on it
     depth = np.bincount(mask_start, minlength=length) - np.bincount(mask_end, minlength=length)
     before = np.concatenate([[0], np.cumsum(np.cumsum(depth) > 0)])
-    return (end > start) & (before[np.maximum(end, start)] > before[start])
+    shares: np.ndarray = (end > start) & (before[np.maximum(end, start)] > before[start])
+    return shares
 
 
-def inputs_again(manifest: dict) -> HashedInputs:
+def inputs_again(manifest: Json) -> HashedInputs:
     """Return the inputs that the shards were made from; InputError unless they are as they were."""
     recorded = manifest["inputs"]
     paths = [entry.get("name", "") for entry in recorded]
@@ -121,7 +123,7 @@ def inputs_again(manifest: dict) -> HashedInputs:
     return inputs
 
 
-def texts_again(manifest: dict, inputs: HashedInputs) -> Iterator[tuple[int, str]]:
+def texts_again(manifest: Json, inputs: HashedInputs) -> Iterator[tuple[int, str]]:
     """Return (row, text) of the documents that the shards were made from."""
     config = manifest["config"]
     fields = {name: setting(manifest, name) for name in ("text_field", "label_field", "encoding", "on_error")}
@@ -131,7 +133,9 @@ def texts_again(manifest: dict, inputs: HashedInputs) -> Iterator[tuple[int, str
     return ((document.row, document.text) for document in rows if document is not None)
 
 
-def _with_text(documents: Iterator, texts: Iterator[tuple[int, str]]) -> Iterator[tuple[str, list[dict]]]:
+def _with_text(
+    documents: Iterator[tuple[int, list[dict[str, Any]]]], texts: Iterator[tuple[int, str]]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     for row, sentences in documents:
         text = next((text for number, text in texts if number == row), None)
         if text is None:
@@ -143,8 +147,8 @@ def _with_text(documents: Iterator, texts: Iterator[tuple[int, str]]) -> Iterato
 
 
 def _one_document(
-    sentences: list[dict], input_ids: np.ndarray, spans: np.ndarray, special: np.ndarray
-) -> Iterator[dict]:
+    sentences: list[dict[str, Any]], input_ids: np.ndarray, spans: np.ndarray, special: np.ndarray
+) -> Iterator[dict[str, Any]]:
     """Yield a document's sentences with the other's n tokens: ids int32 [n], spans int32 [n, 2], special bool [n]."""
     char_start, char_end = spans.T
     masks = [(np.array(sentence[name], np.int32)[sentence["mask_index"]]) for sentence in sentences
@@ -168,7 +172,7 @@ def _one_document(
         }
 
 
-def _importance(sentence: dict, char_start: np.ndarray, char_end: np.ndarray) -> np.ndarray | None:
+def _importance(sentence: dict[str, Any], char_start: np.ndarray, char_end: np.ndarray) -> np.ndarray | None:
     """float32 [n] for n new tokens of a sentence, as ``remap_masks`` says; None where it was not scored."""
     if sentence["importance"] is None:
         return None

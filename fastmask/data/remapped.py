@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice, repeat
+from typing import Any
 
 import numpy as np
 
 from .. import __version__
 from ..core.arrays import offsets_of
 from ..core.errors import OutputError
+from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.directory import load_tokenizer, resolve_model
 from ..models.tokenizer import tokenizer_record
@@ -22,7 +24,7 @@ from .remap import inputs_again, remapped, texts_again
 UNTOLD = "skipped; the shards that these were made from do not say why"
 
 
-def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> dict:
+def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> dict[str, Any]:
     """Write a finished directory's masks in another model's tokens, as ``remap_masks`` finds them; return the manifest.
 
     A shard is made of a shard. What was killed is resumed; a finished directory of the same shards is left alone.
@@ -64,18 +66,19 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
         return run.finish({"certificate": manifest["certificate"], "environment": manifest["environment"]})
 
 
-def _entries(manifest: dict) -> Iterator[tuple[dict, tuple[str, ...]]]:
+def _entries(manifest: Json) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
     """Yield each shard's entry and its messages about skipped documents, of which a manifest keeps the first ones."""
     messages = chain(manifest["skipped"]["messages"], repeat(UNTOLD))
     for entry in manifest["shards"]:
         yield entry, tuple(islice(messages, entry["skipped"]))
 
 
-def _rows(shards: ShardSet, entry: dict) -> list[dict]:
-    return shards.read_rows(entry["index"], 0, entry["rows"]).to_pylist()
+def _rows(shards: ShardSet, entry: Json) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = shards.read_rows(entry["index"], 0, entry["rows"]).to_pylist()
+    return rows
 
 
-def _scored(rows: Sequence[dict], entry: dict, skipped: tuple[str, ...]) -> ScoredSentences:
+def _scored(rows: Sequence[dict[str, Any]], entry: Json, skipped: tuple[str, ...]) -> ScoredSentences:
     """Return a shard's rows as the writer takes them."""
     lengths = np.array([len(row["input_ids"]) for row in rows], np.int64)
     scored = np.array([row["importance"] is not None for row in rows], bool)
@@ -115,9 +118,9 @@ def _scored(rows: Sequence[dict], entry: dict, skipped: tuple[str, ...]) -> Scor
     )
 
 
-def _joined(lists: Sequence, kind: type) -> np.ndarray:
+def _joined(lists: Sequence[Any], kind: type) -> np.ndarray:
     return np.concatenate([np.zeros(0, kind), *lists]).astype(kind)
 
 
-def _known(rows: Sequence[dict], name: str, unknown: float, kind: type) -> np.ndarray:
+def _known(rows: Sequence[dict[str, Any]], name: str, unknown: float, kind: type) -> np.ndarray:
     return np.array([unknown if row[name] is None else row[name] for row in rows], kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -23,7 +24,7 @@ class Origin:
     """
 
     shards: str
-    tokenizer: Mapping
+    tokenizer: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,7 +189,7 @@ def _fitted(s: Sentences, room: int) -> Sentences:
 
 
 @nb.njit(**JIT)
-def _starts(lengths, new_document, room, pack):
+def _starts(lengths: np.ndarray, new_document: np.ndarray, room: int, pack: bool) -> np.ndarray:
     """int64 [E], the first sentence of each sequence: lengths int64 [N], 1 to room; new_document bool [N]."""
     starts, count, used = np.empty(len(lengths), np.int64), 0, 0
     for i in range(len(lengths)):
@@ -204,7 +205,18 @@ def _starts(lengths, new_document, room, pack):
 
 
 @nb.njit(**JIT)
-def _build(row, sentence, offsets, input_ids, mask_offsets, mask_index, start, end, first, last):
+def _build(
+    row: np.ndarray,
+    sentence: np.ndarray,
+    offsets: np.ndarray,
+    input_ids: np.ndarray,
+    mask_offsets: np.ndarray,
+    mask_index: np.ndarray,
+    start: int,
+    end: int,
+    first: int,
+    last: int,
+) -> tuple[np.ndarray, ...]:
     """The arrays of an Example: sentences ``start`` to ``end`` between ``first`` and ``last``, new memory all."""
     documents = 1
     for i in range(start + 1, end):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
+from typing import Any
 
 import numpy as np
 
@@ -124,9 +125,9 @@ def _paths(shards: str | Sequence[str]) -> list[str]:
     return paths
 
 
-def _one_tokenizer(sets: Sequence[ShardSet]) -> dict:
+def _one_tokenizer(sets: Sequence[ShardSet]) -> dict[str, Any]:
     """The manifests' tokenizer record; its name may differ (a model may have been moved), its content may not."""
-    records = [shards.manifest["tokenizer"] for shards in sets]
+    records: list[dict[str, Any]] = [shards.manifest["tokenizer"] for shards in sets]
     for shards, record in zip(sets, records, strict=True):
         for key in ("vocabulary_sha256", "special_ids"):
             if key not in record:

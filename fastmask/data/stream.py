@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from itertools import count
 from typing import Any
@@ -148,11 +148,11 @@ class TrainingStream:
         if self._length:
             self._epoch, self._example = self._epoch + self._example // self._length, self._example % self._length
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Where the stream stands and what it streams, JSON-ready."""
         return {"stream": self._identity(), "epoch": int(self._epoch), "example": int(self._example)}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Moves the stream to where another one, of the same shards and settings but any rank and world, stood.
 
         Raises:
@@ -170,7 +170,7 @@ class TrainingStream:
             )
         self._epoch, self._example = state["epoch"], state["example"]
 
-    def _identity(self) -> dict:
+    def _identity(self) -> dict[str, Any]:
         """Return what decides the order: hash of the shards, and the settings by name."""
         return {
             "shards": self._corpus.digest,
@@ -192,7 +192,9 @@ class TrainingStream:
                 raise FastmaskError(f"{self._corpus.name}: no sequence{masked} to train on")
             epoch, start = epoch + 1, end
 
-    def _one_epoch(self, epoch: int, start: int, place: int, places: Iterator[int]):
+    def _one_epoch(
+        self, epoch: int, start: int, place: int, places: Iterator[int]
+    ) -> Generator[tuple[int, Example], None, tuple[int, int]]:
         """Yields the items of one epoch at ``place`` and ``places``; the epoch's first place is ``start``.
 
         Returns:
@@ -258,7 +260,7 @@ def _chain(*values: int) -> np.uint64:
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _keys(state, n):
+def _keys(state: np.uint64, n: int) -> np.ndarray:
     """uint64 [n], random numbers to sort by, the same on any machine and with any numpy."""
     keys = np.empty(n, np.uint64)
     for i in range(n):

@@ -93,7 +93,7 @@ class FirstRows:
 class GrowingRows:
     """A matrix that grows by rows, in amortised constant time a row; ``values`` may have spare rows at its end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.values: torch.Tensor | None = None
         self._count = 0
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.config import ScoreConfig
 from ..core.errors import FastmaskError
 from ..core.panics import panics_told
+from ..core.plain import Json
 from ..core.records import ScoredSentences
 from ..models.tokenizer import recorded_tokenizer
 from ..text.frontend import encode_texts
@@ -22,6 +23,8 @@ from .scorer import Scorer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Text = str | tuple[str, str | int | None]
+"""A text, or a text and its label."""
 DECODED = 128
 """Tokens that are decoded at a time."""
 CONTEXT = 16
@@ -54,7 +57,7 @@ class SentenceRecord:
 
 
 def score(
-    texts: Iterable[str | tuple[str, str | int | None]], model: str | None = None, method: str = "greedy", **options
+    texts: Iterable[Text], model: str | None = None, method: str = "greedy", **options: Any
 ) -> Iterator[SentenceRecord]:
     """Score texts in memory: one record per sentence, in order.
 
@@ -73,7 +76,7 @@ def score(
     return _records(iter(texts), Scorer(config))
 
 
-def shard_words(manifest: dict) -> Callable[[list[int]], list[str]]:
+def shard_words(manifest: Json) -> Callable[[list[int]], list[str]]:
     """Return the function from token ids to the text that each adds, by the tokenizer of a run's manifest.
 
     Raises:
@@ -97,7 +100,7 @@ def added_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]
     return words
 
 
-def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
+def _records(texts: Iterator[Text], scorer: Scorer) -> Iterator[SentenceRecord]:
     config, first, bounds = scorer.config, 0, None
     while batch := list(islice(texts, config.shard_rows)):
         shard = encode_texts(
@@ -115,7 +118,7 @@ def _records(texts: Iterator, scorer: Scorer) -> Iterator[SentenceRecord]:
         first += len(batch)
 
 
-def _unpack(scored: ScoredSentences, texts: list[str], tokenizer) -> Iterator[SentenceRecord]:
+def _unpack(scored: ScoredSentences, texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[SentenceRecord]:
     s = scored.sentences
     for n in range(len(s)):
         at = slice(s.offsets[n], s.offsets[n + 1])

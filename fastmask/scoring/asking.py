@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -10,10 +11,11 @@ import torch
 from ..core.errors import FastmaskError
 from ..core.memo import Memo
 from ..models.encoder import Encoder, GrowingRows, OutOfMemory
-from ..models.gpu import DeviceBlock, read
+from ..models.gpu import DeviceBlock, DeviceEncoder, read
 from ..models.packing import Variants, batch_starts, hash_variants, pack_variants
 from .blocks import SentenceBlock
 
+Answer = TypeVar("Answer")
 Encoders = Callable[[str], Encoder]
 """The encoder of a precision."""
 Rows = list[tuple[np.ndarray, np.ndarray]]
@@ -28,7 +30,8 @@ def log_odds(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
     top = others.max(axis=1)
     with np.errstate(invalid="ignore"):  # a float16 overflow, which the cascade takes for a doubt
         rest = top + np.log(np.exp(others - top[:, None]).sum(axis=1))
-        return logits[index, target] - rest
+        z: np.ndarray = logits[index, target] - rest
+    return z
 
 
 class Asker:
@@ -65,7 +68,9 @@ class Asker:
         first = first[fresh >= before]
         if len(first):
             known.append(torch.from_numpy(_in_order(self.forward(precision, variants.take(first)))))
-        return known.values.numpy()[slots]
+        assert known.values is not None  # the first time all variants were new
+        found: np.ndarray = known.values.numpy()[slots]
+        return found
 
     def log_odds(self, level: int, variants: Variants, target: np.ndarray) -> np.ndarray:
         """Return float64 [V], the log-odds of classes ``target`` int32 [V] at a level of the cascade."""
@@ -94,13 +99,16 @@ class Asker:
             raise FastmaskError(f"{self.name}: its answers are not finite numbers in {precision}{advice}")
         return answers
 
-    def _in_batches(self, encoder: Encoder, lengths: np.ndarray, run: Callable) -> list[tuple[np.ndarray, object]]:
+    def _in_batches(
+        self, encoder: Encoder, lengths: np.ndarray, run: Callable[[np.ndarray], Answer]
+    ) -> list[tuple[np.ndarray, Answer]]:
         """Return (numbers int64 [B], ``run`` of them) for batches of variants of lengths int32 [V].
 
         A batch fills the token budget. Where memory runs out the budget is halved, for good.
         """
         self.tokens += int(lengths.sum())
-        waiting, done = self._split(np.argsort(lengths, kind="stable"), encoder, lengths), []
+        waiting = self._split(np.argsort(lengths, kind="stable"), encoder, lengths)
+        done: list[tuple[np.ndarray, Answer]] = []
         while waiting:
             part = waiting.pop(0)
             try:
@@ -132,12 +140,13 @@ class DeviceAsker(Asker):
         _, first, number = np.unique(hash_variants(self.block, variants), return_index=True, return_inverse=True)
         distinct = variants.take(first)  # variant v is distinct variant number[v]
 
-        def run(part: np.ndarray):
+        def run(part: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
             row = np.full(len(distinct), -1, np.int32)  # the batch's row of each distinct variant
             row[part] = np.arange(len(part))
             asked = np.flatnonzero(row[number] >= 0)
-            batch = self.encoder(encoder.precision).batch(self._block(encoder), distinct.take(part))
-            return asked, encoder.log_odds(batch, row[number[asked]], target[asked].astype(np.int32))
+            device = self._on_device(encoder.precision)
+            batch = device.batch(self._block(device), distinct.take(part))
+            return asked, device.log_odds(batch, row[number[asked]], target[asked].astype(np.int32))
 
         answers = [answer for _, answer in self._in_batches(encoder, distinct.lengths, run)]
         z = np.empty(len(variants))
@@ -148,16 +157,21 @@ class DeviceAsker(Asker):
         """See ``Asker.forward``."""
         encoder = self.encoder(precision)
 
-        def run(part: np.ndarray):
-            batch = self.encoder(precision).batch(self._block(encoder), variants.take(part))
-            return encoder.logits(batch).double().t()  # [C, B], or [C, T]
+        def run(part: np.ndarray) -> torch.Tensor:
+            device = self._on_device(precision)
+            batch = device.batch(self._block(device), variants.take(part))
+            return device.logits(batch).double().t()  # [C, B], or [C, T]
 
         parts = self._in_batches(encoder, variants.lengths, run)
         found = self._finite(precision, read([logits for _, logits in parts]).T)
         ends = np.cumsum([logits.shape[1] for _, logits in parts])[:-1]
         return [(part, rows) for (part, _), rows in zip(parts, np.split(found, ends), strict=True)]
 
-    def _block(self, encoder) -> DeviceBlock:
+    def _on_device(self, precision: str) -> DeviceEncoder:
+        """Return the encoder of a precision as what it is: each one of a ``DeviceAsker``'s is on the device."""
+        return cast(DeviceEncoder, self.encoder(precision))
+
+    def _block(self, encoder: DeviceEncoder) -> DeviceBlock:
         if self._sent is None:
             self._sent = DeviceBlock(self.block, encoder.device, encoder.position_offset)
         return self._sent

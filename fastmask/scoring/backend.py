@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Backend:
         config: the run's configuration.
     """
 
-    def __init__(self, model, template: Template, config: ScoreConfig):
+    def __init__(self, model: FamilyWeights | torch.nn.Module, template: Template, config: ScoreConfig):
         self.device, self.template, self.config = choose_device(config.device), template, config
         self.is_cuda = self.device.startswith("cuda")
         self.has_pools = self.is_cuda or config.kernels == "triton"
@@ -134,7 +135,9 @@ class Backend:
         kind = DeviceAsker if isinstance(self.encoder(levels[0]), DeviceEncoder) else Asker
         return kind(block, self.encoder, levels, self.config.batch_tokens, self.config.model or "the model")
 
-    def blocks(self, shard: EncodedSentences, sentences: np.ndarray, for_calibration: bool = False):
+    def blocks(
+        self, shard: EncodedSentences, sentences: np.ndarray, for_calibration: bool = False
+    ) -> list[SentenceBlock]:
         """Return sentences int64 [S] of a shard as blocks of work that suit the device."""
         how = shard, sentences, self.template, self.config.max_length
         if self.has_pools:
@@ -146,7 +149,7 @@ class Backend:
         """Yield the worker threads."""
         before, products = torch.get_num_threads(), torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")  # TF32 is another precision than the one that was calibrated
-        streams: queue.SimpleQueue = queue.SimpleQueue()
+        streams: queue.SimpleQueue[torch.cuda.Stream] = queue.SimpleQueue()
         for stream in self._streams:
             streams.put(stream)
         start = (lambda: torch.cuda.set_stream(streams.get())) if streams.qsize() else self._use_one_core
@@ -166,7 +169,7 @@ class Backend:
         """Return, by precision, the token budget of a batch where memory has run out."""
         return {name: one.most_tokens for name, one in self._encoders.items() if one.most_tokens < sys.maxsize}
 
-    def describe(self, precision: str) -> dict:
+    def describe(self, precision: str) -> dict[str, Any]:
         """Return what runs, for the manifest: device, and back end and precision of the first level."""
         name = torch.cuda.get_device_name(self.device) if self.is_cuda else None
         kind = {"device": self.device.partition(":")[0]} | ({"gpu": name} if name else {})

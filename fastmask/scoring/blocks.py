@@ -40,7 +40,7 @@ class SentenceBlock:
 
 
 @nb.njit(**JIT)
-def _fold(state, values):
+def _fold(state: np.uint64, values: np.ndarray) -> np.uint64:
     for value in values:
         state = (state ^ np.uint64(np.int64(value) + 2)) * np.uint64(0x9E3779B97F4A7C15)
         state ^= state >> np.uint64(29)
@@ -48,7 +48,15 @@ def _fold(state, values):
 
 
 @nb.njit(**JIT)
-def _sentence_hashes(offsets, input_ids, unit_start, unit_label, context_offsets, context_ids, out):
+def _sentence_hashes(
+    offsets: np.ndarray,
+    input_ids: np.ndarray,
+    unit_start: np.ndarray,
+    unit_label: np.ndarray,
+    context_offsets: np.ndarray,
+    context_ids: np.ndarray,
+    out: np.ndarray,
+) -> None:
     for s in range(len(offsets) - 1):
         state = _fold(np.uint64(0x94D049BB133111EB), input_ids[offsets[s] : offsets[s + 1]])
         state = _fold(state, unit_label[unit_start[s] : unit_start[s + 1]])
@@ -125,7 +133,9 @@ def _cut(work: np.ndarray, block_tokens: int) -> list[tuple[int, int]]:
     return [*ranges, (start, len(work))] if len(work) else ranges
 
 
-def _block(shard, chosen, unit_start, template, max_length) -> SentenceBlock:
+def _block(
+    shard: EncodedSentences, chosen: np.ndarray, unit_start: np.ndarray, template: Template, max_length: int
+) -> SentenceBlock:
     offsets, input_ids = take_ragged(shard.offsets, shard.input_ids, chosen)
     counts = (unit_start[1:] - unit_start[:-1])[chosen]
     units = np.repeat(unit_start[:-1][chosen], counts) + within(counts)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -111,7 +111,7 @@ class Evidence:
     pairs: np.ndarray = field(init=False)
     max_error: np.ndarray = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.rechecked, self.pairs = np.zeros(self.levels, np.int64), np.zeros(self.levels, np.int64)
         self.max_error = np.zeros(self.levels)
 
@@ -130,7 +130,7 @@ class Evidence:
         self.pairs += other.pairs
         np.maximum(self.max_error, other.max_error, out=self.max_error)
 
-    def certificate(self, bounds: Bounds, halved: dict[str, int] | None = None) -> dict:
+    def certificate(self, bounds: Bounds, halved: dict[str, int] | None = None) -> dict[str, Any]:
         """Return the record of one shard, JSON-ready, by precision.
 
         Args:
@@ -150,20 +150,20 @@ class Evidence:
         }
 
 
-def widened_by(bounds: Bounds, certificates: Iterable[dict]) -> Bounds:
+def widened_by(bounds: Bounds, certificates: Iterable[dict[str, Any]]) -> Bounds:
     """Return the bounds after what some shards' certificates tell of errors, in whatever order."""
     seen = [certificate.get("max_error", {}) for certificate in certificates]
     return bounds.widened([max((one.get(level, 0.0) for one in seen), default=0.0) for level in bounds.levels])
 
 
-def is_made_with(certificate: dict, bounds: Bounds) -> bool:
+def is_made_with(certificate: dict[str, Any], bounds: Bounds) -> bool:
     """Return whether a shard was made with these bounds; one on which no decision fell was made with any."""
     return not certificate or certificate.get("eps") == dict(zip(bounds.levels[:-1], bounds.eps, strict=False))
 
 
-def merged_certificate(certificates: list[dict]) -> dict:
+def merged_certificate(certificates: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one certificate for a run: counts added, errors at their largest."""
-    total = {"eps": {}, "decisions": 0, "rechecked": {}, "pairs": {}, "max_error": {}}
+    total: dict[str, Any] = {"eps": {}, "decisions": 0, "rechecked": {}, "pairs": {}, "max_error": {}}
     total |= {"batch_tokens_halved": {}, "audited": 0, "flips": 0}
     for one in filter(None, certificates):
         total["eps"] |= one["eps"]
@@ -184,7 +184,8 @@ def merged_certificate(certificates: list[dict]) -> dict:
 def probability(z: np.ndarray) -> np.ndarray:
     """Return 1 / (1 + exp(-z)), float64."""
     with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-z))
+        p: np.ndarray = 1.0 / (1.0 + np.exp(-z))
+    return p
 
 
 def star(z_full: np.ndarray, threshold: float) -> np.ndarray:

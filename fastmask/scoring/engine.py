@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.arrays import take_ragged
 from ..core.config import ScoreConfig
 from ..core.records import EncodedSentences, ScoredSentences
+from ..models.family_weights import FamilyWeights
 from ..models.packing import Template
 from .backend import Backend
 from .blocks import SentenceBlock, distinct_sentences
 from .cascade import Bounds, Evidence, calibrated, uncertified, widened_by
 from .method import BlockScores, Method, Progress, Rules, ShardScorer
 from .policy import ragged_positions
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Sentences of a calibration: some of their variants are compared at the first two levels, and every third sentence,
 # whole, at float32 and float64, too.
@@ -50,7 +55,7 @@ class Engine:
     def __init__(
         self,
         method: Method,
-        model,
+        model: FamilyWeights | nn.Module,
         template: Template,
         config: ScoreConfig,
         never_masked: np.ndarray,
@@ -71,11 +76,11 @@ class Engine:
         """See ``Backend.remark``."""
         return self.backend.remark
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """See ``ShardScorer.identity``: nothing else."""
         return {"like": None}
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Return what runs, for the manifest."""
         return self.backend.describe(self.levels[0])
 
@@ -109,7 +114,9 @@ class Engine:
                 break
         return blocks, not missing
 
-    def _largest_error(self, pool: ThreadPoolExecutor, blocks, level: int, stride: int | None) -> float:
+    def _largest_error(
+        self, pool: ThreadPoolExecutor, blocks: list[SentenceBlock], level: int, stride: int | None
+    ) -> float:
         """Return the largest error of a level against the next: on every ``stride``-th whole unit, or on everything."""
 
         def pair(block: SentenceBlock) -> tuple[np.ndarray, np.ndarray]:
@@ -119,14 +126,15 @@ class Engine:
         evidence = Evidence(len(self.levels))
         for low, high in pool.map(pair, blocks):
             evidence.compare(level, low, high)
-        return evidence.max_error[level]
+        return float(evidence.max_error[level])
 
     def _read(self, shard: EncodedSentences) -> EncodedSentences:
         """Return the shard as the method reads it."""
         return shard if self.method.reads_units else shard.texts_alone()
 
-    def score(self, shard: EncodedSentences, bounds: Bounds) -> ScoredSentences:
+    def score(self, shard: EncodedSentences, bounds: Bounds | None) -> ScoredSentences:
         """Return the scores and masks of one shard; see ``ShardScorer.score``."""
+        assert bounds is not None  # what ``calibrate`` gave
         read = self._read(shard)
         distinct, original = distinct_sentences(read)
         if not len(distinct):
@@ -162,7 +170,9 @@ def score_certain(
         bounds = wider
 
 
-def _assemble(shard: EncodedSentences, original, results: list[Result], certificate: dict) -> ScoredSentences:
+def _assemble(
+    shard: EncodedSentences, original: np.ndarray, results: list[Result], certificate: dict[str, Any]
+) -> ScoredSentences:
     """Return the blocks' scores in corpus order; a repeated sentence takes those of its first occurrence."""
     n, t = len(shard), len(shard.input_ids)
     predicted, prob = np.full(n, -1, np.int32), np.full(n, np.nan, np.float32)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..core.config import METHODS, ScoreConfig, demand
+from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
 from ..shards.reader import setting
 from .cascade import Bounds, Evidence
@@ -85,11 +86,11 @@ class ShardScorer(Protocol):
         """Return a shard's scores and masks, and in its certificate what speaks against the bounds, if anything."""
         ...
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """Return what decides the masks besides model, tokenizer, texts and configuration, for the manifest."""
         ...
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Return what runs, for the manifest."""
         ...
 
@@ -159,7 +160,8 @@ def method_named(name: str) -> Method:
         FastmaskError: there is none; a run of another version may have had it.
     """
     demand(name in METHODS, f"method {name}", f"choose one of {', '.join(METHODS)}")
-    return import_module(f".methods.{METHODS[name]}", __package__).METHOD
+    method: Method = import_module(f".methods.{METHODS[name]}", __package__).METHOD
+    return method
 
 
 def load_method(config: ScoreConfig) -> Method:
@@ -181,7 +183,7 @@ SPECIAL_OPTIONS = frozenset({"like"})
 """Fields of ScoreConfig that belong to some methods alone; None where they are not given."""
 
 
-def label_warnings(out: str, manifest: dict) -> Iterator[str]:
+def label_warnings(out: str, manifest: Json) -> Iterator[str]:
     """Yield a line if nine in ten labelled sentences are misclassified, where labels are classes of the model."""
     if method_named(setting(manifest, "method")).keeps_other_labels:
         return

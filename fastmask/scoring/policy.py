@@ -19,11 +19,20 @@ def cap_of(lengths: np.ndarray, mask_rate: float | None) -> np.ndarray:
     if mask_rate is None:
         return lengths.astype(np.int64)
     # The tiny allowance keeps 0.15 * 20 at 3, not 2: the product is a hair below in binary.
-    return np.minimum(np.maximum(1, np.floor(mask_rate * lengths + 1e-9)), lengths).astype(np.int64)
+    most: np.ndarray = np.minimum(np.maximum(1, np.floor(mask_rate * lengths + 1e-9)), lengths)
+    return most.astype(np.int64)
 
 
 @nb.njit(**JIT)
-def _select(offsets, low, high, candidate, cap, chosen, ambiguous):
+def _select(
+    offsets: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    candidate: np.ndarray,
+    cap: np.ndarray,
+    chosen: np.ndarray,
+    ambiguous: np.ndarray,
+) -> None:
     for s in range(len(offsets) - 1):
         start, end = offsets[s], offsets[s + 1]
         where = start + np.flatnonzero(candidate[start:end])
@@ -42,7 +51,9 @@ def _select(offsets, low, high, candidate, cap, chosen, ambiguous):
                 ambiguous[t] = low[t] <= top
 
 
-def select(offsets, low, high, candidate, cap) -> tuple[np.ndarray, np.ndarray]:
+def select(
+    offsets: np.ndarray, low: np.ndarray, high: np.ndarray, candidate: np.ndarray, cap: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose the tokens to mask: candidates with the smallest rank value, at most ``cap`` a sentence, ties by position.
 
     Args:
@@ -67,13 +78,22 @@ def ragged_positions(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarra
 
 
 @nb.njit(**JIT)
-def _draw(seed, row, sentence, counter):
+def _draw(seed: int, row: int, sentence: int, counter: int) -> np.uint64:
     """Return the random number of a key: the same on any machine, in any order."""
-    return mix(mix(mix(np.uint64(seed), row), sentence), counter)
+    drawn: np.uint64 = mix(mix(mix(np.uint64(seed), row), sentence), counter)
+    return drawn
 
 
 @nb.njit(**JIT)
-def _random(seed, row, sentence, offsets, counts, allowed, chosen):
+def _random(
+    seed: int,
+    row: np.ndarray,
+    sentence: np.ndarray,
+    offsets: np.ndarray,
+    counts: np.ndarray,
+    allowed: np.ndarray,
+    chosen: np.ndarray,
+) -> None:
     for s in range(len(row)):
         order = offsets[s] + np.flatnonzero(allowed[offsets[s] : offsets[s + 1]])
         n = len(order)
@@ -83,7 +103,14 @@ def _random(seed, row, sentence, offsets, counts, allowed, chosen):
             chosen[order[k]] = True
 
 
-def random_positions(seed: int, row, sentence, offsets, counts, allowed) -> np.ndarray:
+def random_positions(
+    seed: int,
+    row: np.ndarray,
+    sentence: np.ndarray,
+    offsets: np.ndarray,
+    counts: np.ndarray,
+    allowed: np.ndarray,
+) -> np.ndarray:
     """Draw ``counts`` int64 [S] positions a sentence, uniformly without repetition; return chosen bool [T].
 
     Only where ``allowed`` bool [T]; all of these, where there are fewer.
@@ -114,8 +141,11 @@ def stop_words(choice: str) -> frozenset[str]:
 @cache
 def _spacy_stop_words(language: str) -> frozenset[str]:
     """Return the stop words of a language from spaCy's file: importing spaCy takes longer than scoring a short text."""
-    spacy = Path(find_spec("spacy").origin).parent
-    spec = spec_from_file_location("stop_words", spacy / "lang" / language / "stop_words.py")
+    package = find_spec("spacy")
+    assert package is not None and package.origin is not None
+    file = Path(package.origin).parent / "lang" / language / "stop_words.py"
+    spec = spec_from_file_location("stop_words", file)
+    assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return frozenset(module.STOP_WORDS)

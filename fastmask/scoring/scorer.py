@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 from ..core.config import ScoreConfig
 from ..core.records import EncodedSentences, ScoredSentences
@@ -23,7 +24,7 @@ class Scorer:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
     """
 
-    def __init__(self, config: ScoreConfig, is_aspect: bool = False, meter=None):
+    def __init__(self, config: ScoreConfig, is_aspect: bool = False, meter: NoMeter | None = None):
         self.config, self.method = config, load_method(config)
         self.files = resolve_model(config.model)
         self.tokenizer = load_tokenizer(self.files)
@@ -56,10 +57,10 @@ class Scorer:
     def __enter__(self) -> Scorer:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """Return model, tokenizer and other inputs of the decisions as the manifest has them."""
         files, words = self.files, sorted(stop_words(self.config.stop_words))
         model = {"name": files.name, "weights_sha256": files.weights_sha256} if self.method.asks_model else None
@@ -70,6 +71,6 @@ class Scorer:
             **self.engine.identity(),
         }
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Return what runs and decides the last bits of a result: a run cannot resume where another of these began."""
         return self.engine.describe()

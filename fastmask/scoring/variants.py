@@ -10,7 +10,15 @@ import numpy as np
 from ..models.packing import NOTHING, Block, Variants
 
 
-def describe(block: Block, units: np.ndarray, count, *, kept=0, following=0, removed=NOTHING) -> Variants:
+def describe(
+    block: Block,
+    units: np.ndarray,
+    count: np.ndarray,
+    *,
+    kept: np.ndarray | int = 0,
+    following: np.ndarray | int = 0,
+    removed: np.ndarray | np.int32 = NOTHING,
+) -> Variants:
     """Return variants of ``units`` int32 [V]: ``kept`` tokens of the buffer, then those from ``following`` on.
 
     Args:
@@ -39,4 +47,5 @@ def seen(block: Block) -> np.ndarray:
     """
     lengths = np.diff(block.offsets)
     position = np.arange(len(block.input_ids)) - np.repeat(block.offsets[:-1], lengths)
-    return position < np.repeat(block.room, lengths)
+    found: np.ndarray = position < np.repeat(block.room, lengths)
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import DTypeLike
 
 
 def column(field: pa.Field, values: np.ndarray, null: np.ndarray | None = None) -> pa.Array:
@@ -60,7 +61,8 @@ def known(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
     def convert(part: pa.Array) -> np.ndarray:
         end = part.offset + len(part)
-        return np.frombuffer(part.buffers()[1], kind, end)[part.offset :][_present(part)]
+        found: np.ndarray = np.frombuffer(part.buffers()[1], kind, end)[part.offset :][_present(part)]
+        return found
 
     return _joined(values, convert, kind)
 
@@ -85,7 +87,9 @@ def flat(lists: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return _joined(lists, values, lists.type.value_type.to_pandas_dtype())
 
 
-def _joined(values: pa.ChunkedArray | pa.Array, convert: Callable, dtype) -> np.ndarray:
+def _joined(
+    values: pa.ChunkedArray | pa.Array, convert: Callable[[pa.Array], np.ndarray], dtype: DTypeLike
+) -> np.ndarray:
     """Return the chunks, each converted, end to end."""
     parts = [convert(chunk) for chunk in getattr(values, "chunks", [values]) if len(chunk)]
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])

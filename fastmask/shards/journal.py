@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..core.durable import TEMPORARY
 from ..core.errors import OutputError
-from ..core.plain import parse_json, read_regular
+from ..core.plain import Json, parse_json, read_regular
 from .schema import MANIFEST, OLD_MANIFEST, PLAN, SHARD_NAME, is_entry
 from .sound import entry_fault
 
@@ -21,18 +21,18 @@ def is_ours(name: str) -> bool:
     return known or SHARD_NAME.fullmatch(name) is not None
 
 
-def journal_line(record: dict) -> bytes:
+def journal_line(record: Json) -> bytes:
     """Return a record as a line of the journal; ValueError or TypeError when it is not JSON."""
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
-def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
+def read_journal(path: Path) -> tuple[Json, dict[int, Json], int]:
     """Return header, entries by shard index (the last of each), number of good bytes: the last line may be torn.
 
     Raises:
         OutputError: the first line is not a header.
     """
-    records: list[dict] = []
+    records: list[Json] = []
     good_bytes = 0
     for line in read_regular(path).splitlines(keepends=True):
         record = _parse(line)
@@ -45,7 +45,7 @@ def read_journal(path: Path) -> tuple[dict, dict[int, dict], int]:
     return records[0], {entry["index"]: entry for entry in records[1:]}, good_bytes
 
 
-def _parse(line: bytes) -> dict | None:
+def _parse(line: bytes) -> Json | None:
     with suppress(ValueError):
         record = parse_json(line, finite=True)
         return record if line.endswith(b"\n") and isinstance(record, dict) else None

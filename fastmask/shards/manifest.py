@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from math import inf
 from typing import Any
 
+from ..core.plain import Json
+
+Kind = Any
+"""A type, several, a list of one kind, or a dictionary of kinds."""
 NONE = type(None)
 NUMBER = (float, int)
 CERTIFICATE = {
@@ -44,7 +48,7 @@ def are_error_bounds(value: Any) -> bool:
     return value is None or (not type_fault(value, {"*": NUMBER}) and all(0 < bound < inf for bound in value.values()))
 
 
-def is_certificate(value: dict) -> bool:
+def is_certificate(value: Json) -> bool:
     """Return whether a shard's certificate, whose types are right, has all fields that error bounds follow from."""
     lower = value.get("eps", {})
     needed = CERTIFICATE.keys() - {"batch_tokens_halved"} <= value.keys()  # which older ones lack
@@ -52,7 +56,7 @@ def is_certificate(value: dict) -> bool:
     return not value or (same and all(0 <= bound < inf for bound in lower.values()))
 
 
-def type_fault(value: Any, kind, name: str = "") -> str | None:
+def type_fault(value: Any, kind: Kind, name: str = "") -> str | None:
     """Return the first field, by its path, that has another type than ``kind``, in words; None if there is none."""
     if isinstance(kind, dict):
         if not isinstance(value, dict):
@@ -71,12 +75,12 @@ def type_fault(value: Any, kind, name: str = "") -> str | None:
     return next((fault for fault in faults if fault), None)
 
 
-def whole_fault(value: object, kind) -> str | None:
+def whole_fault(value: object, kind: Kind) -> str | None:
     """Return the first field that has another type than ``kind``, or else that is missing; None if there is none."""
     return type_fault(value, kind) or next(_lacking(value, kind), None)
 
 
-def _lacking(value: Any, kind, name: str = "") -> Iterator[str]:
+def _lacking(value: Any, kind: Kind, name: str = "") -> Iterator[str]:
     """Yield in words which fields are missing in a value whose types are right."""
     if isinstance(kind, dict):
         yield from (f'field "{f"{name}.{key}".lstrip(".")}": is missing' for key in kind.keys() - {"*"} - value.keys())

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ..core.errors import OutputError
+from ..core.plain import Json
 from .columns import list_lengths, numbers
 from .schema import ROW_GROUP, arrow_schema, file_content_fault, file_fault, open_parquet, read_manifest
 from .sound import ends, value_fault
@@ -49,7 +50,7 @@ def open_shards(out: str | Path, *, check_hashes: bool = False) -> ShardSet:
     return shards
 
 
-def setting(manifest: dict, name: str):
+def setting(manifest: Json, name: str) -> Any:
     """Return a setting of the run that made some shards; OutputError where their manifest lacks it."""
     if name not in manifest["config"]:
         raise OutputError(f'the manifest of the shards: field "config": lacks {name}')
@@ -68,7 +69,7 @@ class ShardSet:
         manifest: its manifest (schema.HEADER_KEYS and RESULT_KEYS).
     """
 
-    def __init__(self, path: Path, manifest: dict):
+    def __init__(self, path: Path, manifest: Json):
         self.path, self.manifest = path, manifest
         self._ends = list(accumulate(entry["rows"] for entry in manifest["shards"]))
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
@@ -78,31 +79,33 @@ class ShardSet:
         self._lasts: dict[tuple[int, int], tuple[int, int]] = {}
 
     def __len__(self) -> int:
-        return self.manifest["totals"]["rows"]
+        rows: int = self.manifest["totals"]["rows"]
+        return rows
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in self.batches():
             yield from batch.to_pylist()
 
-    def __getitem__(self, index: int | slice) -> dict | list[dict]:
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         """Return row ``index``, 0 to len - 1, or from the end, IndexError outside; or a list of the rows of a slice."""
         if isinstance(index, slice):
             return [self._row(k) for k in range(*index.indices(len(self)))]
         return self._row(index)
 
-    def _row(self, index: int) -> dict:
+    def _row(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         index %= len(self)
         shard = bisect_right(self._ends, index)
         index -= self._ends[shard] - self.manifest["shards"][shard]["rows"]
-        return self._group(shard, index // ROW_GROUP).slice(index % ROW_GROUP, 1).to_pylist()[0]
+        row: dict[str, Any] = self._group(shard, index // ROW_GROUP).slice(index % ROW_GROUP, 1).to_pylist()[0]
+        return row
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # a worker process gets no cached rows
         return ShardSet, (self.path, self.manifest)
 
-    def head(self, rows: int) -> Iterator[dict]:
+    def head(self, rows: int) -> Iterator[dict[str, Any]]:
         """Return the first rows as dictionaries."""
         return islice(iter(self), rows)
 
@@ -170,18 +173,18 @@ class ShardSet:
         return self._groups[key]
 
     @contextmanager
-    def opened(self, entry: dict) -> Iterator[pq.ParquetFile]:
+    def opened(self, entry: Json) -> Iterator[pq.ParquetFile]:
         """Open a shard's file by its entry in the manifest; its footer is compared with the entry."""
         with open_parquet(self.path / entry["file"]) as file:
             if fault := file_content_fault(file, entry):
                 self._refuse(entry, fault)
             yield file
 
-    def _check(self, entry: dict, part: pa.Table | pa.RecordBatch) -> None:
+    def _check(self, entry: Json, part: pa.Table | pa.RecordBatch) -> None:
         if fault := value_fault(part, entry, self._vocab_size):
             self._refuse(entry, fault)
 
-    def _check_neighbours(self, entry: dict, part: pa.Table, start: int) -> None:
+    def _check_neighbours(self, entry: Json, part: pa.Table, start: int) -> None:
         """Compare what was read with what stands before and after it, if that was read, too, in whatever order."""
         if (bounds := ends(part)) is None:
             return
@@ -191,5 +194,5 @@ class ShardSet:
         if (before and before >= first) or (after and after <= last):
             self._refuse(entry, _DISORDER)
 
-    def _refuse(self, entry: dict, fault: str) -> NoReturn:
+    def _refuse(self, entry: Json, fault: str) -> NoReturn:
         raise OutputError(f"{self.path / entry['file']}: {fault}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import DamageError, OutputError
-from ..core.plain import check_regular, parse_json, read_regular
+from ..core.plain import Json, check_regular, parse_json, read_regular
 from ..core.records import ScoredSentences
 from .columns import check_offsets, column, list_lengths, present, ragged
 from .manifest import ENTRY, MANIFEST_FIELDS, is_certificate, type_fault
@@ -118,7 +118,7 @@ def shard_bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> dict:
+def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> Json:
     """Return the journal's entry for a shard; ``data`` is its file, ``skipped`` of the entry holds the messages.
 
     It has ENTRY_KEYS, and the counts ``labelled`` and ``misclassified``, which earlier versions did not write.
@@ -150,7 +150,7 @@ def _label_counts(scored: ScoredSentences) -> dict[str, int]:
     return {"labelled": int(labelled.sum()), "misclassified": int((labelled & wrong).sum())}
 
 
-def make_header(config: dict, identity: dict) -> dict:
+def make_header(config: Json, identity: Json) -> Json:
     """Return the part of the manifest known before the first shard: format version, configuration and identity.
 
     Raises:
@@ -162,22 +162,23 @@ def make_header(config: dict, identity: dict) -> dict:
         raise ValueError(f"identity: missing {missing}, reserved {taken}")
     header = {"format_version": FORMAT_VERSION, "config": config, **identity}
     # through JSON once, so that it equals what is read back (tuples become lists)
-    return json.loads(json.dumps(header, allow_nan=False))
+    read_back: Json = json.loads(json.dumps(header, allow_nan=False))
+    return read_back
 
 
-def header_of(manifest: dict) -> dict:
+def header_of(manifest: Json) -> Json:
     """Return the header that a manifest was built from."""
     return {key: value for key, value in manifest.items() if key not in RESULT_KEYS}
 
 
-def totals(entries: list[dict]) -> dict:
+def totals(entries: list[Json]) -> Json:
     """Return sums over the shards' entries: shards, documents, and each of COUNTS."""
     sums = {key: sum(entry[key] for entry in entries) for key in COUNTS}
     documents = sum(entry["end_row"] - entry["first_row"] for entry in entries)
     return {"shards": len(entries), "documents": documents, **sums}
 
 
-def build_manifest(header: dict, entries: list[dict], certificate: dict, environment: dict) -> dict:
+def build_manifest(header: Json, entries: list[Json], certificate: Json, environment: Json) -> Json:
     """Return the manifest of a finished run.
 
     Args:
@@ -241,10 +242,10 @@ def is_entry(entry: object) -> bool:
     return numbers and entry["file"] == shard_name(entry["index"])
 
 
-def parse_manifest(data: bytes, where: str) -> dict:
+def parse_manifest(data: bytes, where: str) -> Json:
     """Return the manifest in ``data``, checked; an OutputError names ``where``."""
     try:
-        manifest = parse_json(data, finite=True)
+        manifest: Json = parse_json(data, finite=True)
     except ValueError as error:
         raise DamageError(where, f"cannot be read as JSON ({error})") from error
     check_manifest(manifest, where)
@@ -257,7 +258,7 @@ def manifest_path(out: str | Path) -> Path:
     return old if os.path.isfile(old) and not os.path.isfile(new) else new
 
 
-def read_manifest(out: str | Path) -> dict:
+def read_manifest(out: str | Path) -> Json:
     """Return the manifest of the finished directory ``out``.
 
     Raises:
@@ -273,7 +274,7 @@ def read_manifest(out: str | Path) -> dict:
         raise DamageError(str(path), str(error.strerror)) from error
 
 
-def file_fault(path: Path, entry: dict, hashes: bool) -> str | None:
+def file_fault(path: Path, entry: Json, hashes: bool) -> str | None:
     """Return what is wrong with a shard's file: missing, wrong size, or (``hashes``) wrong SHA-256; else None."""
     try:
         check_regular(path)
@@ -291,7 +292,7 @@ def file_fault(path: Path, entry: dict, hashes: bool) -> str | None:
     return None
 
 
-def content_fault(table: pa.Table, entry: dict, vocab_size: int | None = None) -> str | None:
+def content_fault(table: pa.Table, entry: Json, vocab_size: int | None = None) -> str | None:
     """Return the first rule of the shard format that a table breaks, None when it is sound.
 
     Rules: schema; counts as in ``entry``; those of ``sound.value_fault``.
@@ -304,7 +305,7 @@ def content_fault(table: pa.Table, entry: dict, vocab_size: int | None = None) -
     return count_fault(counts, entry) or value_fault(table, entry, vocab_size)
 
 
-def file_content_fault(file: pq.ParquetFile, entry: dict) -> str | None:
+def file_content_fault(file: pq.ParquetFile, entry: Json) -> str | None:
     """Return what a shard's footer shows to be wrong: the schema, or counts other than in ``entry``; else None."""
     if not file.schema_arrow.equals(arrow_schema(), check_metadata=True):
         return FOREIGN

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.plain import short_number
+from ..core.plain import Json, short_number
 from .columns import flat, known, list_lengths, numbers, present
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ OF_TOKENS = ("input_ids", "char_start", "char_end")
 """Columns with a value for each token of each sentence."""
 
 
-def entry_fault(entry: dict) -> str | None:
+def entry_fault(entry: Json) -> str | None:
     """Return which of a shard's counts, all of them integers, is impossible, in words; None if none is."""
     for key in ("first_row", "end_row", "rows", "scored", "tokens", "masked", "bytes"):
         if not 0 <= entry[key] < MOST_ROWS:
@@ -60,12 +60,12 @@ def _is_id(value: object, size: int) -> bool:
     return type(value) is int and 0 <= value < size
 
 
-def count_fault(found: dict[str, int], entry: dict) -> str | None:
+def count_fault(found: dict[str, int], entry: Json) -> str | None:
     """Return the first of some counts that is not the entry's, in words; None where all are."""
     return next((f"has {n} {key} instead of {entry[key]}" for key, n in found.items() if n != entry[key]), None)
 
 
-def value_fault(part: pa.Table | pa.RecordBatch, entry: dict, vocab_size: int | None) -> str | None:
+def value_fault(part: pa.Table | pa.RecordBatch, entry: Json, vocab_size: int | None) -> str | None:
     """Return the first rule that some rows of a shard, or some columns of them, break; None where they are sound.
 
     Rules: (row, sentence) ascending, rows within the entry's range; a span and an importance for each id; ids of the
@@ -114,7 +114,7 @@ class _Rows:
         return f"sentence {place} of those read" if self.row is None else f"row {self.row[place]}"
 
 
-def _faults(rows: _Rows, entry: dict, vocab_size: int | None) -> Iterator[str]:
+def _faults(rows: _Rows, entry: Json, vocab_size: int | None) -> Iterator[str]:
     if len(rows.columns):
         yield from _order_faults(rows, entry)
         yield from _length_faults(rows)
@@ -124,7 +124,7 @@ def _faults(rows: _Rows, entry: dict, vocab_size: int | None) -> Iterator[str]:
         yield from _mask_faults(rows)
 
 
-def _order_faults(rows: _Rows, entry: dict) -> Iterator[str]:
+def _order_faults(rows: _Rows, entry: Json) -> Iterator[str]:
     row = rows.row
     if row is None:
         return
@@ -198,4 +198,5 @@ def _mask_faults(rows: _Rows) -> Iterator[str]:
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
     """Return where the lists that are not empty begin among their values, int64."""
-    return (np.cumsum(lengths) - lengths)[lengths > 0]
+    starts: np.ndarray = np.cumsum(lengths) - lengths
+    return starts[lengths > 0]

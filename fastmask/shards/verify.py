@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import DamageError
+from ..core.plain import Json
 from .schema import (
     SHARD_NAME,
     content_fault,
@@ -40,7 +41,7 @@ def verify(out: str | Path) -> list[Damage]:
     return [*_damaged_shards(path, manifest), *_extra_shards(path, manifest)]
 
 
-def _damaged_shards(path: Path, manifest: dict) -> Iterator[Damage]:
+def _damaged_shards(path: Path, manifest: Json) -> Iterator[Damage]:
     for entry in manifest["shards"]:
         file = path / entry["file"]
         fault = file_fault(file, entry, hashes=True)
@@ -55,7 +56,7 @@ def _damaged_shards(path: Path, manifest: dict) -> Iterator[Damage]:
             yield Damage(entry["file"], fault, entry["index"])
 
 
-def _extra_shards(path: Path, manifest: dict) -> Iterator[Damage]:
+def _extra_shards(path: Path, manifest: Json) -> Iterator[Damage]:
     known = {entry["file"] for entry in manifest["shards"]}
     for name in sorted(file.name for file in path.iterdir()):
         if SHARD_NAME.fullmatch(name) and name not in known:

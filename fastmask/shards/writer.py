@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Set
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..core.directories import drop_begun, recover
 from ..core.durable import append, os_errors_named, remove, remove_temporaries, write_atomically
 from ..core.errors import OutputError
 from ..core.locked import LockedDirectory, differences
-from ..core.plain import parse_json, read_regular
+from ..core.plain import Json, parse_json, read_regular
 from ..core.records import ScoredSentences
 from .journal import JOURNAL, LOCK, is_ours, journal_line, read_journal
 from .manifest import are_error_bounds
@@ -55,15 +56,15 @@ class RunDirectory(LockedDirectory):
 
     LOCK, KEPT = LOCK, "shard-*"
 
-    def __init__(self, path: Path, header: dict):
+    def __init__(self, path: Path, header: Json):
         super().__init__(path, header)
-        self.plan: dict | None = None
-        self.entries: dict[int, dict] = {}
-        self.manifest: dict | None = None
+        self.plan: Json | None = None
+        self.entries: dict[int, Json] = {}
+        self.manifest: Json | None = None
         self._recorded: set[str] = set()
 
     @classmethod
-    def open(cls, out: str, config: dict, identity: dict, overwrite: bool = False) -> RunDirectory:
+    def open(cls, out: str, config: Json, identity: Json, overwrite: bool = False) -> RunDirectory:
         """Open ``out`` for writing: new, resumed, or ``finished`` by a run of the same settings.
 
         Args:
@@ -87,7 +88,7 @@ class RunDirectory(LockedDirectory):
         return run
 
     @classmethod
-    def open_for_repair(cls, out: str, identity: dict) -> RunDirectory:
+    def open_for_repair(cls, out: str, identity: Json) -> RunDirectory:
         """Open the finished directory ``out`` for ``replace_shard``; its shards may be missing or damaged.
 
         Raises:
@@ -109,7 +110,7 @@ class RunDirectory(LockedDirectory):
         """Return which of the first ``shards`` shards are still to be written."""
         return [index for index in range(shards) if index not in self.entries]
 
-    def write_plan(self, fields: dict) -> None:
+    def write_plan(self, fields: Json) -> None:
         """Write what every shard is a function of besides the header, before the first one: JSON-ready ``fields``.
 
         Raises:
@@ -119,7 +120,7 @@ class RunDirectory(LockedDirectory):
         with os_errors_named(self.path):
             write_atomically(self.path / PLAN, _json({**self.plan, "sha256": _digest(self.plan)}))
 
-    def write_shard(self, index: int, scored: ScoredSentences) -> dict:
+    def write_shard(self, index: int, scored: ScoredSentences) -> Json:
         """Write shard ``index``, anew where it is there already, then journal it; return its entry.
 
         Raises:
@@ -133,7 +134,7 @@ class RunDirectory(LockedDirectory):
         self.entries[index] = entry
         return entry
 
-    def finish(self, manifest_fields: dict) -> dict:
+    def finish(self, manifest_fields: Json) -> Json:
         """Write the manifest, remove the journal, take the place of what is replaced; return the manifest.
 
         Args:
@@ -150,6 +151,7 @@ class RunDirectory(LockedDirectory):
         with os_errors_named(self.path):
             remove(self.path, [self.path / JOURNAL])
             self.install()
+        assert self.manifest is not None
         return self.manifest
 
     def replace_shard(self, index: int, scored: ScoredSentences) -> bool:
@@ -162,8 +164,9 @@ class RunDirectory(LockedDirectory):
             ValueError: as ``write_shard``.
         """
         data, entry = _encode(index, scored)
+        assert self.manifest is not None
         shards = list(self.manifest["shards"])
-        same = entry["sha256"] == shards[index]["sha256"]
+        same: bool = entry["sha256"] == shards[index]["sha256"]
         with os_errors_named(self.path):
             write_atomically(self.path / entry["file"], data)
         if not same:
@@ -247,7 +250,7 @@ class RunDirectory(LockedDirectory):
         remove(self.path, stale)
         self.header, self.entries = header, good
 
-    def _read_plan(self) -> dict | None:
+    def _read_plan(self) -> Json | None:
         """Return the plan of this run; None where it is not there, or damaged."""
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             plan = parse_json(read_regular(self.path / PLAN), finite=True)
@@ -257,7 +260,7 @@ class RunDirectory(LockedDirectory):
             return plan if agrees and are_error_bounds(plan.get("error_bounds")) else None
         return None
 
-    def _is_good(self, entry: dict) -> bool:
+    def _is_good(self, entry: Json) -> bool:
         path = self.path / entry["file"]
         if file_fault(path, entry, hashes=True) is not None:
             return False
@@ -275,7 +278,7 @@ class RunDirectory(LockedDirectory):
     def _shards(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if SHARD_NAME.fullmatch(path.name))
 
-    def _own_shards(self, keep: set[str] = frozenset()) -> list[Path]:
+    def _own_shards(self, keep: Set[str] = frozenset()) -> list[Path]:
         """Return the shards but ``keep``; OutputError if one was not written by fastmask, which must not touch it."""
         shards = [path for path in self._shards() if path.name not in keep]
         for path in shards:
@@ -283,7 +286,7 @@ class RunDirectory(LockedDirectory):
                 raise OutputError(f"{path}: not written by fastmask; move it or choose another directory")
         return shards
 
-    def _write_manifest(self, manifest: dict) -> None:
+    def _write_manifest(self, manifest: Json) -> None:
         data = _json(manifest)
         with os_errors_named(self.path):
             write_atomically(self.path / MANIFEST, data)
@@ -291,16 +294,16 @@ class RunDirectory(LockedDirectory):
         self.manifest = json.loads(data)
 
 
-def _digest(plan: dict) -> str:
+def _digest(plan: Json) -> str:
     """Return what tells a plan from one that was damaged: every shard is a function of its numbers."""
     return hashlib.sha256(_json(plan)).hexdigest()
 
 
-def _json(content: dict) -> bytes:
+def _json(content: Json) -> bytes:
     return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
 
 
-def _encode(index: int, scored: ScoredSentences) -> tuple[bytes, dict]:
+def _encode(index: int, scored: ScoredSentences) -> tuple[bytes, Json]:
     table = to_table(scored)
     data = shard_bytes(table)
     # through JSON, so that it equals the entry that a resumed run reads back

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class JsonLines(Format):
         write_atomically(folder / f"training-{index:05d}.jsonl", b"".join(map(json_line, _trimmed(table))))
 
 
-def _trimmed(table: np.ndarray) -> Iterator[dict]:
+def _trimmed(table: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yield the sequences as lists."""
     for row in table:
         tokens, masks = int(row["input_mask"].sum()), int(np.count_nonzero(row["masked_lm_positions"]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ HASH = "sha1"
 class MosaicShards(Format):
     """Shards and their index (format version 2; all fields of fixed size)."""
 
-    def write(self, folder: Path, index: int, table: np.ndarray) -> dict:
+    def write(self, folder: Path, index: int, table: np.ndarray) -> dict[str, Any]:
         """See ``Format.write``; returned is the shard's entry in the index."""
         layout = _layout(table.dtype)
         head = json.dumps(layout, sort_keys=True).encode()
@@ -35,12 +36,12 @@ class MosaicShards(Format):
         raw = {"basename": name, "bytes": len(data), "hashes": {HASH: hashlib.sha1(data).hexdigest()}}
         return {**layout, "samples": len(table), "raw_data": raw, "zip_data": None}
 
-    def finish(self, folder: Path, files: list) -> None:
+    def finish(self, folder: Path, files: list[Any]) -> None:
         """See ``Format.finish``: write the index."""
         write_atomically(folder / "index.json", json_line({"version": 2, "shards": files}))
 
 
-def _layout(fields: np.dtype) -> dict:
+def _layout(fields: np.dtype) -> dict[str, Any]:
     """Return what a shard says of its fields."""
     columns = [_column(name, fields[name]) for name in fields.names or ()]
     return {

@@ -23,7 +23,9 @@ class ClassifierMethod(Method):
     def __init__(self, of_block: type[ClassifierBlock]):
         self.of_block, self.large_is_important = of_block, of_block.large_is_important
 
-    def pair(self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None):
+    def pair(
+        self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """See ``Method.pair``: log-odds of the units' labels, or of the classifier's own where there is none."""
         own = ask.logits("float32", whole(block.block, block.block.units)).argmax(axis=1)
         target = np.where(block.unit_label >= 0, block.unit_label, own)
@@ -134,7 +136,7 @@ class ClassifierBlock:
                 near = np.flatnonzero(~(top[:, -1] - top[:, -2] > 2 * self.bounds.float32))
             if len(near):
                 logits[near] = self.ask.logits(self.bounds.levels[-1], variants.take(near))
-        predicted = logits.argmax(axis=1).astype(np.int32)
+        predicted: np.ndarray = logits.argmax(axis=1).astype(np.int32)
         given = self.sentences.unit_label
         self.target = np.where(given >= 0, given, predicted)
         self.goal = targets(
@@ -165,7 +167,8 @@ class ClassifierBlock:
 
     def _full(self) -> np.ndarray:
         """Return P(y|s) float64 [T] of each token's unit."""
-        return probability(self.goal.z_full)[self.unit]
+        p: np.ndarray = probability(self.goal.z_full)[self.unit]
+        return p
 
     def _prob(self) -> np.ndarray:
         """Return P(y|s) float32 [S]: of plain text always, of aspect text the smallest of counted units, else NaN."""
@@ -233,6 +236,7 @@ class _Ranking:
 
     def decide(self) -> tuple[np.ndarray, np.ndarray]:
         """See ``Questions.decide``."""
+        assert self.cap is not None  # without one nothing is ranked
         chosen, ambiguous = select(self.of.sentences.offsets, *self._rank_bounds(), self.candidate, self.cap)
         self.chosen = chosen
         return chosen[self.token], ambiguous[self.token] & self.counted

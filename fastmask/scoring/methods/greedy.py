@@ -59,7 +59,7 @@ class Round(NamedTuple):
 
 
 @nb.njit(**JIT)
-def _plan(block, walk, active, budget, starts, keeps):
+def _plan(block: Block, walk: Walk, active: np.ndarray, budget: int, starts: np.ndarray, keeps: np.ndarray) -> None:
     """Set how many tokens each active unit is asked about: as many as fit in its share of the budget, at least one."""
     share = budget // len(active)
     starts[0] = 0
@@ -82,7 +82,7 @@ def _plan(block, walk, active, budget, starts, keeps):
 
 
 @nb.njit(**JIT)
-def _fill(block, walk, asked):
+def _fill(block: Block, walk: Walk, asked: Round) -> None:
     for a in range(len(asked.units)):
         unit = asked.units[a]
         taken, limit = walk.kept_count[unit], block.room[unit]
@@ -109,7 +109,7 @@ def look_ahead(block: Block, walk: Walk, active: np.ndarray, budget: int) -> Rou
 
 
 @nb.njit(**JIT)
-def _step(block, walk, unit, decided):
+def _step(block: Block, walk: Walk, unit: int, decided: Decided) -> None:
     """Apply the decision at a unit's cursor: append or leave out, advance; a full buffer decides all later tokens."""
     start, n, i = block.offsets[unit], block.offsets[unit + 1] - block.offsets[unit], walk.cursor[unit]
     at = start + i
@@ -126,14 +126,22 @@ def _step(block, walk, unit, decided):
 
 
 @nb.njit(**JIT)
-def advance(block, walk, units, decided):
+def advance(block: Block, walk: Walk, units: np.ndarray, decided: Decided) -> None:
     """Apply the decisions at the cursors of ``units`` int32 [A] to their buffers; a full buffer decides to the end."""
     for unit in units:
         _step(block, walk, unit, decided)
 
 
 @nb.njit(**JIT)
-def _accept(block, walk, asked, answer, code, decided, stopped):
+def _accept(
+    block: Block,
+    walk: Walk,
+    asked: Round,
+    answer: np.ndarray,
+    code: np.ndarray,
+    decided: Decided,
+    stopped: np.ndarray,
+) -> tuple[int, int]:
     accepted = blocked = 0
     for a in range(len(asked.units)):
         unit = asked.units[a]
@@ -153,7 +161,9 @@ def _accept(block, walk, asked, answer, code, decided, stopped):
     return accepted, blocked
 
 
-def accept(block: Block, walk: Walk, asked: Round, answer, code, decided: Decided) -> tuple[int, np.ndarray]:
+def accept(
+    block: Block, walk: Walk, asked: Round, answer: np.ndarray, code: np.ndarray, decided: Decided
+) -> tuple[int, np.ndarray]:
     """Advance units by a round's answers: certain ones count, up to the first wrong guess.
 
     Args:
@@ -169,7 +179,7 @@ def accept(block: Block, walk: Walk, asked: Round, answer, code, decided: Decide
 
 
 @nb.njit(**JIT)
-def _kept_before(block, walk, units, indices, out):
+def _kept_before(block: Block, walk: Walk, units: np.ndarray, indices: np.ndarray, out: np.ndarray) -> None:
     for v in range(len(units)):
         start = block.offsets[units[v]]
         out[v] = np.searchsorted(block.kept[start : start + walk.kept_count[units[v]]], indices[v])
@@ -220,7 +230,8 @@ class GreedyBlock(ClassifierBlock):
         return self._unfinished(np.setdiff1d(active, stopped, assume_unique=True)), stopped
 
     def _unfinished(self, units: np.ndarray) -> np.ndarray:
-        return units[self.walk.cursor[units] < np.diff(self.block.offsets)[units]]
+        unfinished: np.ndarray = units[self.walk.cursor[units] < np.diff(self.block.offsets)[units]]
+        return unfinished
 
 
 METHOD = ClassifierMethod(GreedyBlock)

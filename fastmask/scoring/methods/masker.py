@@ -7,6 +7,8 @@ ranks, are nearer than the precision can tell apart is asked again at the next o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ...core.arrays import within
@@ -19,6 +21,9 @@ from ..cascade import TIE, Bounds, Evidence, probability, settle
 from ..method import BlockScores, Method, Rules, audit_sample
 from ..policy import cap_of, select
 from ..variants import whole
+
+if TYPE_CHECKING:
+    from ..backend import Backend
 
 
 class Masker(Method):
@@ -35,14 +40,16 @@ class Masker(Method):
     large_is_important = True
     default_rate = DEFAULT_RATE
 
-    def fastest(self, backend) -> str:
+    def fastest(self, backend: Backend) -> str:
         """Return float32 on the processor: a doubt about one token asks for a whole sentence again.
 
         With bfloat16 that is a third of them, which eats its gain.
         """
         return backend.fastest if backend.has_pools else "float32"
 
-    def pair(self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None):
+    def pair(
+        self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """See ``Method.pair``: both values of each token, float64 [2 K]."""
         units = block.block.units if whole_units is None else whole_units
         low, high = (token_values(block, ask, ask.levels[at], units)[1].ravel() for at in (level, level + 1))
@@ -67,7 +74,9 @@ class Masker(Method):
         )
 
 
-def token_values(sentences: SentenceBlock, ask: Asker, precision: str, units: np.ndarray):
+def token_values(
+    sentences: SentenceBlock, ask: Asker, precision: str, units: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return what the masker says of whole sentences ``units`` int32 [U], each cut on the right at its room.
 
     Returns:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.config import DEFAULT_RATE
+from ...core.config import DEFAULT_RATE, ScoreConfig
 from ...core.errors import OutputError
 from ...core.plain import read_regular
 from ...core.records import FRAME, EncodedSentences, ScoredSentences
 from ...models.pieces import special_ids_in_text
 from ...shards.reader import open_shards, setting
 from ...shards.schema import manifest_path
-from ..method import Method
+from ..cascade import Bounds
+from ..method import Method, Progress
 from ..policy import cap_of, ragged_positions, random_positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Random(Method):
@@ -28,7 +33,7 @@ class Random(Method):
     default_rate = DEFAULT_RATE
     options = frozenset({"like"})
 
-    def without_model(self, config, tokenizer, progress) -> RandomMasks:
+    def without_model(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> RandomMasks:
         """See ``Method.without_model``. Special tokens are never masked; a copied run has no masks on them either."""
         counts = None if config.like is None else CopiedCounts(config.like)
         special = np.array(special_ids_in_text(tokenizer), np.int32)
@@ -47,15 +52,17 @@ class RandomMasks:
     """
 
     remark = None
-    levels = ()
+    levels: tuple[str, ...] = ()
 
-    def __init__(self, seed: int, rate: float, counts: CopiedCounts | None, special: np.ndarray, progress):
+    def __init__(
+        self, seed: int, rate: float | None, counts: CopiedCounts | None, special: np.ndarray, progress: Progress
+    ):
         self.seed, self.rate, self.counts, self.special, self.progress = seed, rate, counts, special, progress
 
     def calibrate(self, shards: Iterator[EncodedSentences]) -> None:
         """Return None: there are no errors to bound."""
 
-    def score(self, shard: EncodedSentences, bounds: None) -> ScoredSentences:
+    def score(self, shard: EncodedSentences, bounds: Bounds | None) -> ScoredSentences:
         """Return random masks for the shard's sentences; nothing is scored."""
         n, lengths = len(shard), np.diff(shard.offsets)
         counts = self.counts.of(shard) if self.counts else cap_of(lengths, self.rate)
@@ -73,11 +80,11 @@ class RandomMasks:
             *ragged_positions(shard.offsets, chosen),
         )
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """Return the sha256 of the copied run's manifest, which holds the hashes of its shards."""
         return {"like": self.counts and hashlib.sha256(read_regular(manifest_path(self.counts.like))).hexdigest()}
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """See ``ShardScorer.describe``."""
         return {"device": "cpu", "kernels": "none"}
 
