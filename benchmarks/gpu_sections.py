@@ -68,12 +68,13 @@ class Sizes:
     golden: tuple[int | None, int | None] = (None, None)
     calibration: int = 48
     padded_seconds: float = 30.0
-    tests: tuple[str, ...] = ("tests/ops", "tests/test_device.py")
+    tests: tuple[str, ...] = ("tests/ops", "tests/models/test_device.py")
 
 
 REHEARSAL = Sizes(
     shapes=("toy",), sentences=2, warm_up=1, sample=2, profiled=1, repeats=1, longest=4, golden=(2, 8), calibration=1,
-    files=("mr_tiny_0.05", "restaurant_tiny_0.05"), tests=("tests/ops", "tests/test_device.py", "--collect-only"),
+    files=("mr_tiny_0.05", "restaurant_tiny_0.05"),
+    tests=("tests/ops", "tests/models/test_device.py", "--collect-only"),
 )  # fmt: skip
 
 

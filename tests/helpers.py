@@ -247,3 +247,11 @@ def refusal(result) -> str:
     assert result.stderr.count("\n") == 1 and result.stderr.endswith("\n"), result.stderr
     assert "Traceback" not in result.stderr and "unexpected" not in result.stderr, result.stderr
     return result.stderr.strip()
+
+
+def paths_in(value, path=()):
+    """The path of every value in a JSON document, of the first one in a list."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from paths_in(inner, (*path, key))

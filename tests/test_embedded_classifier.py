@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_finetune import toy_file, weights_of
+from train_samples import toy_file, weights_of
 
 from fastmask.core.errors import ModelError
 from fastmask.models.directory import resolve_model

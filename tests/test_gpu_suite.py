@@ -229,7 +229,7 @@ def test_red_tests_are_named(suite, monkeypatch):
     suite.place = gpu_arms.Place("cuda", "auto", timed=True)
     assert gpu_sections.run_tests(suite)["red"] == ["tests/ops/test_a.py::test_b[x y]", "tests/test_c.py"]
     ((command, how),) = calls
-    assert {"tests/ops", "tests/test_device.py"} <= set(command)
+    assert {"tests/ops", "tests/models/test_device.py"} <= set(command)
     assert how["env"]["FASTMASK_TEST_DEVICE"] == "cuda" and how["env"]["TRITON_INTERPRET"] == "0"
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoder_samples import CONFIGS
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, LlamaConfig
 
 from fastmask.models.directory import ModelFiles
 from fastmask.models.family_weights import FamilyWeights, family_weights
 from fastmask.models.weights import load_weights
-from tests.test_encoder import CONFIGS
 
 
 def saved(config, path: Path, kind=AutoModelForSequenceClassification, dtype=torch.float32, **options):

@@ -139,7 +139,7 @@ with open_run(sys.argv[2]) as run:
 def test_sigkill_then_resume_gives_the_same_bytes(tmp_path):
     """A real kill: before a file is opened, and before one takes its name."""
     write_run(tmp_path / "whole", 60)
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(tmp_path / "killed")]
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), str(tmp_path / "killed")]
     for moment in (1, 8, 41, 30):
         assert subprocess.run([*command, str(moment)]).returncode == -signal.SIGKILL
     assert contents(write_run(tmp_path / "killed", 60)) == contents(tmp_path / "whole")
@@ -206,7 +206,7 @@ with open_run(sys.argv[2]) as run:
 
 
 def test_a_file_size_limit(tmp_path):
-    command = [sys.executable, "-c", LIMITED, str(Path(__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", LIMITED, str(Path(__file__).parents[1]), str(tmp_path)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output == f"cannot write {tmp_path}: {os.strerror(errno.EFBIG)}\n"
     assert sorted(contents(tmp_path)) == ["_plan.json", "journal.jsonl"]

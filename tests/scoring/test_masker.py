@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from encoder_samples import CONFIGS, VOCABULARY
 from helpers import encoded, fastmask, golden, masks_of, process, pseudo_noise, refusal, rows_of, split, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_encoder import CONFIGS, VOCABULARY
 from transformers import AlbertConfig, AutoModelForTokenClassification
 
 from fastmask.core.config import ScoreConfig

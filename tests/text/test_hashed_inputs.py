@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 from helpers import contents, write_jsonl
-from test_remap import byte_bpe
+from remap_samples import byte_bpe
 
 from fastmask import ScoreConfig, remap_masks, score_corpus
 from fastmask.core.errors import FastmaskError, InputError

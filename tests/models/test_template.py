@@ -9,7 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from fastmask.core.errors import ModelError
 from fastmask.models.template import template_of
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def saved(model: str) -> Tokenizer:

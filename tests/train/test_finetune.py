@@ -6,9 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from train_samples import toy_file, weights_of
 
 from fastmask.core.errors import FastmaskError, InputError, OutputError
 from fastmask.models.directory import load_tokenizer, resolve_model
@@ -34,22 +34,6 @@ def test_bad_options_are_named(change, option):
         replace(FinetuneConfig(train=("a",), out="b", config="small"), **change)
 
 
-GOOD, BAD = ("good", "great", "lovely", "fun"), ("bad", "awful", "dull", "poor")
-
-
-def toy_file(path: Path, rows: int, seed: int, names=(0, 1)) -> str:
-    """Rows whose class is told by one word among fillers."""
-    rng = np.random.default_rng(seed)
-    lines = []
-    for number in range(rows):
-        label = number % 2
-        words = list(rng.choice(["the", "film", "was", "a", "plot", "and"], rng.integers(1, 9)))
-        words.insert(rng.integers(0, len(words) + 1), rng.choice(GOOD if label else BAD))
-        lines.append(json.dumps({"text": " ".join(words), "label": names[label]}))
-    path.write_text("\n".join(lines) + "\n")
-    return str(path)
-
-
 @pytest.fixture
 def toy(tmp_path) -> FinetuneConfig:
     return FinetuneConfig(
@@ -57,10 +41,6 @@ def toy(tmp_path) -> FinetuneConfig:
         test=(toy_file(tmp_path / "test.jsonl", 60, 2),), config="small", out=str(tmp_path / "out"), epochs=4,
         lr=2e-3, vocab_size=100, max_length=32, classes=("negative", "positive"),
     )  # fmt: skip
-
-
-def weights_of(out: str) -> bytes:
-    return (Path(out) / "model.safetensors").read_bytes()
 
 
 def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, capfd):

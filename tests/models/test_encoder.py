@@ -6,12 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from encoder_samples import COMMON, CONFIGS, DISTIL, VOCABULARY, WIDE, by_transformers, model_of
 from helpers import rows_of, write_jsonl
 from tokenizers import ByteLevelBPETokenizer, processors
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
-    CamembertConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
@@ -27,36 +27,6 @@ from fastmask.models.encoder import PackedEncoder, build_encoder
 from fastmask.models.generic import GenericEncoder
 from fastmask.pipeline import score_corpus
 
-VOCABULARY = 200
-WIDE = {"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 96}
-ODD = {"hidden_size": 36, "num_attention_heads": 3, "intermediate_size": 50}
-COMMON = {"num_hidden_layers": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 130, "num_labels": 3}
-COMMON |= {"initializer_range": 0.15}
-DISTIL = {"hidden_size": "dim", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim"}
-DISTIL |= {"num_hidden_layers": "n_layers"}
-
-CONFIGS = {
-    "bert": BertConfig(**COMMON, **WIDE),
-    "bert-odd": BertConfig(**COMMON, **ODD),
-    "bert-gelu_new": BertConfig(**COMMON, **WIDE, hidden_act="gelu_new"),
-    "bert-relu": BertConfig(**COMMON, **WIDE, hidden_act="relu"),
-    "bert-one-layer": BertConfig(**{**COMMON, "num_hidden_layers": 1}, **WIDE),
-    "roberta": RobertaConfig(**COMMON, **WIDE, type_vocab_size=1, pad_token_id=1),
-    "roberta-odd": RobertaConfig(**COMMON, **ODD, type_vocab_size=1, pad_token_id=0),
-    "camembert": CamembertConfig(**COMMON, **WIDE, type_vocab_size=1, pad_token_id=1),
-    "distilbert": DistilBertConfig(**{DISTIL.get(k, k): v for k, v in (COMMON | WIDE).items()}),
-    "distilbert-odd": DistilBertConfig(**{DISTIL.get(k, k): v for k, v in (COMMON | ODD).items()}, activation="relu"),
-    "electra": ElectraConfig(**COMMON, **WIDE, embedding_size=64),
-    "electra-projected": ElectraConfig(**COMMON, **WIDE, embedding_size=32),
-    "electra-odd": ElectraConfig(**COMMON, **ODD, embedding_size=20),
-}
-ONE_TYPE = ("roberta", "camembert", "distilbert")
-
-
-def model_of(config):
-    torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(config).float().eval()
-
 
 def batch_of(lengths, seed=0) -> PackedBatch:
     """Random ids; the second half of each sequence has token type 1."""
@@ -65,19 +35,6 @@ def batch_of(lengths, seed=0) -> PackedBatch:
     types = [(np.arange(n) >= (n + 1) // 2).astype(np.int32) for n in lengths]
     ids = rng.integers(5, VOCABULARY, bounds[-1]).astype(np.int32)
     return PackedBatch(ids, np.concatenate(types), bounds, max(lengths))
-
-
-@torch.inference_mode()
-def by_transformers(model, batch, dtype) -> np.ndarray:
-    """Each sequence by itself, nothing padded."""
-    model, out = model.to(dtype), []
-    for a, b in pairwise(batch.cu_seqlens):
-        inputs = {"input_ids": torch.from_numpy(batch.input_ids[a:b]).long()[None]}
-        if model.config.model_type not in ONE_TYPE:
-            inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids[a:b]).long()[None]
-        out.append(model(**inputs).logits[0].double().numpy())
-    model.to(torch.float32)
-    return np.array(out)
 
 
 LENGTHS = [3, 1, 2, 16, 17, 31, 5, 127, 128, 15]

@@ -24,7 +24,7 @@ from fastmask.data.corruption import corrupt, ordinary_ids
 from fastmask.models.tokenizer import special_ids
 from fastmask.train.vocabulary import learn_wordpieces
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "hf_trainer.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "hf_trainer.py"
 
 
 @pytest.fixture(scope="module")

@@ -7,28 +7,12 @@ import pytest
 from helpers import golden, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from remap_samples import TEXTS, byte_bpe
+from transformers import AutoTokenizer
 
 from fastmask import ScoreConfig, open_shards, remap_masks, score_corpus
 from fastmask.core.errors import FastmaskError, InputError, ModelError
 from fastmask.data.remap import covered
-
-TEXTS = [
-    "Great coffee, terrible parking. We'll be back!",
-    "naïve café 日本語 🙂🙂 ok.",
-    "x",
-    "Unbelievably long words.",
-]
-
-
-def byte_bpe(trim: bool) -> PreTrainedTokenizerFast:
-    """A small byte-level BPE as RoBERTa has it; its characters may be split into bytes, which share a span."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim)
-    tokenizer.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(vocab_size=300, show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", mask_token="<mask>")
 
 
 @pytest.fixture(scope="module")

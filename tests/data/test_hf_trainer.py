@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, Trainer, Tr
 
 from fastmask import ScoreConfig, SelectiveMaskCollator, TorchStream, TrainingStream, score_corpus
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "hf_trainer.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "hf_trainer.py"
 RANDOM_GUESS = math.log(8192)
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -48,7 +48,7 @@ PROCESS = """
 import json, runpy, sys
 import torch
 torch.set_num_threads(1)
-sys.path[:0] = [sys.argv[5]]
+sys.path[:0] = [sys.argv[5], sys.argv[5] + "/data"]
 from test_hf_trainer import AutoTokenizer, SelectiveMaskCollator, names, tiny_bert
 example, shards, model, out = sys.argv[1:5]
 seen = []
@@ -72,7 +72,7 @@ def test_two_processes_read_every_sequence_once(shards, mr_tiny, tmp_path):
     script = tmp_path / "process.py"
     script.write_text(PROCESS)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = [str(script), str(EXAMPLE), shards, mr_tiny, str(tmp_path / "out"), str(Path(__file__).parent)]
+    arguments = [str(script), str(EXAMPLE), shards, mr_tiny, str(tmp_path / "out"), str(Path(__file__).parents[1])]
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((tmp_path / f"out-{rank}.json").read_text()) for rank in range(2)]

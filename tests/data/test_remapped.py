@@ -5,7 +5,7 @@ import shlex
 import numpy as np
 import pytest
 from helpers import contents, fastmask, golden, refusal, rows_of, write_jsonl
-from test_remap import byte_bpe
+from remap_samples import byte_bpe
 from transformers import AutoTokenizer, RobertaConfig, RobertaForMaskedLM
 
 from fastmask import ScoreConfig, open_shards, remap_masks, remap_shards, score_corpus

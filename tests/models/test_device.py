@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 import torch
+from encoder_samples import COMMON, CONFIGS, WIDE, by_transformers, model_of
 from fastmask_kernels import launch
 from helpers import TEXT_TEMPLATE, encoded, encoder_of, fastmask, golden, masks_of, real_engine, rows_of
-from test_encoder import COMMON, CONFIGS, WIDE, by_transformers, model_of
 from transformers import BertConfig
 
 from fastmask.core.config import ScoreConfig

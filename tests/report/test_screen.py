@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import fastmask, rows_of, write_jsonl
-from test_one_line import paths_in
+from helpers import fastmask, paths_in, rows_of, write_jsonl
 
 from fastmask.core.errors import InputError, OutputError, shortened
 from fastmask.report.screen import MOST_OF_A_LINE, one_line

@@ -9,13 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from train_samples import FAMILIES
 from transformers import (
-    AlbertConfig,
     AutoModelForSequenceClassification,
-    BertConfig,
-    DistilBertConfig,
-    ElectraConfig,
-    RobertaConfig,
 )
 
 from fastmask.core.errors import FastmaskError, InputError
@@ -28,16 +24,6 @@ from fastmask.train.loop import linear_schedule, make_optimizer, seed_everything
 from fastmask.train.predict import accuracy, macro_f1
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
-         "max_position_embeddings": 64, "vocab_size": 97, "num_labels": 3}  # fmt: skip
-FAMILIES = {
-    "bert": BertConfig(**SHAPE),
-    "roberta": RobertaConfig(**SHAPE, type_vocab_size=1),
-    "electra": ElectraConfig(**SHAPE, embedding_size=16),
-    "distilbert": DistilBertConfig(vocab_size=97, num_labels=3, dim=24, n_layers=2, n_heads=3, hidden_dim=40,
-                                   max_position_embeddings=64),
-    "albert": AlbertConfig(**SHAPE, embedding_size=16),
-}  # fmt: skip
 
 
 def padded_forward(model, sequences, types):
@@ -153,7 +139,7 @@ print(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]), tokenizer
 
 
 def test_a_vocabulary_is_the_same_in_every_process():
-    command, root = [sys.executable, "-c", VOCABULARY_PROGRAM], Path(__file__).parents[1]
+    command, root = [sys.executable, "-c", VOCABULARY_PROGRAM], Path(__file__).parents[2]
     runs = {subprocess.run(command, capture_output=True, check=True, cwd=root).stdout for _ in range(3)}
     assert len(runs) == 1
     assert b"[('[PAD]', 0), ('[UNK]', 1), ('[CLS]', 2), ('[SEP]', 3), ('[MASK]', 4)" in runs.pop()

@@ -18,15 +18,15 @@ from fastmask.scoring.engine import score_certain
 from fastmask.shards.reader import open_shards
 from fastmask.text.frontend import encode_texts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRETENDED = os.environ.get("FASTMASK_TEST_CAPABILITY")
 TELLING = (
-    "tests/test_processor.py",
+    "tests/models/test_processor.py",
     "tests/ops/test_cpu.py::test_linear",
     "tests/ops/test_cpu.py::test_attention_scores_of_any_size[0.0]",
-    "tests/test_encoder.py::test_logits_are_transformers[bert]",
-    "tests/test_encoder.py::test_cheap_precisions_are_near",
-    "tests/test_pretrain_model.py::test_bfloat16_products_are_near",
+    "tests/models/test_encoder.py::test_logits_are_transformers[bert]",
+    "tests/models/test_encoder.py::test_cheap_precisions_are_near",
+    "tests/train/test_pretrain_model.py::test_bfloat16_products_are_near",
 )
 """What a processor could make fail, in a few seconds."""
 NOT_TELLING = "not (with_less or one_place or other_processors or threads_of or float16)"

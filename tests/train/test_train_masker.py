@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import fastmask, golden, process, refusal, rows_of, write_jsonl
-from test_train import FAMILIES
+from train_samples import FAMILIES
 from transformers import AutoModelForTokenClassification
 
 from fastmask.core.config import ScoreConfig

@@ -10,7 +10,7 @@ from fastmask.experiment.recipe import PAPER_SEEDS, read_recipe
 from fastmask.experiment.steps import steps_of
 from fastmask.scoring.method import load_method
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = """
 out = "o"
 init = "m"

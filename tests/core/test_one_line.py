@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import fastmask, refusal
+from helpers import fastmask, paths_in, refusal
 from shard_samples import write_run
 
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
@@ -37,14 +37,6 @@ def shards(tmp_path) -> Path:
 @pytest.fixture
 def model(tmp_path, mr_tiny) -> Path:
     return Path(shutil.copytree(mr_tiny, tmp_path / "model"))
-
-
-def paths_in(value, path=()):
-    """The path of every value in a JSON document, of the first one in a list."""
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from paths_in(inner, (*path, key))
 
 
 def test_every_manifest_field_of_every_type_is_taken_or_named(shards):

@@ -23,7 +23,7 @@ def by(version: str) -> dict:
 
 
 def test_the_version_is_said_once():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     assert "version" not in project and project["dynamic"] == ["version"]
     assert fastmask("--version").stdout == f"fastmask, version {package.__version__}\n"
 
