@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from typing import Any
 
 BLAS = "scipy.linalg.cython_blas"
 
 
 def start_numba() -> None:
-    """Start numba in a process of fastmask's own, without scipy.
+    """Start numba in a process of fastmask's own, without scipy, and let it do without its cache where it has to.
 
     At the first kernel numba imports ``scipy.linalg`` wherever scipy is installed, a quarter of a second, for products
     inside of kernels, of which ours have none. While a module's entry is None Python takes it for missing.
     """
+    from numba.core.caching import Cache
+
+    if not hasattr(Cache, "save_or_fail"):
+        Cache.save_or_fail, Cache.save_overload = Cache.save_overload, _save
     if "scipy.linalg" in sys.modules:
         return
     import numpy as np
@@ -25,6 +31,12 @@ def start_numba() -> None:
         Memo().slots(np.empty(0, np.uint64))
     finally:
         del sys.modules[BLAS]
+
+
+def _save(cache: Any, signature: Any, compiled: Any) -> None:
+    """Keep what numba has compiled for the next process; on a full disk it works without."""
+    with suppress(OSError):
+        cache.save_or_fail(signature, compiled)
 
 
 def open_closed_streams() -> None:

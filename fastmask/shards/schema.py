@@ -271,7 +271,7 @@ def read_manifest(out: str | Path) -> Json:
         unfinished = f"not finished (no {MANIFEST}); run the same command again to finish it"
         raise OutputError(f"{out}: {unfinished if Path(out).is_dir() else 'no such directory'}") from None
     except OSError as error:
-        raise DamageError(str(path), str(error.strerror)) from error
+        raise OutputError(f"{path}: {error.strerror}") from error
 
 
 def file_fault(path: Path, entry: Json, hashes: bool) -> str | None:
