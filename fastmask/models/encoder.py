@@ -209,7 +209,7 @@ def build_encoder(
     """Return the encoder for a model at a precision.
 
     Args:
-        model: a float32 sequence or token classifier: weights on ``device``, or a module in eval mode; not written to.
+        model: a float32 sequence or token classifier: weights, or a module in eval mode; not written to.
         precision: a key of DTYPES.
         device: torch device name.
         kernels: "auto" is the fastest that the device has; "torch", "triton".
@@ -227,4 +227,4 @@ def build_encoder(
         return PackedEncoder(weights, precision, kernels)
     from .gpu import DeviceEncoder
 
-    return DeviceEncoder(weights, precision, device, kernels)
+    return DeviceEncoder(weights.to(device), precision, device, kernels)
