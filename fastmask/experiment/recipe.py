@@ -180,4 +180,6 @@ def _typed(where: str, annotation: str, value):
         raise FastmaskError(f"{where}: {value!r} is not {kinds[kind]}")
     if value == "":
         raise FastmaskError(f"{where}: is empty")
+    if isinstance(value, str) and "\0" in value:
+        raise FastmaskError(f"{where}: has a null character, which no name can have")
     return value

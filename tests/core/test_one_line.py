@@ -241,14 +241,17 @@ def test_names_that_are_empty(arguments, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["out", "init", "train", "test", "corpus", "model", "dev"])
-def test_a_recipe_with_an_empty_name(place, tmp_path):
-    values = dict.fromkeys(("out", "init", "train", "test", "corpus", "model", "dev"), "x") | {place: ""}
+@pytest.mark.parametrize(
+    ("name", "fault"), [("", "is empty"), ("a\\u0000b", "has a null character, which no name can have")]
+)
+def test_a_recipe_with_a_name_that_is_none(place, name, fault, tmp_path):
+    values = dict.fromkeys(("out", "init", "train", "test", "corpus", "model", "dev"), "x") | {place: name}
     recipe = tmp_path / "r.toml"
     recipe.write_text(
         """out = "{out}"\ninit = "{init}"\n[task]\ntrain = "{train}"\ntest = "{test}"\ndev = ["{dev}"]
         [in-domain]\ncorpus = ["a", "{corpus}"]\n[score]\nmodel = "{model}"\n""".format(**values)
     )
-    assert refusal(fastmask("run", recipe)).endswith(f"{place}: is empty")
+    assert refusal(fastmask("run", recipe)).endswith(f"{place}: {fault}")
 
 
 @contextmanager
