@@ -151,9 +151,19 @@ class Evidence:
 
 
 def widened_by(bounds: Bounds, certificates: Iterable[dict[str, Any]]) -> Bounds:
-    """Return the bounds after what some shards' certificates tell of errors, in whatever order."""
-    seen = [certificate.get("max_error", {}) for certificate in certificates]
-    return bounds.widened([max((one.get(level, 0.0) for one in seen), default=0.0) for level in bounds.levels])
+    """Return the plan's bounds after what some shards' certificates tell, in whatever order.
+
+    They never shrink below what a shard was made with: an error that was found on a walk of wrong decisions may not be
+    met again once these are right, and bounds that fell back to the plan's would make that shard wrong again, for ever.
+    """
+    seen, made = [0.0] * len(bounds.levels), [0.0] * len(bounds.levels)
+    for one in certificates:
+        for at, level in enumerate(bounds.levels):
+            seen[at] = max(seen[at], one.get("max_error", {}).get(level, 0.0))
+            eps = one.get("eps", {}).get(level, 0.0)
+            if bounds.widened([0.0] * at + [eps]).eps[at] == eps:  # else no run of this plan has made it
+                made[at] = max(made[at], eps)
+    return bounds.widened(map(max, seen, made))
 
 
 def is_made_with(certificate: dict[str, Any], bounds: Bounds) -> bool:
