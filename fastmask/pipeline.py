@@ -86,7 +86,7 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
     # the model first: a mistake in its name should not wait for the hash of a large corpus
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         inputs = HashedInputs(paths)
-        with RunDirectory.open(out, config.as_dict(), _identity(scorer, inputs.entries), overwrite) as run:
+        with RunDirectory.open(out, _settings(scorer), _identity(scorer, inputs.entries), overwrite) as run:
             if run.finished:
                 meter.nothing_to_do(out)
                 return run.manifest
@@ -98,6 +98,12 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
             inputs.check()
             certificate = merged_certificate(_certificates(run)) | _as_fields(bounds)
             return run.finish({"certificate": certificate, "environment": _environment(scorer)})
+
+
+def _settings(scorer: Scorer) -> dict:
+    """Return the configuration as the manifest has it: with the rate cap in force, also where it is the method's own."""
+    own = {"mask_rate": scorer.method.rate(scorer.config)} if scorer.method.asks_model else {}
+    return {**scorer.config.as_dict(), **own}
 
 
 def _rows(entries: dict[int, dict]) -> int:

@@ -280,6 +280,7 @@ def test_a_run_and_its_random_twin(corpus, masker, tmp_path):
         assert fastmask("verify", directory).exit_code == 0
     assert fastmask("inspect", out, "--rows", 3).exit_code == 0
     assert open_shards(twin).manifest["config"]["like"] == str(out)
+    assert open_shards(out).manifest["config"]["mask_rate"] == 0.15  # the masker's own, which nobody had to give
     before = {path: path.stat().st_mtime_ns for path in (*out.iterdir(), *twin.iterdir())}
     assert score(corpus, out, masker, "--control", twin).stderr.count("nothing to do") == 2
     assert {path: path.stat().st_mtime_ns for path in (*out.iterdir(), *twin.iterdir())} == before
