@@ -101,7 +101,7 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
 
 
 def _settings(scorer: Scorer) -> dict:
-    """Return the configuration as the manifest has it: with the rate cap in force, also where it is the method's own."""
+    """Return the configuration as the manifest has it: with the rate cap in force, which may be the method's own."""
     own = {"mask_rate": scorer.method.rate(scorer.config)} if scorer.method.asks_model else {}
     return {**scorer.config.as_dict(), **own}
 
