@@ -62,3 +62,5 @@ if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(name)
     trained = train(shards, AutoModelForMaskedLM.from_pretrained(name), tokenizer, out, int(*rest or [100]))
     trained.save_model(out)
+    if torch.distributed.is_initialized():  # its threads abort a process that ends before they do
+        torch.distributed.destroy_process_group()

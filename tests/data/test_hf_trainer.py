@@ -64,6 +64,7 @@ weights = sum(float(p.double().abs().sum()) for p in trainer.model.parameters())
 report = {"seen": seen, "losses": losses, "weights": weights, "processes": trainer.args.world_size}
 with open(f"{out}-{trainer.args.process_index}.json", "w") as file:
     json.dump(report, file)
+torch.distributed.destroy_process_group()  # its threads abort a process that ends before they do
 """
 
 
