@@ -5,31 +5,26 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
-from itertools import chain, count, islice
 from pathlib import Path
 
 from . import __version__
-from .core.background import run_ahead
 from .core.config import ScoreConfig
 from .core.errors import FastmaskError, InputError, OutputError
-from .core.records import EncodedSentences, ScoredSentences
 from .report.meter import NoMeter
 from .scoring.cascade import Bounds, is_made_with, merged_certificate, widened_by
+from .scoring.executor import Executor, LocalExecutor, Wanted
 from .scoring.method import load_method
 from .scoring.scorer import Scorer
 from .shards.schema import read_manifest
 from .shards.verify import verify
 from .shards.writer import RunDirectory
 from .text.documents import HashedInputs
-from .text.frontend import STOP_SECONDS, encoded_shards
 from .text.inputs import count_rows, is_aspect_corpus, seekable_standard_input
 from .text.streams import STDIN
 
-# Shards scored ahead of the writer.
-_SCORED_AHEAD = 1
 _LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "numba", "numpy", "pyarrow", "spacy")
 
 
@@ -90,9 +85,10 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
             if run.finished:
                 meter.nothing_to_do(out)
                 return run.manifest
-            with meter.running(lambda: count_rows(paths), _rows(run.entries)):
-                bounds = _write_missing(run, scorer, inputs)
-                bounds = _write_again(run, scorer, inputs, bounds)
+            counting = meter.running(lambda: count_rows(paths), _rows(run.entries))
+            with counting, closing(LocalExecutor(scorer, inputs)) as executor:
+                bounds = _write_missing(run, executor, inputs)
+                bounds = _write_again(run, executor, inputs, bounds)
             if not run.entries:
                 raise InputError(", ".join(paths), None, None, "no rows to score")
             inputs.check()
@@ -114,47 +110,27 @@ def _certificates(run: RunDirectory) -> list[dict]:
     return [run.entries[index]["certificate"] for index in sorted(run.entries)]
 
 
-def _write_missing(run: RunDirectory, scorer: Scorer, inputs: HashedInputs) -> Bounds | None:
-    """Plan the run if it has no plan yet, score and write the shards that are missing; return the bounds by now."""
-    with closing(_encoded_shards(scorer, inputs, _Absent(dict(run.entries)))) as encoded:
-        held: list[tuple[int, EncodedSentences]] = []
-        if run.plan is None:
-            (bounds,) = _ahead(scorer, _calibrated(scorer, encoded, held))
-            run.write_plan(_as_fields(bounds))
-        _write(run, scorer, inputs, chain(_emptied(held), encoded), _in_force(run))
+def _write_missing(run: RunDirectory, executor: Executor, inputs: HashedInputs) -> Bounds | None:
+    """Plan the run if it has no plan yet, make and write the shards that are missing; return the bounds by now."""
+    if run.plan is None:
+        run.write_plan(_as_fields(executor.calibrate()))
+    _write(run, executor.shards(Wanted(but=set(run.entries)), _in_force(run)), inputs)
     return _in_force(run)
 
 
-def _calibrated(scorer: Scorer, shards, held: list) -> Iterator[Bounds | None]:
-    """The run's error bounds, one item; shards that were taken for them are ``held``, to be scored."""
-
-    def taken() -> Iterator[EncodedSentences]:
-        for numbered in shards:
-            held.append(numbered)
-            yield numbered[1]
-
-    yield scorer.engine.calibrate(taken())
-
-
-def _emptied(held: list) -> Iterator:
-    while held:
-        yield held.pop(0)
-
-
-def _write_again(run: RunDirectory, scorer: Scorer, inputs: HashedInputs, bounds: Bounds | None) -> Bounds | None:
+def _write_again(run: RunDirectory, executor: Executor, inputs: HashedInputs, bounds: Bounds | None) -> Bounds | None:
     """Make again what was made with bounds that are contradicted by now, until nothing is; return the final bounds.
 
     In whatever order shards were made, and however often a run was stopped, all end with the same bounds.
     """
     while bounds and (old := [k for k, one in run.entries.items() if not is_made_with(one["certificate"], bounds)]):
-        with closing(_encoded_shards(scorer, inputs, set(old))) as shards:
-            _write(run, scorer, inputs, islice(shards, len(old)), bounds)
+        _write(run, executor.shards(Wanted(set(old)), bounds), inputs)
         bounds = _in_force(run)
     return bounds
 
 
 def _in_force(run: RunDirectory) -> Bounds | None:
-    """The plan's error bounds, widened by what speaks against them in the shards that are there."""
+    """Return the plan's error bounds, widened by what speaks against them in the shards that are there."""
     bounds = _bounds_in(run.plan)
     return bounds and widened_by(bounds, _certificates(run))
 
@@ -168,48 +144,12 @@ def _bounds_in(fields: dict) -> Bounds | None:
     return Bounds(tuple(eps), tuple(eps.values())) if eps else None
 
 
-def _write(run: RunDirectory, scorer: Scorer, inputs: HashedInputs, shards, bounds: Bounds | None) -> None:
-    """Score shards and write them; scoring runs in a thread ahead of the writer."""
-    with closing(_ahead(scorer, _scored(scorer, shards, bounds))) as scored:
-        for index, shard in scored:
+def _write(run: RunDirectory, shards: Generator, inputs: HashedInputs) -> None:
+    """Write shards as they come."""
+    with closing(shards):
+        for index, scored in shards:
             inputs.check()  # a shard that is written counts as made of what was hashed
-            run.write_shard(index, shard)
-
-
-def _scored(scorer: Scorer, shards, bounds: Bounds | None) -> Iterator[tuple[int, ScoredSentences]]:
-    """(k, its scores and masks) for each shard k; later ones are made with the wider bounds that were found to hold."""
-    for index, shard in shards:
-        scored = scorer.score(shard, bounds)
-        bounds = bounds and widened_by(bounds, [scored.certificate])
-        yield index, scored
-
-
-def _ahead(scorer: Scorer, items: Iterator) -> Iterator:
-    return run_ahead(items, _SCORED_AHEAD, scorer.stop, STOP_SECONDS)
-
-
-def _encoded_shards(
-    scorer: Scorer, inputs: HashedInputs, wanted: Container[int]
-) -> Generator[tuple[int, EncodedSentences]]:
-    return encoded_shards(
-        [entry["name"] for entry in inputs.entries],
-        scorer.config,
-        scorer.encoder,
-        scorer.classes,
-        first_shard=next(index for index in count() if index in wanted),
-        wanted=wanted,
-        stamps=inputs.stamps,
-    )
-
-
-class _Absent:
-    """The shards that have no entry yet."""
-
-    def __init__(self, entries: dict[int, dict]):
-        self.entries = entries
-
-    def __contains__(self, index: int) -> bool:
-        return index not in self.entries
+            run.write_shard(index, scored)
 
 
 def repair(out: str, meter=None) -> list[str]:
@@ -245,9 +185,8 @@ def repair(out: str, meter=None) -> list[str]:
 
 def _replace_shards(run, scorer: Scorer, inputs: HashedInputs, manifest: dict, wanted: list[int]) -> list[str]:
     entries, bounds, mended = manifest["shards"], _bounds_in(manifest["certificate"]), []
-    with closing(_encoded_shards(scorer, inputs, wanted)) as shards:
-        for index, shard in islice(shards, len(wanted)):
-            scored = scorer.score(shard, bounds)
+    with closing(LocalExecutor(scorer, inputs).shards(Wanted(wanted), bounds)) as shards:
+        for index, scored in shards:
             inputs.check()
             if not run.replace_shard(index, scored):
                 raise OutputError(

@@ -8,6 +8,7 @@ from helpers import contents, fastmask, golden, rows_of, write_jsonl
 from fastmask.core.config import ScoreConfig
 from fastmask.pipeline import score_corpus
 from fastmask.scoring.cascade import TIE, WIDENING, Bounds, widened_by
+from fastmask.scoring.executor import LocalExecutor, Wanted
 from fastmask.shards.verify import verify
 from fastmask.shards.writer import RunDirectory
 
@@ -78,6 +79,29 @@ def test_a_run_that_is_stopped_anywhere_ends_with_the_same_bytes(corpus, mr_tiny
                 continue
     run(corpus, out, mr_tiny)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+class BackToFront(LocalExecutor):
+    """Another executor: the last shard first, of four."""
+
+    def calibrate(self):
+        return NARROW
+
+    def shards(self, wanted, bounds):
+        for k in (3, 2, 1, 0):
+            if k in wanted:
+                yield from super().shards(Wanted({k}), bounds)
+
+
+def test_shards_made_in_any_order_are_the_same_bytes(corpus, mr_tiny, tmp_path, narrow, monkeypatch):
+    """Evidence against the bounds is met in another order, too."""
+    run(corpus, tmp_path / "in-order", mr_tiny)
+    monkeypatch.setattr("fastmask.pipeline.LocalExecutor", BackToFront)
+    with pytest.MonkeyPatch.context() as patch:
+        written = stopped_at_write(patch, 10**6)
+        run(corpus, tmp_path / "out", mr_tiny)
+    assert written[:4] == [3, 2, 1, 0]
+    assert contents(tmp_path / "out") == contents(tmp_path / "in-order")
 
 
 def test_repair_makes_the_same_bytes_after_bounds_have_grown(corpus, mr_tiny, tmp_path, narrow):
