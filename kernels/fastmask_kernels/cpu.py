@@ -53,6 +53,52 @@ def residual_layernorm(x, residual, weight, bias, eps, out):
 
 
 @nb.njit(**_JIT)
+def layernorm(x, weight, bias, eps, out):
+    """``out = LayerNorm(x)``: all [T, H], weight and bias float32 [H]; out may be x."""
+    tokens, hidden = x.shape
+    x_flat, out_flat = x.reshape(-1), out.reshape(-1)
+    row = np.empty(hidden, np.float32)
+    for base in range(0, tokens * hidden, hidden):
+        for c in range(0, hidden, LANES):
+            simd.store(row, c, simd.load(x_flat, base + c))
+        _normalise(row, base, hidden, weight, bias, np.float32(eps), out_flat)
+
+
+@nb.njit(**_JIT)
+def add_layernorm(x, residual, weight, bias, eps, total, out):
+    """``total = x + residual`` and its layer norm ``out``, of the unrounded sum; either may be x or residual."""
+    tokens, hidden = x.shape
+    x_flat, residual_flat, total_flat, out_flat = (
+        x.reshape(-1),
+        residual.reshape(-1),
+        total.reshape(-1),
+        out.reshape(-1),
+    )
+    row = np.empty(hidden, np.float32)
+    for base in range(0, tokens * hidden, hidden):
+        for c in range(0, hidden, LANES):
+            both = simd.add(simd.load(x_flat, base + c), simd.load(residual_flat, base + c))
+            simd.store(row, c, both)
+            simd.store(total_flat, base + c, both)
+        _normalise(row, base, hidden, weight, bias, np.float32(eps), out_flat)
+
+
+@nb.njit(**_JIT)
+def mean_rows(x, cu_seqlens, out):
+    """``out`` float32 [B, H] is the mean of each sequence's rows of x [T, H]; cu_seqlens int32 [B + 1]."""
+    hidden = x.shape[1]
+    x_flat, out_flat = x.reshape(-1), out.reshape(-1)
+    for b in range(len(cu_seqlens) - 1):
+        start, end = cu_seqlens[b] * hidden, cu_seqlens[b + 1] * hidden
+        scale = simd.splat(np.float32(1.0) / np.float32(cu_seqlens[b + 1] - cu_seqlens[b]))
+        for c in range(0, hidden, LANES):
+            total = simd.splat(np.float32(0.0))
+            for base in range(start, end, hidden):
+                total = simd.add(total, simd.load(x_flat, base + c))
+            simd.store(out_flat, b * hidden + c, simd.mul(total, scale))
+
+
+@nb.njit(**_JIT)
 def embed(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps, out):
     """``out = LayerNorm(word[id] + position[p] + token_type[t])``.
 
@@ -71,23 +117,44 @@ def embed(input_ids, position_ids, token_type_ids, word, position, token_type, w
 
 
 @nb.njit(**_JIT)
-def _gather_head(qkv, row_stride, q_base, k_base, v_base, length, head_dim, scale, q, keys, values, row):
-    """One head of one sequence to float32 scratch: q and values row by row, keys in transposed blocks of 16."""
-    for t in range(length):
-        block = (t // LANES) * LANES * head_dim + t % LANES
-        for c in range(0, head_dim, LANES):
-            simd.store(q, t * head_dim + c, simd.mul(simd.load(qkv, q_base + t * row_stride + c), scale))
-            simd.store(values, t * head_dim + c, simd.load(qkv, v_base + t * row_stride + c))
-        for c in range(0, head_dim, LANES):
-            simd.store(row, 0, simd.load(qkv, k_base + t * row_stride + c))
-            for lane in range(LANES):
-                keys[block + (c + lane) * LANES] = row[lane]
+def _turn(x, base, half, cos, sin, at, row):
+    """``row`` [2 * half] is x from ``base`` on, turned by the tables from ``at`` on; as it is where they are empty."""
+    if len(cos) == 0:
+        for c in range(0, 2 * half, LANES):
+            simd.store(row, c, simd.load(x, base + c))
+        return
+    minus = simd.splat(np.float32(-1.0))
+    for c in range(0, half, LANES):
+        first, second = simd.load(x, base + c), simd.load(x, base + half + c)
+        one, other = simd.load(cos, at + c), simd.load(sin, at + c)
+        simd.store(row, c, simd.fma(simd.mul(second, minus), other, simd.mul(first, one)))
+        simd.store(row, half + c, simd.fma(first, other, simd.mul(second, one)))
 
 
 @nb.njit(**_JIT)
-def _scores4(q, first, keys, blocks, head_dim, scores, stride):
-    """q . k for four queries against all key blocks: one load of keys serves four products."""
-    for block in range(blocks):
+def _gather_head(qkv, base, hidden, length, head_dim, cos, sin, q, keys, values, row):
+    """One head of one sequence to float32 scratch: q and values row by row, keys in transposed blocks of 16.
+
+    ``base`` is the element where the head's first query begins.
+    """
+    scale = simd.splat(np.float32(1.0 / math.sqrt(head_dim)))
+    half = head_dim // 2
+    for t in range(length):
+        block = (t // LANES) * LANES * head_dim + t % LANES
+        at = base + t * 3 * hidden
+        _turn(qkv, at, half, cos, sin, t * half, row)
+        for c in range(0, head_dim, LANES):
+            simd.store(q, t * head_dim + c, simd.mul(simd.load(row, c), scale))
+            simd.store(values, t * head_dim + c, simd.load(qkv, at + 2 * hidden + c))
+        _turn(qkv, at + hidden, half, cos, sin, t * half, row)
+        for c in range(head_dim):
+            keys[block + c * LANES] = row[c]
+
+
+@nb.njit(**_JIT)
+def _scores4(q, first, keys, block_from, block_to, head_dim, scores, stride):
+    """q . k for four queries against some key blocks: one load of keys serves four products."""
+    for block in range(block_from, block_to):
         s0 = simd.splat(np.float32(0.0))
         s1 = s0
         s2 = s0
@@ -125,13 +192,13 @@ def _softmax(scores, base, length, blocks):
 
 
 @nb.njit(**_JIT)
-def _weighted4(scores, stride, scale, values, length, head_dim, c, result):
-    """Columns c..c+16 of p @ values for four queries, to ``result`` [4 * 16]."""
+def _weighted4(scores, stride, scale, values, first, end, head_dim, c, result):
+    """Columns c..c+16 of p @ values of the keys ``first`` to ``end`` for four queries, to ``result`` [4 * 16]."""
     o0 = simd.splat(np.float32(0.0))
     o1 = o0
     o2 = o0
     o3 = o0
-    for j in range(length):
+    for j in range(first, end):
         v = simd.load(values, j * head_dim + c)
         o0 = simd.fma(simd.splat(scores[j]), v, o0)
         o1 = simd.fma(simd.splat(scores[stride + j]), v, o1)
@@ -144,46 +211,53 @@ def _weighted4(scores, stride, scale, values, length, head_dim, c, result):
 
 
 @nb.njit(**_JIT)
-def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, out):
+def _hide(scores, base, first, end, low, high):
+    """Give no weight to the keys from ``first`` to ``end`` of one score row that are not in ``low`` to ``high``."""
+    for j in range(first, min(low, end)):
+        scores[base + j] = _LOWEST
+    for j in range(max(high, first), end):
+        scores[base + j] = _LOWEST
+
+
+@nb.njit(**_JIT)
+def _attend4(q, keys, values, i, length, head_dim, window, scores, stride, inverse):
+    """Weights of the queries i..i+4 in ``scores`` and their sums' inverses; returns the first and the end key used."""
+    first, end = max(0, i - window), min(length, i + 4 + window)
+    block_from, block_to = first // LANES, (end + LANES - 1) // LANES
+    start = block_from * LANES
+    _scores4(q, i * head_dim, keys, block_from, block_to, head_dim, scores, stride)
+    for r in range(4):
+        _hide(scores, r * stride, start, end, i + r - window, i + r + window + 1)
+        inverse[r] = _softmax(scores, r * stride + start, end - start, block_to - block_from)
+    return first, end
+
+
+@nb.njit(**_JIT)
+def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, window, cos, sin, out):
     """Bidirectional softmax attention over packed sequences.
 
-    qkv [T, 3 * H] rows of query, key, value; cu_seqlens int32 [B + 1]; out [T, H]; scale 1 / sqrt(H / heads).
+    qkv [T, 3 * H] rows of query, key, value; cu_seqlens int32 [B + 1]; out [T, H]; scale 1 / sqrt(H / heads). A row
+    sees ``window`` rows to either side. cos, sin float32 [P, H / heads / 2] turn queries and keys; nothing does if they
+    are empty.
     """
     hidden = out.shape[1]
     head_dim = hidden // heads
     stride = (max_seqlen + LANES - 1) // LANES * LANES
-    scale = simd.splat(np.float32(1.0 / math.sqrt(head_dim)))
     q = np.zeros((stride + 4) * head_dim, np.float32)
     keys, values = np.zeros(stride * head_dim, np.float32), np.empty(stride * head_dim, np.float32)
     scores, inverse = np.zeros(4 * stride, np.float32), np.zeros(4, np.float32)
-    result = np.empty(4 * LANES, np.float32)
-    qkv_flat, out_flat = qkv.reshape(-1), out.reshape(-1)
+    row, result = np.empty(head_dim, np.float32), np.empty(4 * LANES, np.float32)
+    qkv_flat, out_flat, cos_flat, sin_flat = qkv.reshape(-1), out.reshape(-1), cos.reshape(-1), sin.reshape(-1)
     for b in range(len(cu_seqlens) - 1):
         start = cu_seqlens[b]
         length = cu_seqlens[b + 1] - start
-        blocks = (length + LANES - 1) // LANES
         for h in range(heads):
             base = start * 3 * hidden + h * head_dim
-            _gather_head(
-                qkv_flat,
-                3 * hidden,
-                base,
-                base + hidden,
-                base + 2 * hidden,
-                length,
-                head_dim,
-                scale,
-                q,
-                keys,
-                values,
-                result,
-            )
+            _gather_head(qkv_flat, base, hidden, length, head_dim, cos_flat, sin_flat, q, keys, values, row)
             for i in range(0, length, 4):
-                _scores4(q, i * head_dim, keys, blocks, head_dim, scores, stride)
-                for r in range(4):
-                    inverse[r] = _softmax(scores, r * stride, length, blocks)
+                first, end = _attend4(q, keys, values, i, length, head_dim, window, scores, stride, inverse)
                 for c in range(0, head_dim, LANES):
-                    _weighted4(scores, stride, inverse, values, length, head_dim, c, result)
+                    _weighted4(scores, stride, inverse, values, first, end, head_dim, c, result)
                     for r in range(min(4, length - i)):
                         at = (start + i + r) * hidden + h * head_dim + c
                         simd.store(out_flat, at, simd.load(result, r * LANES))

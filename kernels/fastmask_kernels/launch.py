@@ -32,21 +32,38 @@ class TorchOps:
         """See ``reference.embed_variants``."""
         return reference.embed_variants(*args, self.dtype)  # type: ignore[call-arg]
 
-    def varlen_attention(self, qkv, sequences: Sequences, heads):
+    def varlen_attention(self, qkv, sequences: Sequences, heads, window=None, rotary=None):
         """See ``reference.varlen_attention``."""
-        return reference.varlen_attention(qkv, sequences.cu_seqlens, sequences.max_seqlen, heads)
+        return reference.varlen_attention(qkv, sequences.cu_seqlens, sequences.max_seqlen, heads, window, rotary)
+
+    def mean_rows(self, x, sequences: Sequences):
+        """See ``reference.mean_rows``."""
+        return reference.mean_rows(x, sequences.cu_seqlens)
 
     def cls_attention(self, query, x, sequences: Sequences, heads):
         """See ``reference.cls_attention``."""
         return reference.cls_attention(query, x, sequences.cu_seqlens, sequences.max_seqlen, heads)
 
+    def layernorm(self, *args):
+        """See ``reference.layernorm``, from rows of any dtype."""
+        return reference.layernorm(*args).to(self.dtype)
+
     residual_layernorm = staticmethod(reference.residual_layernorm)
+    add_layernorm = staticmethod(reference.add_layernorm)
     log_odds = staticmethod(reference.log_odds)
 
     def linear(self, layer, activation: str = "none"):
         """A callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights laid out once."""
         weight, bias = layer.weight.to(self.dtype).contiguous(), layer.bias.to(self.dtype)
         return lambda x: reference.linear(x, weight, bias, activation)
+
+    def gated_linear(self, layer, activation: str):
+        """A callable ``[T, K] -> [T, I]``: ``geglu`` of an ``nn.Linear``'s 2 * I outputs, its weights laid out once."""
+        product = self.linear(layer)
+        return lambda x: reference.geglu(product(x), activation)
+
+
+_NO_TABLE = np.empty((0, 0), np.float32)
 
 
 def _array(tensor: torch.Tensor):
@@ -83,15 +100,38 @@ class CpuOps:
         cpu.embed(*arrays, eps, _array(out))
         return out
 
+    def layernorm(self, x, weight, bias, eps):
+        """See ``reference.layernorm``, from rows of float32 or the ops' own dtype."""
+        out = torch.empty_like(x, dtype=self.dtype)
+        cpu.layernorm(_array(x), _array(weight), _array(bias), eps, _array(out))
+        return out
+
+    def add_layernorm(self, x, residual, weight, bias, eps):
+        """See ``reference.add_layernorm``; residual may be float32 whatever x is. Results take the arguments' place."""
+        cpu.add_layernorm(*map(_array, (x, residual, weight, bias)), eps, _array(residual), _array(x))
+        return residual, x
+
     def residual_layernorm(self, x, residual, weight, bias, eps):
         """See ``reference.residual_layernorm``; the result overwrites x."""
         cpu.residual_layernorm(_array(x), _array(residual), _array(weight), _array(bias), eps, _array(x))
         return x
 
-    def varlen_attention(self, qkv, sequences: Sequences, heads):
-        """See ``reference.varlen_attention``."""
+    def varlen_attention(self, qkv, sequences: Sequences, heads, window=None, rotary=None):
+        """See ``reference.varlen_attention``; plain torch where heads are turned whose half is no multiple of 16."""
+        if rotary is not None and rotary.cos.shape[1] % LANES:
+            return reference.varlen_attention(qkv, sequences.cu_seqlens, sequences.max_seqlen, heads, window, rotary)
         out = torch.empty(qkv.shape[0], qkv.shape[1] // 3, dtype=self.dtype)
-        cpu.varlen_attention(_array(qkv), _array(sequences.cu_seqlens), sequences.max_seqlen, heads, _array(out))
+        bounds, longest = _array(sequences.cu_seqlens), sequences.max_seqlen
+        tables = (_NO_TABLE, _NO_TABLE) if rotary is None else map(_array, rotary)
+        cpu.varlen_attention(
+            _array(qkv), bounds, longest, heads, longest if window is None else window, *tables, _array(out)
+        )
+        return out
+
+    def mean_rows(self, x, sequences: Sequences):
+        """See ``reference.mean_rows``."""
+        out = torch.empty(len(sequences.cu_seqlens) - 1, x.shape[1])
+        cpu.mean_rows(_array(x), _array(sequences.cu_seqlens), _array(out))
         return out
 
     def cls_attention(self, query, x, sequences: Sequences, heads):
@@ -113,14 +153,32 @@ class CpuOps:
         if not self.packed:
             return TorchOps(self.dtype).linear(layer, activation)
         kind, algorithm = self._FUSED[activation]
-        weight, bias = (p.detach().to(self.dtype).to(self.product_dtype) for p in (layer.weight, layer.bias))
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+        packed, bias = self._packed(layer.weight, layer.bias)
 
         def product(x):
             wide = x.to(self.product_dtype)
             return torch.ops.mkldnn._linear_pointwise(wide, packed, bias, kind, [], algorithm).to(self.dtype)
 
         return product
+
+    def gated_linear(self, layer, activation: str):
+        """See ``TorchOps.gated_linear``: the activation and the gating are fused into two products."""
+        if not self.packed:
+            return TorchOps(self.dtype).gated_linear(layer, activation)
+        kind, algorithm = self._FUSED[activation]
+        (value, value_bias), (gate, gate_bias) = map(self._packed, layer.weight.chunk(2), layer.bias.chunk(2))
+
+        def product(x):
+            wide = x.to(self.product_dtype)
+            activated = torch.ops.mkldnn._linear_pointwise(wide, value, value_bias, kind, [], algorithm)
+            return torch.ops.mkldnn._linear_pointwise.binary(wide, activated, gate, gate_bias, "mul").to(self.dtype)
+
+        return product
+
+    def _packed(self, weight, bias):
+        """Return a layer's parameters as oneDNN takes them, rounded to the ops' dtype."""
+        weight, bias = (p.detach().to(self.dtype).to(self.product_dtype).contiguous() for p in (weight, bias))
+        return torch.ops.mkldnn._reorder_linear_weight(weight), bias
 
 
 def cpu_ops(dtype: torch.dtype, hidden: int, head_dim: int, kernels: str = "auto"):

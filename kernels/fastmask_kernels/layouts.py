@@ -24,6 +24,24 @@ class Sequences:
     tiles: torch.Tensor | None = None
 
 
+class Rotary(NamedTuple):
+    """How queries and keys are turned by their position in the sequence: see ``rotary_of``.
+
+    Attributes:
+        cos, sin: float32 [P, D / 2] of P positions and heads of D columns, column c turned together with c + D / 2.
+    """
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+def rotary_of(theta: float, head_dim: int, positions: int) -> Rotary:
+    """Return the tables of a base for heads of ``head_dim``, in float32 at any precision, as transformers has them."""
+    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies
+    return Rotary(angles.cos(), angles.sin())
+
+
 class Texts(NamedTuple):
     """The scored units' tokens, U units.
 

@@ -7,6 +7,9 @@ from itertools import groupby, pairwise
 import torch
 import torch.nn.functional as F
 
+MOST_SCORES = 1 << 26
+"""Scores of attention that are held at a time: as many as one head has over 8,192 tokens."""
+
 
 def embed(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps, dtype):
     """Layer norm of the three embeddings' sum: ids int [T], tables [*, H] -> [T, H] of ``dtype``."""
@@ -16,18 +19,60 @@ def embed(input_ids, position_ids, token_type_ids, word, position, token_type, w
 
 def residual_layernorm(x, residual, weight, bias, eps):
     """``LayerNorm(x + residual)``: x, residual [T, H] -> [T, H]."""
-    return F.layer_norm(x + residual, x.shape[-1:], weight.to(x.dtype), bias.to(x.dtype), eps)
+    return layernorm(x + residual, weight, bias, eps)
 
 
-def varlen_attention(qkv, cu_seqlens, max_seqlen, heads):
-    """Softmax attention inside each packed sequence: qkv [T, 3 * H], cu_seqlens int [B + 1] -> [T, H]."""
+def layernorm(x, weight, bias, eps):
+    """Layer norm of every row: x [T, H] -> [T, H]."""
+    return F.layer_norm(x, x.shape[-1:], weight.to(x.dtype), bias.to(x.dtype), eps)
+
+
+def add_layernorm(x, residual, weight, bias, eps):
+    """``x + residual`` of residual's dtype, and its layer norm of x's: x, residual [T, H] -> two [T, H]."""
+    total = residual + x
+    return total, layernorm(total, weight, bias, eps).to(x.dtype)
+
+
+def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, window=None, rotary=None):
+    """Softmax attention inside each packed sequence: qkv [T, 3 * H], cu_seqlens int [B + 1] -> [T, H].
+
+    ``window`` is how far a row may look to either side, None as far as it likes; queries and keys are turned by
+    ``rotary``, if there is one.
+    """
     head_dim = qkv.shape[1] // 3 // heads
     out = [qkv.new_empty(0, heads * head_dim)]
     for _, count, length, rows in _equal_runs(cu_seqlens):
-        q, k, v = qkv[rows].view(count, length, 3, heads, head_dim).permute(2, 0, 3, 1, 4)
-        probabilities = torch.softmax(q @ k.transpose(2, 3) / head_dim**0.5, dim=-1)
-        out.append((probabilities @ v).transpose(1, 2).reshape(count * length, heads * head_dim))
+        q, k, v = qkv[rows].view(count, length, 3, heads, head_dim).permute(2, 0, 3, 1, 4).flatten(1, 2)
+        if rotary is not None:
+            q, k = _turned(q, rotary), _turned(k, rotary)
+        few = max(1, MOST_SCORES // max(1, length) ** 2)
+        parts = [_attended(*part, window) for part in zip(q.split(few), k.split(few), v.split(few), strict=True)]
+        context = torch.cat(parts).view(count, heads, length, head_dim)
+        out.append(context.transpose(1, 2).reshape(count * length, heads * head_dim))
     return torch.cat(out)
+
+
+def _attended(q, k, v, window):
+    """Softmax attention of N heads of one length, [N, L, D] each."""
+    scores = q @ k.transpose(1, 2) / q.shape[2] ** 0.5
+    if window is not None:
+        places = torch.arange(q.shape[1], device=q.device)
+        scores = scores.masked_fill((places[:, None] - places).abs() > window, -torch.inf)
+    return torch.softmax(scores, dim=-1) @ v
+
+
+def _turned(x, rotary):
+    """x [N, L, D] turned by the positions 0 to L - 1, from float32's values: transformers does so even in float64."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    cos, sin = (table[: x.shape[-2]].to(wide) for table in rotary)
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+def mean_rows(x, cu_seqlens):
+    """Mean of each sequence's rows, at least float32: x [T, H], cu_seqlens int [B + 1] -> [B, H]."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return torch.segment_reduce(x.to(wide), "mean", offsets=cu_seqlens.long(), axis=0)
 
 
 def cls_attention(query, x, cu_seqlens, max_seqlen, heads):
@@ -58,6 +103,12 @@ def _equal_runs(cu_seqlens):
 def linear(x, weight, bias, activation="none"):
     """``activation(x @ weight.T + bias)``: x [T, K], weight [N, K] -> [T, N]; none, gelu, gelu_tanh or relu."""
     return _activate(F.linear(x, weight, bias), activation)
+
+
+def geglu(x, activation):
+    """``activation(x[:, :I]) * x[:, I:]``: x [T, 2 * I] -> [T, I]; gelu, gelu_tanh or relu."""
+    value, gate = x.chunk(2, dim=1)
+    return _activate(value, activation) * gate
 
 
 def bias_gelu(x, bias, activation, scale=1.0):

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import reference
 from .bias_gelu import bias_gelu
 from .cls_attention import cls_attention
 from .compiled import INTERPRETED
 from .embed_variants import embed_variants
 from .layouts import Sequences
 from .log_odds import MAX_CLASSES, log_odds
-from .residual_layernorm import WIDEST, residual_layernorm
+from .residual_layernorm import WIDEST, add_layernorm, layernorm, residual_layernorm
 from .split_half import split_half
-from .varlen_attention import HEAD_DIMS, attention_tiles, tile_rows, varlen_attention
+from .varlen_attention import HEAD_DIMS, NARROWEST_TURNED, attention_tiles, tile_rows, varlen_attention
 
 
 def misfit(hidden: int, head_dim: int, classes: int) -> str:
@@ -46,9 +47,24 @@ class TritonOps:
         """See ``embed_variants``."""
         return embed_variants(*args, self.dtype)  # type: ignore[call-arg]
 
-    def varlen_attention(self, qkv, sequences: Sequences, heads):
-        """See ``varlen_attention``."""
-        return varlen_attention(qkv, sequences.cu_seqlens, sequences.row_sequence, sequences.tiles, heads)
+    def layernorm(self, x, weight, bias, eps):
+        """See ``layernorm``, to the ops' own dtype."""
+        return layernorm(x, weight, bias, eps, self.dtype)
+
+    def add_layernorm(self, x, residual, weight, bias, eps):
+        """See ``add_layernorm``; the results take the arguments' place."""
+        return add_layernorm(x, residual, weight, bias, eps, total=residual, out=x)
+
+    def varlen_attention(self, qkv, sequences: Sequences, heads, window=None, rotary=None):
+        """See ``varlen_attention``; plain torch where heads are turned that are too narrow for it."""
+        if rotary is not None and qkv.shape[1] // 3 // heads < NARROWEST_TURNED:
+            return reference.varlen_attention(qkv, sequences.cu_seqlens, sequences.max_seqlen, heads, window, rotary)
+        plan = sequences.cu_seqlens, sequences.row_sequence, sequences.tiles
+        return varlen_attention(qkv, *plan, heads, window, rotary)
+
+    def mean_rows(self, x, sequences: Sequences):
+        """See ``reference.mean_rows``."""
+        return reference.mean_rows(x, sequences.cu_seqlens)
 
     def cls_attention(self, query, x, sequences: Sequences, heads):
         """See ``cls_attention``."""

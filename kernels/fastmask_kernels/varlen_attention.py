@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from .compiled import INTERPRETED, TRITON_NAMES, Case
+from .layouts import Rotary
 
 DTYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
 TILE = 64
@@ -23,6 +24,8 @@ TILE = 64
 TILE_FLOAT32 = 32
 """The same in float32, whose products hold their operands in registers."""
 HEAD_DIMS = (16, 32, 64)
+NARROWEST_TURNED = 32
+"""Heads are turned by products of their halves, which have to have 16 columns at least."""
 LAUNCH: dict[str, Any] = {"num_warps": 4, "num_stages": 1}
 
 
@@ -36,21 +39,41 @@ def _load_rows(ptr, first, end, STRIDE: tl.constexpr, HEAD_DIM: tl.constexpr, TI
 
 
 @triton.jit
+def _load_turned(
+    ptr, first, end, positions, cos_ptr, sin_ptr,
+    STRIDE: tl.constexpr, HEAD_DIM: tl.constexpr, TILE: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """Both halves of TILE rows of one head, turned by their ``positions`` int32 [TILE], each [TILE, HEAD_DIM / 2]."""
+    half: tl.constexpr = HEAD_DIM // 2
+    one = _load_rows(ptr, first, end, STRIDE, half, TILE, tl.float32)
+    other = _load_rows(ptr + half, first, end, STRIDE, half, TILE, tl.float32)
+    at = positions[:, None] * half + tl.arange(0, half)[None, :]
+    inside = first + tl.arange(0, TILE)[:, None] < end
+    cos = tl.load(cos_ptr + at, inside, other=0.0)
+    sin = tl.load(sin_ptr + at, inside, other=0.0)
+    return (one * cos - other * sin).to(DOT), (other * cos + one * sin).to(DOT)
+
+
+@triton.jit
 def _varlen_attention(
     qkv_ptr,
     cu_seqlens_ptr,
     row_sequence_ptr,
     tiles_ptr,
+    cos_ptr,
+    sin_ptr,
     out_ptr,
     scale,
     HIDDEN: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     TILE: tl.constexpr,
     DOT: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
     """One tile of one head a program: qkv [T, 3 * HIDDEN], row_sequence int32 [T], tiles int32 [N, 4], out [T, HIDDEN].
 
-    ``scale`` includes log2(e), for powers of two. Products take operands of DOT.
+    ``scale`` includes log2(e), for powers of two. Products take operands of DOT. A row sees WINDOW rows to either side,
+    all if that is -1. cos and sin turn queries and keys, unless they are None.
     """
     heads: tl.constexpr = HIDDEN // HEAD_DIM
     tile_ptr = tiles_ptr + tl.program_id(0) // heads * 4
@@ -63,17 +86,34 @@ def _varlen_attention(
     highest = tl.full([TILE], -1e30, tl.float32)
     total = tl.zeros([TILE], tl.float32)
     result = tl.zeros([TILE, HEAD_DIM], tl.float32)
+    if WINDOW >= 0:
+        first_key = tl.maximum(first_key, first_row - WINDOW)
+        end_key = tl.minimum(end_key, end_row + WINDOW)
     key = first_key
     while key < end_key:  # not a range: the interpreter takes no run-time bounds there
         # All loads, though the query's are the same in each step: the one step of most tiles waits for memory once.
-        q = _load_rows(qkv_ptr + column, first_row, end_row, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
-        k = _load_rows(qkv_ptr + HIDDEN + column, key, end_key, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
+        q_ptr, k_ptr = qkv_ptr + column, qkv_ptr + HIDDEN + column
+        if cos_ptr is None:
+            q = _load_rows(q_ptr, first_row, end_row, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
+            k = _load_rows(k_ptr, key, end_key, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        else:
+            # Products of the halves: no lane needs another's values to turn its own.
+            at = rows - tl.load(cu_seqlens_ptr + row_sequence)
+            q, q2 = _load_turned(q_ptr, first_row, end_row, at, cos_ptr, sin_ptr, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
+            at = key + tl.arange(0, TILE)
+            at -= tl.load(cu_seqlens_ptr + tl.load(row_sequence_ptr + at, at < end_key, other=0))
+            k, k2 = _load_turned(k_ptr, key, end_key, at, cos_ptr, sin_ptr, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+            scores = tl.dot(q2, tl.trans(k2), scores, input_precision="ieee")
         v = _load_rows(qkv_ptr + 2 * HIDDEN + column, key, end_key, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         sequence_start = tl.load(cu_seqlens_ptr + row_sequence)[:, None]
         sequence_end = tl.load(cu_seqlens_ptr + row_sequence + 1)[:, None]
         keys = key + tl.arange(0, TILE)[None, :]
-        scores = tl.where((keys >= sequence_start) & (keys < sequence_end), scores, float("-inf"))
+        seen = (keys >= sequence_start) & (keys < sequence_end)
+        if WINDOW >= 0:
+            seen = seen & (keys >= rows[:, None] - WINDOW) & (keys <= rows[:, None] + WINDOW)
+        scores = tl.where(seen, scores, float("-inf"))
         peak = tl.maximum(highest, tl.max(scores, axis=1))
         # The difference first: large scores that are close to each other keep their accuracy.
         weights = tl.exp2((scores - peak[:, None]) * scale)
@@ -132,13 +172,24 @@ def _check(qkv, integers, heads: int) -> None:
         raise ValueError(f"varlen_attention: {qkv.shape[1]} columns are not 3 x {heads} heads of one of {HEAD_DIMS}")
 
 
-def _constants(dtype: torch.dtype, hidden: int, head_dim: int) -> dict[str, object]:
+def _constants(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None = None) -> dict[str, object]:
     """The kernel's constants; the interpreter, which would multiply bfloat16's bits, multiplies float32."""
     dot = tl.float32 if INTERPRETED and dtype == torch.bfloat16 else DTYPES[dtype]
-    return {"HIDDEN": hidden, "HEAD_DIM": head_dim, "TILE": tile_rows(dtype), "DOT": dot}
+    shape = {"HIDDEN": hidden, "HEAD_DIM": head_dim, "TILE": tile_rows(dtype), "DOT": dot}
+    return shape | {"WINDOW": -1 if window is None else window}
 
 
-def varlen_attention(qkv, cu_seqlens, row_sequence, tiles, heads, out=None):
+def _check_rotary(rotary: Rotary, head_dim: int) -> None:
+    """Raises ValueError for tables that the kernel cannot read."""
+    if head_dim < NARROWEST_TURNED:
+        raise ValueError(f"varlen_attention: heads of {head_dim} columns are too narrow to be turned")
+    if not all(t.dtype == torch.float32 and t.is_contiguous() and t.shape[1:] == (head_dim // 2,) for t in rotary):
+        raise ValueError(f"varlen_attention: cos and sin have to be contiguous float32 of {head_dim // 2} columns")
+
+
+def varlen_attention(
+    qkv, cu_seqlens, row_sequence, tiles, heads, window: int | None = None, rotary: Rotary | None = None, out=None
+):
     """Softmax attention inside each packed sequence, of scale 1 / sqrt(head size).
 
     Args:
@@ -146,36 +197,40 @@ def varlen_attention(qkv, cu_seqlens, row_sequence, tiles, heads, out=None):
         cu_seqlens: int32 [B + 1]; row_sequence: int32 [T], the sequence of each row.
         tiles: int32 [N, 4], ``attention_tiles(cu_seqlens, tile_rows(qkv.dtype))``, on qkv's device.
         heads: how many; out: where to write.
+        window: how many rows a row sees to either side, None for all.
+        rotary: turns queries and keys by their position in the sequence; at least as many positions as the longest has.
 
     Returns:
         [T, H] of qkv's dtype.
     """
     hidden = qkv.shape[1] // 3
     _check(qkv, (cu_seqlens, row_sequence, tiles), heads)
+    if rotary is not None:
+        _check_rotary(rotary, hidden // heads)
     out = qkv.new_empty(len(qkv), hidden) if out is None else out
     if len(tiles):
-        constants = _constants(qkv.dtype, hidden, hidden // heads)
+        constants = _constants(qkv.dtype, hidden, hidden // heads, window)
         scale = math.log2(math.e) * (hidden // heads) ** -0.5
-        grid = (len(tiles) * heads,)
-        _varlen_attention[grid](qkv, cu_seqlens, row_sequence, tiles, out, scale, **constants, **LAUNCH)
+        cos, sin = (None, None) if rotary is None else rotary
+        _varlen_attention[(len(tiles) * heads,)](
+            qkv, cu_seqlens, row_sequence, tiles, cos, sin, out, scale, **constants, **LAUNCH
+        )
     return out
 
 
+def _case(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None, turned: bool) -> Case:
+    """One head shape in one dtype."""
+    rows = "*" + TRITON_NAMES[dtype]
+    signature = dict.fromkeys(("cu_seqlens_ptr", "row_sequence_ptr", "tiles_ptr"), "*i32")
+    signature |= {"qkv_ptr": rows, "out_ptr": rows, "scale": "fp32", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
+    constants = _constants(dtype, hidden, head_dim, window) | ({} if turned else {"cos_ptr": None, "sin_ptr": None})
+    name = f"varlen_attention/{TRITON_NAMES[dtype]}/{hidden // head_dim}x{head_dim}"
+    name += (" turned" if turned else "") + ("" if window is None else f" window {window}")
+    return Case(name, _varlen_attention, signature, constants, **LAUNCH)
+
+
 def cases() -> list[Case]:
-    """MiniLM, BERT-base and BERT-large heads in each dtype."""
-    found = []
-    for dtype in DTYPES:
-        rows = "*" + TRITON_NAMES[dtype]
-        signature = {
-            "qkv_ptr": rows,
-            "cu_seqlens_ptr": "*i32",
-            "row_sequence_ptr": "*i32",
-            "tiles_ptr": "*i32",
-            "out_ptr": rows,
-            "scale": "fp32",
-        }
-        for hidden, head_dim in ((256, 16), (384, 32), (768, 64), (1024, 64)):
-            name = f"varlen_attention/{TRITON_NAMES[dtype]}/{hidden // head_dim}x{head_dim}"
-            constants = _constants(dtype, hidden, head_dim)
-            found.append(Case(name, _varlen_attention, signature, constants, **LAUNCH))
-    return found
+    """MiniLM, BERT-base and BERT-large heads in each dtype, and ModernBERT's, global and local."""
+    shapes = ((256, 16), (384, 32), (768, 64), (1024, 64))
+    found = [_case(dtype, *shape, None, False) for dtype in DTYPES for shape in shapes]
+    return found + [_case(dtype, 768, 64, window, True) for dtype in DTYPES for window in (None, 64)]

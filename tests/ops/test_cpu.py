@@ -5,6 +5,7 @@ import pytest
 import torch
 from common import SEQUENCES, assert_as_good_as_torch, bounds_of, normal, poisoned
 from fastmask_kernels import cpu, launch, reference
+from fastmask_kernels.layouts import Sequences
 
 SHAPES = [(64, 4), (64, 2), (128, 2), (384, 12), (768, 12)]
 """Hidden size and heads: head sizes 16, 32, 64, 32, 64."""
@@ -26,12 +27,18 @@ def over(*marks):
     return decorate
 
 
+def attend(qkv, bounds, heads, out):
+    longest, nothing = int(bounds.diff().max()), torch.empty(0, 0)
+    arrays = map(launch._array, (nothing, nothing, out))
+    cpu.varlen_attention(*map(launch._array, (qkv, bounds)), longest, heads, longest, *arrays)
+
+
 @over(*lengths_and_shapes)
 def test_varlen_attention(lengths, hidden, heads, dtype):
     bounds = bounds_of(lengths)
     qkv = normal(sum(lengths), 3 * hidden, scale=2.0).to(dtype)
     out = poisoned(sum(lengths), hidden, dtype=dtype)
-    cpu.varlen_attention(*map(launch._array, (qkv, bounds)), max(lengths), heads, launch._array(out))
+    attend(qkv, bounds, heads, out)
     exact = reference.varlen_attention(qkv.double(), bounds, max(lengths), heads)
     assert_as_good_as_torch(out, reference.varlen_attention(qkv, bounds, max(lengths), heads), exact)
 
@@ -65,6 +72,41 @@ def test_residual_layernorm(tokens, hidden, dtype, in_place):
     assert torch.equal(residual, before)
 
 
+@pytest.mark.parametrize("tokens", [1, 17, 131])
+@pytest.mark.parametrize("hidden", [16, 112, 768])
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+def test_norms_before_a_block(tokens, hidden, dtype):
+    """Layer norm alone, and the sum with its layer norm: the sum is float32's and takes the residual's place."""
+    x, residual = normal(tokens, hidden, scale=3.0).to(dtype), normal(tokens, hidden, seed=1) + 0.5
+    parameters = normal(hidden, seed=2), normal(hidden, seed=3), 1e-5
+    wide = [t.double() for t in parameters[:2]]
+    ops = launch.CpuOps(dtype)
+    for rows in (x, residual):
+        alone = ops.layernorm(rows, *parameters)
+        exact = reference.layernorm(rows.double(), *wide, 1e-5)
+        assert alone.dtype == dtype
+        assert_as_good_as_torch(alone, launch.TorchOps(dtype).layernorm(rows, *parameters), exact)
+    expected = x + residual
+    _, exact = reference.add_layernorm(x.double(), residual.double(), *wide, 1e-5)
+    _, by_torch = reference.add_layernorm(x, residual, *parameters)
+    total, found = ops.add_layernorm(x, residual, *parameters)
+    assert torch.equal(total, expected) and total is residual and found.dtype == dtype
+    assert_as_good_as_torch(found, by_torch, exact)
+
+
+@pytest.mark.parametrize("lengths", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+def test_mean_rows(lengths, dtype):
+    """Of each sequence's rows alone, in float32: by hand here."""
+    x, bounds = normal(sum(lengths), 48).to(dtype), bounds_of(lengths)
+    exact = torch.stack([rows.double().sum(0) / len(rows) for rows in x.split(lengths)])
+    by_torch = reference.mean_rows(x, bounds)
+    assert by_torch.dtype == torch.float32 and (by_torch - exact).abs().max() < 1e-6
+    found = launch.CpuOps(dtype).mean_rows(x, Sequences(bounds, max(lengths)))
+    assert found.dtype == torch.float32
+    assert_as_good_as_torch(found, by_torch, exact)
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 17, 131])
 @pytest.mark.parametrize("hidden", [16, 64, 112, 384, 768])
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
@@ -95,7 +137,7 @@ def test_attention_scores_of_any_size(shift):
     qkv[:, :64] *= 300
     qkv[:, 128:] += shift
     out, bounds = poisoned(33, 64, dtype=torch.float32), bounds_of([33])
-    cpu.varlen_attention(*map(launch._array, (qkv, bounds)), 33, 2, launch._array(out))
+    attend(qkv, bounds, 2, out)
     exact = reference.varlen_attention(qkv.double(), bounds, 33, 2)
     assert_as_good_as_torch(out, reference.varlen_attention(qkv, bounds, 33, 2), exact)
 
@@ -105,12 +147,10 @@ def test_sequences_do_not_see_each_other():
     qkv = normal(sum(lengths), 3 * 64)
     bounds = bounds_of(lengths)
     out = poisoned(sum(lengths), 64, dtype=torch.float32)
-    cpu.varlen_attention(*map(launch._array, (qkv, bounds)), 30, 4, launch._array(out))
+    attend(qkv, bounds, 4, out)
     for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         alone = poisoned(b - a, 64, dtype=torch.float32)
-        cpu.varlen_attention(
-            *map(launch._array, (qkv[a:b].clone(), bounds_of([b - a]))), b - a, 4, launch._array(alone)
-        )
+        attend(qkv[a:b].clone(), bounds_of([b - a]), 4, alone)
         assert torch.equal(out[a:b], alone)
 
 
@@ -123,6 +163,20 @@ def test_linear(dtype, activation):
     by_torch = launch.TorchOps(dtype).linear(layer, activation)(x)
     found = launch.CpuOps(dtype).linear(layer, activation)(x)
     assert_as_good_as_torch(found.detach(), by_torch.detach(), exact.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
+def test_gated_linear(dtype, activation):
+    """The first half of the outputs is activated, the second is the gate, as in transformers' ModernBertMLP."""
+    layer = torch.nn.Linear(64, 2 * 48)
+    x = normal(37, 64).to(dtype)
+    weight, bias = (p.detach().to(dtype).double() for p in (layer.weight, layer.bias))
+    value, gate = (x.double() @ weight.T + bias).chunk(2, dim=1)
+    exact = reference.linear(value, torch.eye(48).double(), torch.zeros(48).double(), activation) * gate
+    found = launch.CpuOps(dtype).gated_linear(layer, activation)(x)
+    assert found.dtype == dtype and found.shape == (37, 48)
+    assert_as_good_as_torch(found, launch.TorchOps(dtype).gated_linear(layer, activation)(x).detach(), exact)
 
 
 def test_bfloat16_rounds_to_nearest_even():

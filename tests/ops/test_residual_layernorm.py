@@ -4,7 +4,7 @@ import pytest
 import torch
 from common import DEVICE, assert_as_good_as_torch, normal, poisoned
 from fastmask_kernels import reference
-from fastmask_kernels.residual_layernorm import WIDEST, residual_layernorm
+from fastmask_kernels.residual_layernorm import WIDEST, add_layernorm, layernorm, residual_layernorm
 
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
 DTYPES = pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
@@ -44,6 +44,34 @@ def test_hidden_sizes(hidden, dtype):
 @DTYPES
 def test_thousands_of_tokens(dtype):
     check(4099, 32, dtype)
+
+
+@pytest.mark.parametrize("dtype", [F32, F16], ids=str)  # the interpreter cuts bfloat16 off
+@pytest.mark.parametrize(("tokens", "hidden"), [(1, 72), (9, 128), (17, 768), (3, 5000)])
+def test_without_a_residual(tokens, hidden, dtype):
+    parameters = normal(hidden, seed=2), normal(hidden, seed=3)
+    for x in (normal(tokens, hidden, scale=3.0).to(dtype), normal(tokens, hidden, scale=3.0)):
+        out = poisoned(tokens, hidden, dtype=dtype, device=DEVICE)
+        on_device = [t.to(DEVICE) for t in (x, *parameters)]
+        assert layernorm(*on_device, 1e-5, out=out) is out
+        assert torch.equal(on_device[0].cpu(), x)
+        exact = reference.layernorm(x.double(), *(p.double() for p in parameters), 1e-5)
+        assert_as_good_as_torch(out, reference.layernorm(*on_device, 1e-5).to(dtype), exact)
+
+
+@pytest.mark.parametrize("dtype", [F32, F16], ids=str)  # the interpreter cuts bfloat16 off
+@pytest.mark.parametrize(("tokens", "hidden"), [(1, 72), (9, 128), (17, 768), (3, 5000)])
+def test_with_the_sum(tokens, hidden, dtype):
+    """The sum is float32's; sum and norm may replace residual and x."""
+    x, residual = normal(tokens, hidden, scale=3.0).to(dtype).to(DEVICE), normal(tokens, hidden, seed=1).to(DEVICE)
+    parameters = normal(hidden, seed=2).to(DEVICE), normal(hidden, seed=3).to(DEVICE), 1e-5
+    expected, normed = x + residual, layernorm(x + residual, *parameters, dtype)
+    total, out = (poisoned(tokens, hidden, dtype=t, device=DEVICE) for t in (F32, dtype))
+    found = add_layernorm(x, residual, *parameters, total=total, out=out)
+    assert found[0] is total and found[1] is out
+    assert torch.equal(total, expected) and torch.equal(out, normed)
+    add_layernorm(x, residual, *parameters, total=residual, out=x)
+    assert torch.equal(residual, expected) and torch.equal(x, normed)
 
 
 @DTYPES
