@@ -62,6 +62,7 @@ def encoded(sentences: list[list[int]], units: list[list[Unit]], is_aspect: bool
     return EncodedSentences(
         row=np.arange(count), sentence=np.zeros(count, np.int32), offsets=_offsets(sentences),
         input_ids=_flat(sentences), char_start=np.zeros(total, np.int32), char_end=np.zeros(total, np.int32),
+        word=_flat(range(len(ids)) for ids in sentences),
         label=np.array(own, np.int32), unit_sentence=np.repeat(np.arange(count, dtype=np.int32), [*map(len, units)]),
         unit_label=np.array([label for _, label in flat], np.int32), is_aspect=is_aspect,
         context_offsets=_offsets([ids for ids, _ in flat]), context_ids=_flat([ids for ids, _ in flat]),

@@ -60,6 +60,7 @@ def encoded(sentences, labels=None, aspects=None, first_row=0) -> EncodedSentenc
         input_ids=flat(sentences),
         char_start=np.arange(total, dtype=np.int32),
         char_end=np.arange(1, total + 1, dtype=np.int32),
+        word=flat(map(range, map(len, sentences))),
         label=np.array([-1] * n if aspects is not None else labels, np.int32),
         unit_sentence=np.repeat(np.arange(n, dtype=np.int32), [len(group) for group in units]),
         unit_label=np.array([label for group in units for _, label in group], np.int32),

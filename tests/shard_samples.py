@@ -1,8 +1,12 @@
 """Random but repeatable decisions, and settings, for the tests of the shard format."""
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, ScoredSentences
@@ -33,6 +37,7 @@ def build(lengths, masked, *, scored=None, label=None, predicted=None, prob=None
         input_ids=rng.integers(0, 8192, tokens).astype(np.int32),
         char_start=starts * 5,
         char_end=starts * 5 + 4,
+        word=words_of(lengths),
         label=np.asarray([-1] * n if label is None else label, np.int32),
         unit_sentence=np.arange(n, dtype=np.int32),
         unit_label=np.full(n, -1, np.int32),
@@ -60,6 +65,11 @@ def build(lengths, masked, *, scored=None, label=None, predicted=None, prob=None
             "flips": 0,
         },
     )
+
+
+def words_of(lengths) -> np.ndarray:
+    """Words of one and of two tokens by turns."""
+    return np.concatenate([np.zeros(0, np.int32), *(np.arange(n, dtype=np.int32) * 2 // 3 for n in lengths)])
 
 
 def sample(index: int, rows: int = ROWS, mean_tokens: int = 12) -> ScoredSentences:
@@ -105,3 +115,17 @@ def write_part(out) -> Path:
 
 def contents(out) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(out).iterdir()}
+
+
+def as_format_1(out, copy) -> Path:
+    """A finished directory as a fastmask of format 1 would have written it."""
+    shutil.copytree(out, copy)
+    manifest = json.loads((copy / "_manifest.json").read_text()) | {"format_version": 1}
+    for entry in manifest["shards"]:
+        path = copy / entry["file"]
+        table = pq.read_table(path).drop_columns(["word", "mask_prob"])
+        pq.write_table(table.replace_schema_metadata({"fastmask.format_version": "1"}), path)
+        entry |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    manifest["totals"]["bytes"] = sum(entry["bytes"] for entry in manifest["shards"])
+    (copy / "_manifest.json").write_text(json.dumps(manifest))
+    return copy

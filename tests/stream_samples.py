@@ -41,7 +41,7 @@ def write_corpus(out, counts, tokenizer=TOKENIZER, change=lambda scored: scored,
 def sample_corpus(out) -> str:
     """108 documents in five shards of several row groups each, one of them empty."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastmask.shards.schema.ROW_GROUP", 16)
+        patch.setattr("fastmask.shards.table.ROW_GROUP", 16)
         return write_corpus(out, [30, 30, 0, 3, 45])
 
 

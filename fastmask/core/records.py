@@ -53,6 +53,7 @@ class EncodedSentences:
         offsets: int64 [N + 1] into the token arrays.
         input_ids: int32 [T], no special tokens.
         char_start, char_end: int32 [T], each token's span in the document's text.
+        word: int32 [T], number of the word that each token belongs to, counted in its sentence from 0.
         label: int32 [N], given class, -1 where there is none (always -1 for aspect text).
         unit_sentence: int32 [U], ascending, the sentence of each unit.
         unit_label: int32 [U], given class of the unit, -1 where there is none.
@@ -69,6 +70,7 @@ class EncodedSentences:
     input_ids: np.ndarray
     char_start: np.ndarray
     char_end: np.ndarray
+    word: np.ndarray
     label: np.ndarray
     unit_sentence: np.ndarray
     unit_label: np.ndarray
@@ -108,6 +110,7 @@ class ScoredSentences:
         mask_offsets: int64 [N + 1] into mask_index.
         mask_index: int32 [M], masked positions of each sentence, ascending.
         certificate: what the precision cascade did for this shard, JSON-ready.
+        mask_prob: float32 [T], the probability to mask each token; None where the method gives none.
     """
 
     sentences: EncodedSentences
@@ -118,6 +121,7 @@ class ScoredSentences:
     mask_offsets: np.ndarray
     mask_index: np.ndarray
     certificate: dict[str, Any] = field(default_factory=dict)
+    mask_prob: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ..core.plain import Json
 from ..models.pieces import special_ids_in_text
 from ..shards.reader import ShardSet, open_shards, setting
 from ..text.documents import HashedInputs, read_rows
+from ..text.ragged_tokens import Tokens, collect, trim_spaces, word_numbers
 from ..text.streams import STDIN
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def remap_masks(
 
     Yields:
         One dictionary per sentence with the shards' columns, as ``SelectiveMaskCollator`` takes it: ``input_ids``,
-        ``char_start``, ``char_end`` int32 [n]; ``mask_index`` int32 [m] ascending; ``importance`` float32 [n] or None:
-        that of the first token that shares a character, of the first masked one if there is any, NaN without one.
+        ``char_start``, ``char_end``, ``word`` int32 [n]; ``mask_index`` int32 [m] ascending; ``importance`` float32 [n]
+        or None: that of the first token that shares a character, of the first masked one if there is any, NaN without
+        one.
 
     Raises:
         ModelError: the tokenizer gives no character positions.
@@ -88,9 +90,11 @@ def remapped(
                 return_offsets_mapping=True,
                 verbose=False,  # documents longer than the model's inputs are as they should be
             )
-        for (_, sentences), ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            input_ids, spans = np.array(ids, np.int32), np.array(spans, np.int32).reshape(-1, 2)
-            yield from _one_document(sentences, input_ids, spans, np.isin(input_ids, special))
+        tokens = collect(encoded.encodings)
+        tokens = tokens._replace(begins=trim_spaces(tokens, [text for text, _ in batch]).begins)
+        for (_, sentences), (start, end) in zip(batch, pairwise(tokens.offsets.tolist()), strict=True):
+            own = Tokens(tokens.offsets, *(column[start:end] for column in tokens[1:]))
+            yield from _one_document(sentences, own, np.isin(own.ids, special))
 
 
 def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end: np.ndarray) -> np.ndarray:
@@ -146,11 +150,9 @@ def _with_text(
         yield text, sentences
 
 
-def _one_document(
-    sentences: list[dict[str, Any]], input_ids: np.ndarray, spans: np.ndarray, special: np.ndarray
-) -> Iterator[dict[str, Any]]:
-    """Yield a document's sentences with the other's n tokens: ids int32 [n], spans int32 [n, 2], special bool [n]."""
-    char_start, char_end = spans.T
+def _one_document(sentences: list[dict[str, Any]], tokens: Tokens, special: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield a document's sentences with its n tokens, of which some are special: bool [n]."""
+    _, input_ids, char_start, char_end, begins_word = tokens
     masks = [(np.array(sentence[name], np.int32)[sentence["mask_index"]]) for sentence in sentences
              for name in ("char_start", "char_end")]  # fmt: skip
     masked = covered(char_start, char_end, np.concatenate(masks[::2]), np.concatenate(masks[1::2])) & ~special
@@ -168,6 +170,7 @@ def _one_document(
             "input_ids": input_ids[start:end],
             "char_start": char_start[start:end],
             "char_end": char_end[start:end],
+            "word": word_numbers(begins_word[start:end], np.array([0, end - start])),
             "mask_index": np.flatnonzero(masked[start:end]).astype(np.int32),
         }
 

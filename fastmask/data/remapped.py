@@ -90,6 +90,7 @@ def _scored(rows: Sequence[dict[str, Any]], entry: Json, skipped: tuple[str, ...
         input_ids=_joined([row["input_ids"] for row in rows], np.int32),
         char_start=_joined([row["char_start"] for row in rows], np.int32),
         char_end=_joined([row["char_end"] for row in rows], np.int32),
+        word=_joined([row["word"] for row in rows], np.int32),
         label=_known(rows, "label", -1, np.int32),
         unit_sentence=np.zeros(0, np.int32),
         unit_label=np.zeros(0, np.int32),

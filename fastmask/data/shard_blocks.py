@@ -15,7 +15,8 @@ from ..core.arrays import offsets_of
 from ..core.errors import FastmaskError, OutputError
 from ..shards.columns import flat, list_lengths, numbers
 from ..shards.reader import ShardSet, open_shards
-from ..shards.schema import ROW_GROUP, manifest_path
+from ..shards.schema import manifest_path
+from ..shards.table import ROW_GROUP
 from .sequences import Sentences
 
 BLOCK_TOKENS = 2**18

@@ -15,8 +15,9 @@ import numpy as np
 from ..core.errors import OutputError
 from ..core.plain import Json
 from .columns import list_lengths, numbers
-from .schema import ROW_GROUP, arrow_schema, file_content_fault, file_fault, open_parquet, read_manifest
+from .schema import file_content_fault, file_fault, open_parquet, read_manifest
 from .sound import ends, value_fault
+from .table import ROW_GROUP, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,10 +68,12 @@ class ShardSet:
     Attributes:
         path: the directory.
         manifest: its manifest (schema.HEADER_KEYS and RESULT_KEYS).
+        version: the version of its format; 1 has no ``word`` and no ``mask_prob``.
     """
 
     def __init__(self, path: Path, manifest: Json):
         self.path, self.manifest = path, manifest
+        self.version: int = manifest["format_version"]
         self._ends = list(accumulate(entry["rows"] for entry in manifest["shards"]))
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._vocab_size = manifest["tokenizer"].get("vocab_size")
@@ -139,7 +142,7 @@ class ShardSet:
         """Return all shards as one table in memory."""
         import pyarrow as pa
 
-        empty = arrow_schema().empty_table()
+        empty = arrow_schema(self.version).empty_table()
         return pa.concat_tables([empty if columns is None else empty.select(columns), *self.tables(columns)])
 
     def read_rows(self, shard: int, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
@@ -176,7 +179,7 @@ class ShardSet:
     def opened(self, entry: Json) -> Iterator[pq.ParquetFile]:
         """Open a shard's file by its entry in the manifest; its footer is compared with the entry."""
         with open_parquet(self.path / entry["file"]) as file:
-            if fault := file_content_fault(file, entry):
+            if fault := file_content_fault(file, entry, self.version):
                 self._refuse(entry, fault)
             yield file
 

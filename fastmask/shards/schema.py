@@ -1,15 +1,13 @@
-"""The layout of a shard directory: Arrow schema, manifest, and the checks that both must pass."""
+"""The layout of a shard directory: its manifest, and the checks that manifest and shards must pass."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,15 +17,15 @@ import numpy as np
 from ..core.errors import DamageError, OutputError
 from ..core.plain import Json, check_regular, parse_json, read_regular
 from ..core.records import ScoredSentences
-from .columns import check_offsets, column, list_lengths, present, ragged
+from .columns import list_lengths, present
 from .manifest import ENTRY, MANIFEST_FIELDS, is_certificate, type_fault
 from .sound import count_fault, entry_fault, tokenizer_fault, value_fault
+from .table import FORMAT_VERSION, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-FORMAT_VERSION = 1
 MANIFEST = "_manifest.json"
 """Arrow's data sets, and so pandas, ignore names that begin with an underscore and take all others for shards."""
 OLD_MANIFEST = "manifest.json"
@@ -36,8 +34,6 @@ PLAN = "_plan.json"
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")
 SKIPPED_SHOWN = 100
 """How many of the messages about skipped documents the manifest keeps."""
-ROW_GROUP = 16384
-"""Sentences of a Parquet row group, the least that a reader holds in memory."""
 
 IDENTITY_KEYS = ("fastmask_version", "tokenizer", "model", "inputs")
 """What besides the configuration decides the result; the caller may add more keys of its own."""
@@ -52,70 +48,6 @@ FOREIGN = "its columns are not those of the shard format"
 def shard_name(index: int) -> str:
     """Return the file name of shard ``index``."""
     return f"shard-{index:05d}.parquet"
-
-
-@cache
-def arrow_schema() -> pa.Schema:
-    """Return the columns of a shard. Nullable: ``label``, ``predicted``, ``prob`` and whole ``importance`` lists."""
-    import pyarrow as pa
-
-    def ragged(kind: pa.DataType) -> pa.DataType:
-        # "element" is the name that Parquet gives list items, so that a table read back has this very schema
-        return pa.list_(pa.field("element", kind, nullable=False))
-
-    fields = [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("sentence", pa.int32(), nullable=False),
-        pa.field("input_ids", ragged(pa.int32()), nullable=False),
-        pa.field("char_start", ragged(pa.int32()), nullable=False),
-        pa.field("char_end", ragged(pa.int32()), nullable=False),
-        pa.field("label", pa.int32()),
-        pa.field("predicted", pa.int32()),
-        pa.field("prob", pa.float32()),
-        pa.field("importance", ragged(pa.float32())),
-        pa.field("mask_index", ragged(pa.int32()), nullable=False),
-    ]
-    return pa.schema(fields, metadata={"fastmask.format_version": str(FORMAT_VERSION)})
-
-
-def to_table(scored: ScoredSentences) -> pa.Table:
-    """Return the decisions for N sentences as an Arrow table of N rows with ``arrow_schema()``.
-
-    Raises:
-        ValueError: (pyarrow's ArrowInvalid is one) arrays do not fit each other, or a value its column.
-    """
-    import pyarrow as pa
-
-    schema = arrow_schema()
-    sentences, counts = scored.sentences, np.diff(scored.sentences.offsets)
-    check_offsets("importance", sentences.offsets, scored.importance)
-    # Arrow can hide values under a null list, Parquet cannot: those of sentences not scored are taken out
-    importance = scored.importance[np.repeat(scored.scored, counts)]
-    importance_offsets = np.concatenate([[0], np.cumsum(np.where(scored.scored, counts, 0))])
-    columns = {
-        "row": column(schema.field("row"), sentences.row),
-        "sentence": column(schema.field("sentence"), sentences.sentence),
-        "input_ids": ragged(schema.field("input_ids"), sentences.offsets, sentences.input_ids),
-        "char_start": ragged(schema.field("char_start"), sentences.offsets, sentences.char_start),
-        "char_end": ragged(schema.field("char_end"), sentences.offsets, sentences.char_end),
-        "label": column(schema.field("label"), sentences.label, null=sentences.label < 0),
-        "predicted": column(schema.field("predicted"), scored.predicted, null=scored.predicted < 0),
-        "prob": column(schema.field("prob"), scored.prob, null=np.isnan(scored.prob)),
-        "importance": ragged(schema.field("importance"), importance_offsets, importance, null=~scored.scored),
-        "mask_index": ragged(schema.field("mask_index"), scored.mask_offsets, scored.mask_index),
-    }
-    return pa.Table.from_pydict(columns, schema=schema)
-
-
-def shard_bytes(table: pa.Table) -> bytes:
-    """Return a table as a Parquet file. The same table gives the same bytes: they hold no time and no name."""
-    import pyarrow.parquet as pq
-
-    sink = io.BytesIO()  # grows in place, and hands over what it holds without a copy
-    # ids and character positions have many values: a dictionary makes the file larger and the writer slower
-    options = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
-    pq.write_table(table, sink, row_group_size=ROW_GROUP, **options)
-    return sink.getvalue()
 
 
 def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> Json:
@@ -208,9 +140,8 @@ def check_manifest(manifest: object, where: str) -> None:
     """Raise OutputError, naming ``where``, unless the manifest is whole, of this format, and adds up."""
     if not isinstance(manifest, dict) or "format_version" not in manifest:
         raise DamageError(where, "not a manifest of fastmask")
-    if manifest["format_version"] != FORMAT_VERSION:
-        found = manifest["format_version"]
-        raise DamageError(where, f"format version {found}; this fastmask reads version {FORMAT_VERSION}")
+    if type(found := manifest["format_version"]) is not int or not 1 <= found <= FORMAT_VERSION:
+        raise DamageError(where, f"format version {found}; this fastmask reads versions 1 to {FORMAT_VERSION}")
     if missing := [key for key in (*HEADER_KEYS, *RESULT_KEYS) if key not in manifest]:
         raise DamageError(where, f"lacks {', '.join(missing)}")
     if fault := type_fault(manifest, MANIFEST_FIELDS):
@@ -292,12 +223,14 @@ def file_fault(path: Path, entry: Json, hashes: bool) -> str | None:
     return None
 
 
-def content_fault(table: pa.Table, entry: Json, vocab_size: int | None = None) -> str | None:
-    """Return the first rule of the shard format that a table breaks, None when it is sound.
+def content_fault(
+    table: pa.Table, entry: Json, vocab_size: int | None = None, version: int = FORMAT_VERSION
+) -> str | None:
+    """Return the first rule of the shard format of a version that a table breaks, None when it is sound.
 
     Rules: schema; counts as in ``entry``; those of ``sound.value_fault``.
     """
-    if not table.schema.equals(arrow_schema(), check_metadata=True):
+    if not table.schema.equals(arrow_schema(version), check_metadata=True):
         return FOREIGN
     tokens, masked = (int(list_lengths(table[name]).sum()) for name in ("input_ids", "mask_index"))
     scored = int(present(table["importance"]).sum())
@@ -305,11 +238,11 @@ def content_fault(table: pa.Table, entry: Json, vocab_size: int | None = None) -
     return count_fault(counts, entry) or value_fault(table, entry, vocab_size)
 
 
-def file_content_fault(file: pq.ParquetFile, entry: Json) -> str | None:
+def file_content_fault(file: pq.ParquetFile, entry: Json, version: int = FORMAT_VERSION) -> str | None:
     """Return what a shard's footer shows to be wrong: the schema, or counts other than in ``entry``; else None."""
-    if not file.schema_arrow.equals(arrow_schema(), check_metadata=True):
+    if not file.schema_arrow.equals(arrow_schema(version), check_metadata=True):
         return FOREIGN
-    footer, columns = file.metadata, arrow_schema().names
+    footer, columns = file.metadata, arrow_schema(version).names
     rows = footer.num_rows
     for name, key in (("input_ids", "tokens"), ("mask_index", "masked")):
         at = columns.index(name)
@@ -318,12 +251,6 @@ def file_content_fault(file: pq.ParquetFile, entry: Json) -> str | None:
         if rows == entry["rows"] and not entry[key] <= values <= entry[key] + rows:
             return f"has other {key} than the manifest's {entry[key]}"
     return count_fault({"rows": rows}, entry)
-
-
-def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Return a shard's table, or some of its columns; OutputError names the file when it cannot be read."""
-    with open_parquet(path) as file:
-        return file.read(columns)
 
 
 @contextmanager

@@ -20,8 +20,11 @@ MOST_IDS = 2**24
 """More ids than any tokenizer has; a table of them still fits in memory."""
 MOST_ROWS = 2**60
 """Far beyond any corpus, and sums of it still fit in 64 bits."""
-OF_TOKENS = ("input_ids", "char_start", "char_end")
+SPANS = ("char_start", "char_end")
+OF_TOKENS = ("input_ids", *SPANS, "word")
 """Columns with a value for each token of each sentence."""
+OR_NONE = ("importance", "mask_prob")
+"""Columns that may have none of a sentence's values, or have them all."""
 
 
 def entry_fault(entry: Json) -> str | None:
@@ -70,8 +73,9 @@ def value_fault(part: pa.Table | pa.RecordBatch, entry: Json, vocab_size: int | 
 
     Rules: (row, sentence) ascending, rows within the entry's range; a span and an importance for each id; ids of the
     vocabulary; spans that begin at 0 or later, end where they begin or later, and begin in order within a sentence
-    (tokens may share a character); labels and classes from 0 on and a prob of 0 to 1 where there is one; mask_index
-    ascending and within its sentence.
+    (tokens may share a character); words counted from 0 in a sentence, each token in the word of the one before or in
+    the next; labels and classes from 0 on, a prob and a mask_prob of 0 to 1, where there is one; mask_index ascending
+    and within its sentence.
 
     Args:
         part: of the shard format, with any of its columns.
@@ -120,6 +124,7 @@ def _faults(rows: _Rows, entry: Json, vocab_size: int | None) -> Iterator[str]:
         yield from _length_faults(rows)
         yield from _id_faults(rows, vocab_size)
         yield from _span_faults(rows)
+        yield from _word_faults(rows)
         yield from _class_faults(rows)
         yield from _mask_faults(rows)
 
@@ -143,9 +148,9 @@ def _order_faults(rows: _Rows, entry: Json) -> Iterator[str]:
 
 
 def _length_faults(rows: _Rows) -> Iterator[str]:
-    for name in {*OF_TOKENS, "importance"} & rows.names if rows.lengths is not None else ():
+    for name in {*OF_TOKENS, *OR_NONE} & rows.names if rows.lengths is not None else ():
         wrong = list_lengths(rows.columns[name]) != rows.lengths
-        if name == "importance":
+        if name in OR_NONE:
             wrong &= present(rows.columns[name])
         if wrong.any():
             yield f"{rows.at(wrong)}: {name} has another length than input_ids"
@@ -160,7 +165,7 @@ def _id_faults(rows: _Rows, vocab_size: int | None) -> Iterator[str]:
 
 
 def _span_faults(rows: _Rows) -> Iterator[str]:
-    spans = [flat(rows.columns[name]) for name in OF_TOKENS[1:] if name in rows.names]
+    spans = [flat(rows.columns[name]) for name in SPANS if name in rows.names]
     if not spans or not len(spans[0]):
         return
     for span in spans:
@@ -175,12 +180,26 @@ def _span_faults(rows: _Rows) -> Iterator[str]:
             yield f"{rows.at(back, rows.lengths)}: spans are out of order"
 
 
+def _word_faults(rows: _Rows) -> Iterator[str]:
+    if "word" not in rows.names or rows.lengths is None:
+        return
+    word = flat(rows.columns["word"])
+    step = np.diff(word, prepend=word[:1])
+    wrong = (step != 0) & (step != 1)
+    first = _starts(rows.lengths)
+    wrong[first] = word[first] != 0
+    if wrong.any():
+        yield f"{rows.at(wrong, rows.lengths)}: word does not count from 0 on in steps of 0 or 1"
+
+
 def _class_faults(rows: _Rows) -> Iterator[str]:
     for name in {"label", "predicted"} & rows.names:
         if len(values := known(rows.columns[name])) and values.min() < 0:
             yield f"a {name} is negative"
     if "prob" in rows.names and not ((prob := known(rows.columns["prob"])) >= 0).all() & (prob <= 1).all():
         yield "a prob is not between 0 and 1"
+    if "mask_prob" in rows.names and not ((prob := flat(rows.columns["mask_prob"])) >= 0).all() & (prob <= 1).all():
+        yield "a mask_prob is not between 0 and 1"
 
 
 def _mask_faults(rows: _Rows) -> Iterator[str]:

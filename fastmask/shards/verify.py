@@ -42,14 +42,15 @@ def verify(out: str | Path) -> list[Damage]:
 
 
 def _damaged_shards(path: Path, manifest: Json) -> Iterator[Damage]:
+    version, vocab_size = manifest["format_version"], manifest["tokenizer"].get("vocab_size")
     for entry in manifest["shards"]:
         file = path / entry["file"]
         fault = file_fault(file, entry, hashes=True)
         if fault is None:
             try:
                 with open_parquet(file) as opened:  # the footer says things of its own, which readers go by
-                    fault = file_content_fault(opened, entry)
-                    fault = fault or content_fault(opened.read(), entry, manifest["tokenizer"].get("vocab_size"))
+                    fault = file_content_fault(opened, entry, version)
+                    fault = fault or content_fault(opened.read(), entry, vocab_size, version)
             except DamageError as error:
                 fault = error.reason
         if fault is not None:

@@ -37,11 +37,10 @@ from .schema import (
     open_parquet,
     parse_manifest,
     read_manifest,
-    shard_bytes,
     shard_entry,
-    to_table,
     totals,
 )
+from .table import shard_bytes, to_table
 
 
 class RunDirectory(LockedDirectory):

@@ -15,6 +15,7 @@ from ..core.labels import ANY_CLASSES, LABEL_FIELD, NO_LABEL, Classes
 from ..core.panics import panics_told
 from ..core.records import Document, EncodedSentences
 from .cuts import Cuts, splits_at_spaces
+from .ragged_tokens import NOTHING, Tokens, collect, lengths_of, trim_spaces, word_numbers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,16 +23,7 @@ if TYPE_CHECKING:
 _BATCH_CHARS = 1 << 18  # bounds the memory of the lists in between
 _CACHE_BYTES = 1 << 24
 _WORD_BYTES = 96  # what a short word costs as a dictionary key, with its row in the table
-_TOKEN_BYTES = 12
-
-
-class Tokens(NamedTuple):
-    """Ragged tokens of N texts: offsets int64 [N + 1]; ids, start, end int32 [T], spans in each text."""
-
-    offsets: np.ndarray
-    ids: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
+_TOKEN_BYTES = 13
 
 
 class TextEncoder:
@@ -50,7 +42,7 @@ class TextEncoder:
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Return tokens of the texts; no span begins or ends with whitespace."""
         tokenize = self._words.tokenize if self._words else self._tokenize_batch
-        lengths = _lengths(texts)
+        lengths = lengths_of(texts)
         if lengths.max(initial=0) <= self._cuts.least:
             return _end_to_end(tokenize(texts[batch]) for batch in _batches(lengths))
         pieces = np.array([(n, *span) for n, text in enumerate(texts) for span in self._cuts.spans(text)])
@@ -60,8 +52,8 @@ class TextEncoder:
 
     def _tokenize_batch(self, texts: Sequence[str]) -> Tokens:
         with panics_told(self._name):
-            tokens = _collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
-        return _trim_spaces(tokens, texts)
+            tokens = collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
+        return trim_spaces(tokens, texts)
 
     def encode(
         self,
@@ -112,13 +104,15 @@ class TextEncoder:
         has_aspects = any(document.aspects is not None for document, _, _ in kept)
         labels = (NO_LABEL if has_aspects or not labels else labels[0] for _, labels, _ in rows)
         label = np.fromiter(labels, np.int32, len(rows))[number]
+        offsets = offsets_of(lengths[has_token])
         return EncodedSentences(
             row=np.fromiter((document.row for document, _, _ in rows), np.int64, len(rows))[number],
             sentence=sentence,
-            offsets=offsets_of(lengths[has_token]),
+            offsets=offsets,
             input_ids=tokens.ids,
             char_start=tokens.start,
             char_end=tokens.end,
+            word=word_numbers(tokens.begins, offsets),
             label=label,
             **(self._aspect_units(kept) if has_aspects else _text_units(label)),
             is_aspect=has_aspects,
@@ -178,15 +172,16 @@ class _Sentences(NamedTuple):
 
 def _end_to_end(parts: Iterable[Tokens]) -> Tokens:
     parts = iter(parts)
-    first, *second = list(islice(parts, 2)) or [_NONE]
+    first, *second = list(islice(parts, 2)) or [NOTHING]
     if not second:
         return first
     # arrays that grow in place: parts and the whole are not there together
-    counts, *columns = (array("i") for _ in Tokens._fields)
+    columns = [array(kind) for kind in "iiiib"]
     for part in chain((first, *second), parts):
-        for grown, values in zip((counts, *columns), (np.diff(part.offsets), *part[1:]), strict=True):
-            grown.frombytes(values.astype(np.int32).tobytes())
-    return Tokens(offsets_of(np.asarray(counts)), *map(np.asarray, columns))
+        for grown, values in zip(columns, (np.diff(part.offsets), *part[1:]), strict=True):
+            grown.frombytes(values.astype(grown.typecode).tobytes())
+    counts, ids, start, end, begins = map(np.asarray, columns)
+    return Tokens(offsets_of(counts), ids, start, end, begins.view(bool))
 
 
 def _of_texts(tokens: Tokens, pieces: np.ndarray, texts: int) -> Tokens:
@@ -203,17 +198,12 @@ def _moved(tokens: Tokens, by: np.ndarray) -> Tokens:
     return tokens
 
 
-_EMPTY = np.empty(0, np.int32)
-_NONE = Tokens(np.zeros(1, np.int64), _EMPTY, _EMPTY, _EMPTY)
-_SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
-
-
 def _text_units(label: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "unit_sentence": np.arange(len(label), dtype=np.int32),
         "unit_label": label.copy(),
         "context_offsets": np.zeros(len(label) + 1, np.int64),
-        "context_ids": _EMPTY,
+        "context_ids": np.empty(0, np.int32),
     }
 
 
@@ -221,10 +211,6 @@ def _batches(lengths: np.ndarray) -> Iterable[slice]:
     """Yield slices of some texts of int [N] characters: of _BATCH_CHARS together, the first text not counted."""
     bounds = np.flatnonzero(np.diff(np.cumsum(lengths, dtype=np.int64) // _BATCH_CHARS)) + 1
     return starmap(slice, pairwise([0, *bounds.tolist(), len(lengths)]))
-
-
-def _lengths(texts: Sequence[str]) -> np.ndarray:
-    return np.fromiter(map(len, texts), np.int64, len(texts))
 
 
 def _class_indices(document: Document, classes: Classes, label_field: str) -> list[int]:
@@ -235,15 +221,6 @@ def _class_indices(document: Document, classes: Classes, label_field: str) -> li
     return [classes.index(aspect.polarity, *where, "aspects") for aspect in document.aspects]
 
 
-def _collect(encodings) -> Tokens:
-    offsets = offsets_of(np.fromiter(map(len, encodings), np.int64, len(encodings)))
-    total = int(offsets[-1])
-    ids = np.fromiter(chain.from_iterable(e.ids for e in encodings), np.int32, total)
-    bounds = chain.from_iterable(chain.from_iterable(e.offsets for e in encodings))
-    spans = np.fromiter(bounds, np.int32, 2 * total).reshape(-1, 2)
-    return Tokens(offsets, ids, spans[:, 0].copy(), spans[:, 1].copy())
-
-
 def _divided(tokens: Tokens, texts: list[str], starts: np.ndarray, text: np.ndarray) -> Tokens:
     """Divide texts' tokens among sentences, as ``remap_masks`` does: by where a token's last character lies.
 
@@ -252,33 +229,12 @@ def _divided(tokens: Tokens, texts: list[str], starts: np.ndarray, text: np.ndar
             sentence before.
     """
     # texts one after the other, with a character between them that belongs to neither
-    base = offsets_of(_lengths(texts) + 1)
+    base = offsets_of(lengths_of(texts) + 1)
     last = np.repeat(base[:-1], np.diff(tokens.offsets))
     last += np.maximum(tokens.end, 1)
     last -= 1
     offsets = np.searchsorted(np.maximum.accumulate(last, out=last), base[text] + starts)
     return tokens._replace(offsets=np.append(offsets, len(last)))
-
-
-def _trim_spaces(tokens: Tokens, texts: Sequence[str]) -> Tokens:
-    """Take whitespace off the spans: byte-level and sentencepiece tokenizers count it to the token after it."""
-    characters = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
-    is_space = np.isin(characters, _SPACES)
-    if not is_space.any():
-        return tokens
-    is_space = np.append(is_space, False)
-    base = offsets_of(_lengths(texts))[:-1]
-    base = np.repeat(base, np.diff(tokens.offsets))
-    start, end = tokens.start.copy(), tokens.end.copy()
-    # a token may be all spaces, as many as there are: the next other character is looked up
-    others = np.flatnonzero(~is_space)
-    blank = np.flatnonzero((start < end) & is_space[start + base])
-    after = others[np.searchsorted(others, start[blank] + base[blank])] - base[blank]
-    start[blank] = np.minimum(after, end[blank])
-    blank = np.flatnonzero((start < end) & is_space[end + base - 1])
-    before = others[np.searchsorted(others, end[blank] + base[blank]) - 1] + 1 - base[blank]
-    end[blank] = np.maximum(before, start[blank])
-    return Tokens(tokens.offsets, tokens.ids, start, end)
 
 
 class _WordTable:
@@ -294,10 +250,11 @@ class _WordTable:
 
     def _clear(self) -> None:
         self._index: dict[str, int] = {}
-        self._table = _NONE
+        self._table = NOTHING
         self._bytes = 0
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Return tokens of the texts."""
         joined = " ".join(texts)
         words = joined.split(" ")
         word = self._numbers(words)
@@ -305,13 +262,14 @@ class _WordTable:
         ends = np.cumsum(counts)
         source = np.repeat(self._table.offsets[word] - ends + counts, counts) + np.arange(ends[-1])
         word_start = offsets_of(np.fromiter(map(len, words), np.int64, len(words)) + 1)
-        text_start = offsets_of(_lengths(texts) + 1)
+        text_start = offsets_of(lengths_of(texts) + 1)
         # Each text begins at a word; positions in ``joined`` become positions in the text.
         first_word = np.searchsorted(word_start, text_start)
         offsets = np.append(0, ends)[first_word]
         shift = np.repeat(word_start[:-1], counts) - np.repeat(text_start[:-1], np.diff(offsets))
         start, end = (spans[source] + shift for spans in (self._table.start, self._table.end))
-        return Tokens(offsets, self._table.ids[source], start.astype(np.int32), end.astype(np.int32))
+        ids, begins = self._table.ids[source], self._table.begins[source]
+        return Tokens(offsets, ids, start.astype(np.int32), end.astype(np.int32), begins)
 
     def _numbers(self, words: list[str]) -> np.ndarray:
         """Return the table row of each word, int64; unknown words are added."""
@@ -319,7 +277,7 @@ class _WordTable:
             self._clear()
         if unknown := list(set(words).difference(self._index)):
             with panics_told(self._name):
-                new = _collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False))
+                new = collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False))
             self._index.update(zip(unknown, count(len(self._index)), strict=False))
             self._bytes += sum(map(len, unknown)) + _WORD_BYTES * len(unknown) + _TOKEN_BYTES * len(new.ids)
             old = self._table

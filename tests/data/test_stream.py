@@ -151,8 +151,8 @@ def test_another_format_version_is_refused(out, tmp_path):
     for name, data in contents(out).items():
         (tmp_path / name).write_bytes(data)
     manifest = json.loads((tmp_path / "_manifest.json").read_text())
-    (tmp_path / "_manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
-    with pytest.raises(OutputError, match="format version 2; this fastmask reads version 1"):
+    (tmp_path / "_manifest.json").write_text(json.dumps(manifest | {"format_version": 3}))
+    with pytest.raises(OutputError, match="format version 3; this fastmask reads versions 1 to 2"):
         stream(tmp_path)
 
 

@@ -11,7 +11,8 @@ from fastmask.core.config import METHODS
 from fastmask.report.screen import clean, make_console
 from fastmask.report.terminal import sentence_table, sentence_text, summary, surfaces
 from fastmask.scoring.method import method_named
-from fastmask.shards.schema import build_manifest, make_header, shard_bytes, shard_entry, to_table
+from fastmask.shards.schema import build_manifest, make_header, shard_entry
+from fastmask.shards.table import shard_bytes, to_table
 
 TOKENS = ["A", " great", " mov", "ie", " [UNK]"]
 IMPORTANCE = [0.3, -0.4, 0.1, 0.2, 0.3]

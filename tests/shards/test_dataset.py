@@ -12,7 +12,8 @@ from shard_samples import contents, open_run, sample, write_run
 
 from fastmask.core.errors import OutputError
 from fastmask.shards.reader import BATCH_ROWS, CACHED_GROUPS, ShardSet, open_shards
-from fastmask.shards.schema import arrow_schema, shard_name, to_table
+from fastmask.shards.schema import shard_name
+from fastmask.shards.table import arrow_schema, to_table
 
 SHARDS = 3
 
@@ -164,7 +165,7 @@ def test_rows_by_number(out, rows):
 
 
 def test_row_groups_are_crossed_and_the_cache_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastmask.shards.schema.ROW_GROUP", 7)
+    monkeypatch.setattr("fastmask.shards.table.ROW_GROUP", 7)
     monkeypatch.setattr("fastmask.shards.reader.ROW_GROUP", 7)
     shards = open_shards(write_run(tmp_path, SHARDS))
     rows = list(shards)

@@ -1,6 +1,7 @@
 """The Arrow schema, the table built from flat arrays, the manifest, and the rules of the format."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,19 +15,16 @@ from fastmask.core.errors import OutputError
 from fastmask.shards.columns import column, flat, list_lengths, present
 from fastmask.shards.columns import ragged as ragged_column
 from fastmask.shards.schema import (
-    FORMAT_VERSION,
     SKIPPED_SHOWN,
-    arrow_schema,
     build_manifest,
     check_manifest,
     content_fault,
     header_of,
     make_header,
     read_manifest,
-    shard_bytes,
     shard_entry,
-    to_table,
 )
+from fastmask.shards.table import FORMAT_VERSION, arrow_schema, shard_bytes, to_table
 
 
 def entry_of(scored, index=0):
@@ -64,7 +62,7 @@ def test_a_table_read_back_is_what_went_in(data):
     assert table.num_rows == len(lengths)
     for i, row in enumerate(table.to_pylist()):
         own = slice(sum(lengths[:i]), sum(lengths[: i + 1]))
-        for name in ("input_ids", "char_start", "char_end"):
+        for name in ("input_ids", "char_start", "char_end", "word"):
             assert row[name] == getattr(scored.sentences, name)[own].tolist()
         assert row["importance"] == (scored.importance[own].tolist() if columns["scored"][i] else None)
         assert row["mask_index"] == masked[i]
@@ -81,9 +79,19 @@ def test_schema_is_the_contract():
         "char_start": "list<element: int32 not null>", "char_end": "list<element: int32 not null>",
         "label": "int32", "predicted": "int32", "prob": "float",
         "importance": "list<element: float not null>", "mask_index": "list<element: int32 not null>",
+        "word": "list<element: int32 not null>", "mask_prob": "list<element: float not null>",
     }  # fmt: skip
     assert {field.name: str(field.type) for field in arrow_schema()} == kinds
-    assert [f.name for f in arrow_schema() if f.nullable] == ["label", "predicted", "prob", "importance"]
+    assert [f.name for f in arrow_schema() if f.nullable] == ["label", "predicted", "prob", "importance", "mask_prob"]
+
+
+def test_mask_prob_is_a_columns_own_or_null():
+    none, some = build([2, 0, 1], [[], [], []]), build([2, 0, 1], [[], [], []])
+    some = replace(some, mask_prob=np.array([0.0, 0.25, 1.0], np.float32))
+    for scored, expected in ((none, [None, None, None]), (some, [[0.0, 0.25], [], [1.0]])):
+        table = pq.read_table(pa.BufferReader(shard_bytes(to_table(scored))))
+        assert table["mask_prob"].to_pylist() == expected
+        assert content_fault(table, entry_of(scored)) is None
 
 
 def test_the_same_decisions_give_the_same_bytes_whatever_lies_under_unscored_sentences():
@@ -193,7 +201,7 @@ def test_identity_is_checked(identity):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format_version": FORMAT_VERSION + 1}, "format version 2"),
+        ({"format_version": FORMAT_VERSION + 1}, "format version 3"),
         ({"totals": {}}, "totals"),
         ({"shards": {}}, "shards is damaged"),
         ({"shards": [{"index": 0}]}, "shard-00000.parquet is damaged"),

@@ -18,7 +18,8 @@ from fastmask.data.shard_blocks import Corpus
 from fastmask.models.tokenizer import check_tokenizer
 from fastmask.scoring.methods.random import CopiedCounts
 from fastmask.shards.reader import open_shards
-from fastmask.shards.schema import ROW_GROUP, arrow_schema, shard_name, totals
+from fastmask.shards.schema import shard_name, totals
+from fastmask.shards.table import ROW_GROUP, arrow_schema
 from fastmask.shards.verify import verify
 
 ROLES = {"cls": 8187, "sep": 8188, "mask": 8189, "pad": 8190, "unk": 8191}
@@ -94,6 +95,14 @@ OTHERS = {
     "a negative label": ("label", setting(0, None, -1), "a label is negative"),
     "a negative class": ("predicted", setting(2, None, -2), "a predicted is negative"),
     "a prob of 7": ("prob", setting(2, None, 7.0), "a prob is not between 0 and 1"),
+    "a word that is left out": ("word", setting(0, None, [0, 0, 2, 2]), "row 3: word does not count from 0"),
+    "a word again": ("word", setting(0, None, [0, 1, 0, 1]), "row 3: word does not count from 0"),
+    "a first word that is not 0": ("word", setting(1, None, [1, 1, 1]), "row 4: word does not count from 0"),
+    "fewer words": ("word", setting(1, None, [0, 1]), "row 4: word has another length than input_ids"),
+    "fewer mask_probs": ("mask_prob", setting(1, None, [0.5]), "row 4: mask_prob has another length than input_ids"),
+    "a mask_prob of 2": ("mask_prob", setting(2, None, [0.5, 2.0]), "a mask_prob is not between 0 and 1"),
+    "a negative mask_prob": ("mask_prob", setting(2, None, [0.5, -0.5]), "a mask_prob is not between 0 and 1"),
+    "a mask_prob that is no number": ("mask_prob", setting(2, None, [0, float("nan")]), "a mask_prob is not between"),
     "a prob that is no number": ("prob", setting(2, None, float("nan")), "a prob is not between 0 and 1"),
 }
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fastmask.core.labels import Classes
 from fastmask.core.records import Aspect, Document
 from fastmask.models.directory import load_tokenizer, resolve_model
-from fastmask.text.tokens import TextEncoder, Tokens, _trim_spaces
+from fastmask.text.ragged_tokens import Tokens, trim_spaces
+from fastmask.text.tokens import TextEncoder
 
 PIECES = [
     *"abcdefAZ .?!'-",
@@ -215,6 +216,8 @@ def test_a_text_that_is_cut_for_its_length_has_the_tokens_of_the_whole(mr_tiny):
 def test_a_token_of_a_hundred_thousand_spaces_costs_no_pass_for_each():
     texts = [" " * 100_000 + "a" + " " * 100_000, "b"]
     spans = np.array([[0, 200_001], [0, 1]], np.int32)
-    tokens = Tokens(np.array([0, 1, 2]), np.zeros(2, np.int32), spans[:, 0].copy(), spans[:, 1].copy())
-    trimmed = _trim_spaces(tokens, texts)
+    tokens = Tokens(
+        np.array([0, 1, 2]), np.zeros(2, np.int32), spans[:, 0].copy(), spans[:, 1].copy(), np.ones(2, bool)
+    )
+    trimmed = trim_spaces(tokens, texts)
     assert trimmed.start.tolist() == [100_000, 0] and trimmed.end.tolist() == [100_001, 1]
