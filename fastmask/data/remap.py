@@ -46,7 +46,7 @@ def remap_masks(
         One dictionary per sentence with the shards' columns, as ``SelectiveMaskCollator`` takes it: ``input_ids``,
         ``char_start``, ``char_end``, ``word`` int32 [n]; ``mask_index`` int32 [m] ascending; ``importance`` float32 [n]
         or None: that of the first token that shares a character, of the first masked one if there is any, NaN without
-        one.
+        one; ``mask_prob`` likewise, 0 without one.
 
     Raises:
         ModelError: the tokenizer gives no character positions.
@@ -166,7 +166,8 @@ def _one_document(sentences: list[dict[str, Any]], tokens: Tokens, special: np.n
     for sentence, (start, end) in zip(sentences, pairwise(borders), strict=True):
         yield {
             **{name: sentence[name] for name in KEPT},
-            "importance": _importance(sentence, char_start[start:end], char_end[start:end]),
+            "importance": _carried(sentence, "importance", np.nan, char_start[start:end], char_end[start:end]),
+            "mask_prob": _carried(sentence, "mask_prob", 0.0, char_start[start:end], char_end[start:end]),
             "input_ids": input_ids[start:end],
             "char_start": char_start[start:end],
             "char_end": char_end[start:end],
@@ -175,11 +176,13 @@ def _one_document(sentences: list[dict[str, Any]], tokens: Tokens, special: np.n
         }
 
 
-def _importance(sentence: dict[str, Any], char_start: np.ndarray, char_end: np.ndarray) -> np.ndarray | None:
-    """float32 [n] for n new tokens of a sentence, as ``remap_masks`` says; None where it was not scored."""
-    if sentence["importance"] is None:
+def _carried(
+    sentence: dict[str, Any], name: str, nothing: float, char_start: np.ndarray, char_end: np.ndarray
+) -> np.ndarray | None:
+    """float32 [n] for n new tokens of a sentence, as ``remap_masks`` says; None where it has no values of that name."""
+    if sentence.get(name) is None:
         return None
-    theirs = np.append(np.array(sentence["importance"], np.float32), np.float32(np.nan))
+    theirs = np.append(np.array(sentence[name], np.float32), np.float32(nothing))
     starts, ends = (np.array(sentence[name], np.int32) for name in ("char_start", "char_end"))
     masked = np.append(sentence["mask_index"], len(starts)).astype(np.int64)
     # the old tokens lo to hi - 1 share a character with a new one: spans are in order and do not overlap

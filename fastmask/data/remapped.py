@@ -82,7 +82,6 @@ def _scored(rows: Sequence[dict[str, Any]], entry: Json, skipped: tuple[str, ...
     """Return a shard's rows as the writer takes them."""
     lengths = np.array([len(row["input_ids"]) for row in rows], np.int64)
     scored = np.array([row["importance"] is not None for row in rows], bool)
-    nothing = [np.zeros(length, np.float32) for length in lengths]
     sentences = EncodedSentences(
         row=np.array([row["row"] for row in rows], np.int64),
         sentence=np.array([row["sentence"] for row in rows], np.int32),
@@ -107,8 +106,8 @@ def _scored(rows: Sequence[dict[str, Any]], entry: Json, skipped: tuple[str, ...
         prob=_known(rows, "prob", np.nan, np.float32),
         importance=_joined(
             [
-                row["importance"] if is_scored else none
-                for row, is_scored, none in zip(rows, scored, nothing, strict=True)
+                np.zeros(length, np.float32) if row["importance"] is None else row["importance"]
+                for row, length in zip(rows, lengths, strict=True)
             ],
             np.float32,
         ),
@@ -116,6 +115,9 @@ def _scored(rows: Sequence[dict[str, Any]], entry: Json, skipped: tuple[str, ...
         mask_offsets=offsets_of(np.array([len(row["mask_index"]) for row in rows], np.int64)),
         mask_index=_joined([row["mask_index"] for row in rows], np.int32),
         certificate=entry["certificate"],
+        mask_prob=None
+        if any(row["mask_prob"] is None for row in rows)
+        else _joined([row["mask_prob"] for row in rows], np.float32),
     )
 
 
