@@ -10,6 +10,7 @@ MODEL is a directory or hub id whose tokenizer made the shards (``fastmask remap
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib.util import find_spec
 
@@ -62,5 +63,8 @@ if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(name)
     trained = train(shards, AutoModelForMaskedLM.from_pretrained(name), tokenizer, out, int(*rest or [100]))
     trained.save_model(out)
-    if torch.distributed.is_initialized():  # its threads abort a process that ends before they do
+    if torch.distributed.is_initialized():
+        # its threads end with the last that knows it, the trainer's wrapped model, or may abort a process at its end
+        del trained
+        gc.collect()
         torch.distributed.destroy_process_group()

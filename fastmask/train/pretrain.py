@@ -62,11 +62,16 @@ def pretrain(config: PretrainConfig, report: Say, show: Say | None = None) -> di
     first = ranks.rank == 0
     try:
         with quiet_transformers():
-            plan = _plan(config, ranks, report if first else _nothing)
-            with TrainingRun(config.out, plan.header, config.overwrite) if first else nullcontext() as run:
-                return _train(plan, run, show if first else None)
+            return _pretrain(config, ranks, report if first else _nothing, show if first else None)
     finally:
         ranks.stop()
+
+
+def _pretrain(config: PretrainConfig, ranks: Ranks, say: Say, show: Say | None) -> dict:
+    """Train on this process's rank; nothing of the model is left in memory at the end, as ``Ranks.stop`` wants it."""
+    plan = _plan(config, ranks, say)
+    with TrainingRun(config.out, plan.header, config.overwrite) if ranks.rank == 0 else nullcontext() as run:
+        return _train(plan, run, show)
 
 
 def _nothing(line: str) -> None:

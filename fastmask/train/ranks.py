@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -52,6 +53,7 @@ class TorchRanks(Ranks):
     """Processes that ``torchrun`` started, over NCCL or gloo."""
 
     def __init__(self, device: str):
+        import torch._dynamo  # which DDP imports anyway: afterwards, it would keep the group for ever
         import torch.distributed
 
         self.rank, self.world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -99,9 +101,12 @@ class TorchRanks(Ranks):
         return values
 
     def stop(self):
-        """See ``Ranks.stop``."""
+        """See ``Ranks.stop``; nothing may still hold the wrapped module."""
         import torch.distributed
 
+        # it keeps the group's threads, which may abort a process that ends before they do
+        self._wrapped = None
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 
