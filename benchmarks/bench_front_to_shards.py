@@ -24,7 +24,7 @@ import harness
 
 from fastmask.core.config import ScoreConfig
 from fastmask.pipeline import score_corpus
-from fastmask.report.meter import NoMeter
+from fastmask.report.progress import NoMeter
 from fastmask.shards.schema import read_manifest
 
 CORPUS = harness.SHARED / "data/yelp/corpus.txt"

@@ -99,7 +99,7 @@ def fastmask_arm(folder: Path, batch: int, steps: int, threads: int, precision: 
     clock = Clock()
 
     class Clocked(Progress):
-        def update(self, step: int, loss: float, tokens: int) -> None:
+        def update(self, done: float, tokens: int, loss: float | None = None) -> None:
             clock.tick()
 
     config = pretrain_config(folder, "model", batch, WARM_STEPS + steps, precision=precision, lr=LR)

@@ -108,10 +108,9 @@ def _save_random_model(directory: Path) -> None:
 def run(recipe: Path) -> dict:
     """The report of the recipe's run."""
     from fastmask.experiment.run import Run
-    from fastmask.report.meter import NoMeter
 
     with Run(str(recipe)) as steps:
-        return steps.run(print, None, NoMeter())
+        return steps.run(print)
 
 
 def masks_of(work: Path) -> dict:

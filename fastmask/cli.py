@@ -17,23 +17,20 @@ from .core.config import EvaluateConfig, ExportConfig, ScoreConfig
 from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from .core.errors import FastmaskError, first_line
 from .core.options import options_of
-from .report.screen import make_console, one_line, open_doors, say, say_traceback, show_live
+from .report.screen import make_console, one_line, open_doors, say, say_traceback
 
 MAY_BE_EMPTY = ("text", "text_field", "label_field")
 RESUMABLE = ("score", "remap", "pretrain", "run")
 
 
-def _live() -> Callable[[str], None] | None:
-    """Return what shows lines in the place of each other; None where standard error is no terminal."""
-    if not sys.stderr.isatty():
-        return None
-    return show_live
+def _lines(quiet: bool) -> Callable[[str], None]:
+    """Return what shows lines of progress."""
+    return (lambda line: None) if quiet else say
 
 
-def _meter(quiet: bool, out: str | None = None):
-    from .report.meter import Meter, NoMeter
-
-    return NoMeter() if quiet else Meter(make_console(stderr=True), say, out)
+def _console(quiet: bool):
+    """Return where a bar of progress is drawn; None for nowhere."""
+    return None if quiet else make_console(stderr=True)
 
 
 def command(function):
@@ -135,12 +132,13 @@ def score(corpus, out, control, overwrite, quiet, **options):
     """
     from .core.startup import start_numba
     from .pipeline import score_corpus
+    from .report.progress import Meter
     from .report.terminal import totals_line
     from .scoring.method import label_warnings
     from .text.inputs import default_out
 
     start_numba()
-    meter = _meter(quiet, unsaid := default_out(corpus) if out is None else None)
+    meter = Meter(_console(quiet), _lines(quiet), unsaid := default_out(corpus) if out is None else None)
     out = unsaid if out is None else out
     began = time.monotonic()
     manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control)
@@ -225,7 +223,7 @@ def finetune(quiet, **options):
     """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
     from .train.finetune import finetune as run
 
-    run(FinetuneConfig(**options), (lambda line: None) if quiet else say)
+    run(FinetuneConfig(**options), _lines(quiet))
 
 
 @command
@@ -239,7 +237,7 @@ def pretrain(quiet, **options):
     """
     from .train.pretrain import pretrain as run
 
-    run(PretrainConfig(**options), *((lambda line: None, None) if quiet else (say, _live())))
+    run(PretrainConfig(**options), _lines(quiet), _console(quiet))
 
 
 @command
@@ -287,7 +285,7 @@ def evaluate(quiet, **options):
     from .report.comparison import tables
     from .train.evaluate import statements
 
-    report = run(EvaluateConfig(**options), (lambda line: None) if quiet else say)
+    report = run(EvaluateConfig(**options), _lines(quiet))
     console = make_console()
     console.print(tables(report))
     for line in statements(report):
@@ -301,7 +299,7 @@ def train_masker(quiet, **options):
     """Train a token classifier on finished SHARDS to mask as they are masked; for score --method masker."""
     from .train.masker import train_masker as run
 
-    run(MaskerConfig(**options), (lambda line: None) if quiet else say)
+    run(MaskerConfig(**options), _lines(quiet))
 
 
 @command
@@ -325,7 +323,7 @@ def run(recipe, dry_run, overwrite, quiet):
     if dry_run:
         return
     with steps:
-        report = steps.run((lambda line: None) if quiet else say, None if quiet else _live(), _meter(quiet))
+        report = steps.run(_lines(quiet), _console(quiet))
     console.print(tables(report))
     for line in (*work_lines(report), *statements(report)):
         console.print(line)

@@ -13,7 +13,7 @@ from pathlib import Path
 from . import __version__
 from .core.config import ScoreConfig
 from .core.errors import FastmaskError, InputError, OutputError
-from .report.meter import NoMeter
+from .report.progress import NoMeter
 from .scoring.cascade import Bounds, is_made_with, merged_certificate, widened_by
 from .scoring.executor import Executor, LocalExecutor, Wanted
 from .scoring.method import load_method
@@ -44,7 +44,7 @@ def score_corpus(
         out: output directory; a partial one of the same configuration is resumed, a finished one left alone.
         config: what to do; defaults to ScoreConfig().
         overwrite: replace a directory of another configuration.
-        meter: told of progress (see ``meter.Meter``).
+        meter: told of progress (see ``progress.NoMeter``).
         control: another directory, for the same sentences with as many masks each at random positions.
 
     Returns:

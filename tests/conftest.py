@@ -64,6 +64,5 @@ def one_thread(threads_of_a_new_process):
 def no_lines_now_and_then():
     """Plain lines of progress come after some seconds: what a test sees would depend on how busy the machine is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastmask.report.meter._INTERVAL", float("inf"))
         patch.setattr("fastmask.report.progress.SECONDS_BETWEEN_LINES", float("inf"))
         yield

@@ -148,10 +148,10 @@ def test_only_one_module_prints(path):
         assert "click" not in {module for _, module, _ in imports_of(tree_of(path))}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["cli", "core.options", "core.config", "core.config_train", "core.errors", "__init__", "__main__", "report.meter"],
-)
+LIGHT = "cli core.options core.config core.config_train core.errors __init__ __main__ report.progress"
+
+
+@pytest.mark.parametrize("name", LIGHT.split())
 def test_what_help_needs_is_light(name):
     tree = tree_of(MODULES[name])
     assert not HEAVY & {module.partition(".")[0] for _, module, _ in imports_of(tree, top_level=True)}

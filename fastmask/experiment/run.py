@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..core.durable import json_bytes, os_errors_named, write_atomically
 from ..core.errors import FastmaskError, OutputError
+from ..report.progress import Meter
 from ..report.terminal import totals_line
 from ..scoring.method import label_warnings
 from ..shards.schema import read_manifest
@@ -21,7 +22,7 @@ from .recipe import Recipe, TaskFiles, read_recipe
 from .steps import REPORT, Step, control_of, pretrained, steps_of
 
 if TYPE_CHECKING:
-    from ..report.meter import NoMeter
+    from rich.console import Console
 
 Say = Callable[[str], None]
 
@@ -65,13 +66,12 @@ class Run:
             planned[step.name] = Planned(step, TO_DO) if waits else self.ledger.state(step)
         return list(planned.values())
 
-    def run(self, say: Say, show: Say | None, meter: NoMeter) -> dict:
+    def run(self, say: Say, console: Console | None = None) -> dict:
         """Does what is not complete, in order.
 
         Args:
             say: receives one line at a time.
-            show: receives live lines, each in the place of the one before; None where there is no terminal.
-            meter: told of scoring's progress.
+            console: see ``progress.Progress``.
 
         Returns:
             The report of the comparison.
@@ -96,7 +96,7 @@ class Run:
                 self.ledger.make_again(step)
             say(f"[{number}/{len(self.steps)}] {step.name}: {step.command}")
             read = self.ledger.read_by(step)
-            self._do(step, say, show, meter)
+            self._do(step, say, console)
             self.ledger.finish(step, read)
             _free_device_memory()
         return json.loads((self.out / REPORT / RESULTS["evaluate"]).read_text("utf-8"))
@@ -113,18 +113,19 @@ class Run:
         first = next(step for step in self.steps if step.command == "finetune")
         check_labels(first.config, self.recipe.task.test)
 
-    def _do(self, step: Step, say: Say, show: Say | None, meter: NoMeter) -> None:
+    def _do(self, step: Step, say: Say, console: Console | None) -> None:
         directory, place = self.out / step.name, str(self.ledger.place(step))
         if step.command == "score":
             from ..pipeline import score_corpus
 
+            meter = Meter(console, say)
             manifest = score_corpus(step.files, place, step.config, overwrite=self.overwrite, meter=meter)
             for line in (totals_line(str(directory), manifest), *label_warnings(str(directory), manifest)):
                 say(line)
         elif step.command == "pretrain":
             from ..train.pretrain import pretrain
 
-            pretrain(replace(step.config, out=place, overwrite=self.overwrite), say, show)
+            pretrain(replace(step.config, out=place, overwrite=self.overwrite), say, console)
         elif step.command == "finetune":
             from ..train.finetune import finetune
 

@@ -1,50 +1,155 @@
-"""A training run's progress: a live line on a terminal, a plain line now and then otherwise."""
+"""Progress of scoring and training: a live bar on a terminal, a plain line now and then otherwise."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-SECONDS_BETWEEN_LINES = 15.0
-SECONDS_BETWEEN_UPDATES = 0.2
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SECONDS_BETWEEN_LINES = 10.0
 RECENT = 20
-"""Steps over which the loss that is shown is averaged, about."""
+"""The number of updates over which the loss that is shown is averaged, about."""
 
 
 class Progress:
-    """Loss, real tokens/s and time left.
+    """How far some work is, with its tokens/s and the time left; use it in a ``with``.
 
     Args:
-        steps, first_step: of the run, and where this process begins.
-        say: shows one plain line.
-        show: shows a line that the next one takes the place of; None where there is no terminal.
+        unit: what is counted, in the plural.
+        total: how many there are; None if unknown.
+        done: how many were done before.
+        say: prints one plain line.
+        console: a bar is drawn there if it is a terminal.
     """
 
-    def __init__(self, steps: int, first_step: int, say: Callable[[str], None], show: Callable[[str], None] | None):
-        self.steps, self.first_step, self._say, self._show = steps, first_step, say, show
-        self.tokens, self.loss = 0, 0.0
-        self._began = self._shown = time.monotonic()
+    def __init__(
+        self, unit: str, total: int | None, done: int, say: Callable[[str], None], console: Console | None = None
+    ):
+        self._unit, self._total, self._done, self._first, self._say = unit, total, float(done), done, say
+        self._tokens, self._updates, self._loss = 0, 0, 0.0
+        self._began = self._said = time.monotonic()
+        self._bar = _bar(console) if console is not None and console.is_terminal else None
 
-    def update(self, step: int, loss: float, tokens: int) -> None:
-        """Step number ``step`` is done, with so many real tokens over all ranks."""
-        done = step + 1 - self.first_step
-        self.tokens += tokens
-        self.loss += (loss - self.loss) / min(done, RECENT)
-        now = time.monotonic()
-        interval = SECONDS_BETWEEN_LINES if self._show is None else SECONDS_BETWEEN_UPDATES
-        if now - self._shown >= interval:
-            self._shown = now
-            left = (self.steps - step - 1) * (now - self._began) / done
-            figures = f"loss {self.loss:.4f}, {self.rate:,.0f} tokens/s, {_left(left)}"
-            (self._show or self._say)(f"step {step + 1:,} of {self.steps:,}: {figures}")
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._task = self._bar.add_task("", total=self._total, completed=self._first, unit=self._unit, figures="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: float, tokens: int, loss: float | None = None) -> None:
+        """Show that ``done`` units are done by now, the last of them with so many tokens and this loss."""
+        self._done, self._tokens, self._updates = done, self._tokens + tokens, self._updates + 1
+        if loss is not None:
+            self._loss += (loss - self._loss) / min(self._updates, RECENT)
+        figures = f"{self.rate:,.0f} tokens/s" if loss is None else f"loss {self._loss:.4f}, {self.rate:,.0f} tokens/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=int(done), figures=figures)
+        elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            of = "" if self._total is None else f" of {self._total:,}"
+            self._say(f"{int(done):,}{of} {self._unit}, {figures}{self._left()}")
 
     @property
     def rate(self) -> float:
-        """Real tokens a second since the process began to train, measurements and checkpoints included."""
-        return self.tokens / max(time.monotonic() - self._began, 1e-9)
+        """Return the tokens a second since the work began."""
+        return self._tokens / max(time.monotonic() - self._began, 1e-9)
+
+    def _left(self) -> str:
+        """Return the time that is left, in words; nothing if it cannot be known."""
+        fresh = self._done - self._first
+        if self._total is None or fresh <= 0:
+            return ""
+        seconds = max(self._total - self._done, 0) * (time.monotonic() - self._began) / fresh
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f", {hours}:{minutes:02d}:{seconds:02d} left" if hours else f", {minutes}:{seconds:02d} left"
 
 
-def _left(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d} left" if hours else f"{minutes}:{seconds:02d} left"
+def _bar(console: Console):
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    texts = TextColumn("{task.fields[unit]}"), TextColumn("{task.fields[figures]}")
+    columns = BarColumn(bar_width=None), MofNCompleteColumn(), *texts, TimeElapsedColumn(), TimeRemainingColumn()
+    return Bar(*columns, console=console, transient=True)
+
+
+class NoMeter:
+    """What scoring reports to; this one shows nothing."""
+
+    @contextmanager
+    def running(self, rows: Callable[[], int | None], done: int) -> Iterator[None]:
+        """Run a corpus inside: ``rows()`` in it (None if unknown), of which ``done`` were done before."""
+        yield
+
+    def shard(self, first_row: int, end_row: int) -> None:
+        """Begin the shard of these rows, for the first time or again. Several may be in work."""
+
+    def advance(self, first_row: int, share: float, tokens: int) -> None:
+        """Add a share of the shard from that row, with so many tokens through the encoder; from any thread."""
+
+    def note(self, line: str) -> None:
+        """Show one line that the user should know."""
+
+    def nothing_to_do(self, out: str) -> None:
+        """Show that the run was finished before."""
+
+
+class Meter(NoMeter):
+    """Shows the progress of scoring; serves several runs, one after the other.
+
+    Args:
+        console, say: as ``Progress`` has them.
+        out: the directory that is written to, where the user did not name it: shown when scoring begins.
+    """
+
+    def __init__(self, console: Console | None, say: Callable[[str], None], out: str | None = None):
+        self._console, self._say, self._unsaid = console, say, out
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def running(self, rows: Callable[[], int | None], done: int) -> Iterator[None]:
+        """See ``NoMeter.running``."""
+        # share done and rows of each shard by its first row
+        self._shards: dict[int, tuple[float, int]] = {}
+        self._rows, total = float(done), rows()
+        if self._unsaid:
+            self._say(f"writing to {self._unsaid}")
+            self._unsaid = None
+        if done:
+            self._say(f"resuming after {done:,} rows")
+        with Progress("rows", total, done, self._say, self._console) as self._progress:
+            yield
+
+    def shard(self, first_row: int, end_row: int) -> None:
+        """See ``NoMeter.shard``."""
+        with self._lock:
+            share, rows = self._shards.get(first_row, (0.0, 0))
+            self._rows -= share * rows
+            self._shards[first_row] = 0.0, end_row - first_row
+
+    def advance(self, first_row: int, share: float, tokens: int) -> None:
+        """See ``NoMeter.advance``."""
+        with self._lock:
+            before, rows = self._shards[first_row]
+            after = min(before + share, 1.0)  # blocks that are scored again do not count twice
+            self._shards[first_row] = after, rows
+            self._rows += (after - before) * rows
+            self._progress.update(self._rows, tokens)
+
+    def note(self, line: str) -> None:
+        """See ``NoMeter.note``."""
+        self._say(line)
+
+    def nothing_to_do(self, out: str) -> None:
+        """See ``NoMeter.nothing_to_do``."""
+        self._say(f"{out} is complete for this configuration; nothing to do")

@@ -43,11 +43,6 @@ def say(line: str, err: bool = True) -> None:
     _write(one_line(line) + "\n", sys.stderr if err else sys.stdout)
 
 
-def show_live(line: str) -> None:
-    """Print a line on standard error in the place of the one before."""
-    _write(f"\r{one_line(line)}\x1b[K\r", _as_it_is(sys.stderr))
-
-
 def _write(text: str, stream) -> None:
     try:
         stream.write(text)

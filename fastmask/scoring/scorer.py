@@ -10,7 +10,7 @@ from ..core.config import ScoreConfig
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.directory import load_tokenizer, resolve_model
 from ..models.tokenizer import tokenizer_record
-from ..report.meter import NoMeter
+from ..report.progress import NoMeter
 from ..text.tokens import TextEncoder
 from .cascade import Bounds
 from .method import ShardScorer, load_method

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..report.progress import SECONDS_BETWEEN_LINES
+from ..report.progress import Progress
 from .loop import freed_memory_kept, linear_schedule, make_optimizer, set_rate, shuffled_batches, take_step
 
 if TYPE_CHECKING:
@@ -72,26 +71,24 @@ def train_epochs(
     steps = -(-len(lengths) // config.batch_size) * config.epochs
     factor = linear_schedule(steps, config.warmup)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
-    records: list[dict] = []
+    progress, records = Progress("steps", steps, 0, report), list[dict]()
     best, best_score, weights = 0, -1.0, {}
     for epoch in range(1, config.epochs + 1):
         model.train()
-        total, seen, said = 0.0, 0, time.monotonic()
+        total = 0.0
         with freed_memory_kept():
             for rows in shuffled_batches(lengths, config.batch_size, rng):  # int64 [B]
                 set_rate(optimizer, config.lr * factor(step))
                 loss = training.step(rows)  # []
                 loss.backward()
-                total += take_step(optimizer, loss.detach(), step) * len(rows)
-                seen, step = seen + len(rows), step + 1
-                if time.monotonic() - said > SECONDS_BETWEEN_LINES:
-                    said = time.monotonic()
-                    report(f"step {step} of {steps}: loss {total / seen:.4f}")
+                value = take_step(optimizer, loss.detach(), step)
+                total, step = total + value * len(rows), step + 1
+                progress.update(step, int(lengths[rows].sum()), value)
         figures, score, words = training.measure()
         if score is None or score > best_score:
             best, best_score, weights = epoch, score or 0.0, _rounded(model, torch_dtype(config.dtype))
-        records.append({"epoch": epoch, "train_loss": total / seen, **figures})
-        report(f"epoch {epoch} of {config.epochs}: loss {total / seen:.4f}{words}")
+        records.append({"epoch": epoch, "train_loss": total / len(lengths), **figures})
+        report(f"epoch {epoch} of {config.epochs}: loss {total / len(lengths):.4f}{words}")
     model.load_state_dict(weights)
     return records, best
 

@@ -31,6 +31,7 @@ from .ranks import Ranks, start_ranks
 from .run_directory import LOG, Log, TrainingRun, restore, training_tensors
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from transformers import PreTrainedTokenizerBase
 
 Say = Callable[[str], None]
@@ -38,7 +39,7 @@ UNSETTLING = ("out", "overwrite", "save_every")
 """Options that leave the result as it is."""
 
 
-def pretrain(config: PretrainConfig, report: Say, show: Say | None = None) -> dict:
+def pretrain(config: PretrainConfig, report: Say, console: Console | None = None) -> dict:
     """Train a model into ``config.out``; a run that was killed resumes at its last checkpoint.
 
     On one CPU with one number of threads, a run that was killed and given again ends with the same bits as one that
@@ -48,7 +49,7 @@ def pretrain(config: PretrainConfig, report: Say, show: Say | None = None) -> di
     Args:
         config: what to train.
         report: receives one line at a time.
-        show: receives live lines, each in the place of the one before; None where there is no terminal.
+        console: see ``progress.Progress``.
 
     Returns:
         What ``OUT/pretrain.json`` holds.
@@ -62,16 +63,16 @@ def pretrain(config: PretrainConfig, report: Say, show: Say | None = None) -> di
     first = ranks.rank == 0
     try:
         with quiet_transformers():
-            return _pretrain(config, ranks, report if first else _nothing, show if first else None)
+            return _pretrain(config, ranks, report if first else _nothing, console if first else None)
     finally:
         ranks.stop()
 
 
-def _pretrain(config: PretrainConfig, ranks: Ranks, say: Say, show: Say | None) -> dict:
+def _pretrain(config: PretrainConfig, ranks: Ranks, say: Say, console: Console | None) -> dict:
     """Train on this process's rank; nothing of the model is left in memory at the end, as ``Ranks.stop`` wants it."""
     plan = _plan(config, ranks, say)
     with TrainingRun(config.out, plan.header, config.overwrite) if ranks.rank == 0 else nullcontext() as run:
-        return _train(plan, run, show)
+        return _train(plan, run, console)
 
 
 def _nothing(line: str) -> None:
@@ -190,7 +191,7 @@ def _header(config, ranks, files, tokenizer, stream, held_out, dtype) -> dict:
     }
 
 
-def _train(plan: Plan, run: TrainingRun | None, show: Say | None) -> dict:
+def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict:
     """Train from the last checkpoint, or from the start, to the end, and return the result.
 
     ``run`` is the directory, None on all ranks but the first, which alone writes.
@@ -203,9 +204,9 @@ def _train(plan: Plan, run: TrainingRun | None, show: Say | None) -> dict:
     state = _state(plan, checkpoint)
     trained = ranks.wrap(state.masked_loss)
     factor = linear_schedule(plan.steps, config.warmup)
-    progress = Progress(plan.steps, state.step, plan.say, show)
     shares = (value and max(1, value // ranks.world) for value in (_batch_size(config), config.batch_tokens))
     with (Log(run.path / LOG, state.step) if run else nullcontext() as log, freed_memory_kept(),
+          Progress("steps", plan.steps, state.step, plan.say, console) as progress,
           closing(run_ahead(batches_of(plan.stream, plan.builder, *shares), AHEAD)) as batches):  # fmt: skip
         for step in range(state.step, plan.steps):
             batch = next(batches)  # this rank's sequences, in parts of T tokens of which M are masked
@@ -226,7 +227,7 @@ def _train(plan: Plan, run: TrainingRun | None, show: Say | None) -> dict:
                     raise run.diverged(error) from error
                 raise
             state.count(tokens, masked)
-            progress.update(step, value, tokens)
+            progress.update(step + 1, tokens, value)
             if run and log:
                 run.confirm()
                 log.write(step=step + 1, loss=value, lr=rate, tokens=tokens, masked=masked,

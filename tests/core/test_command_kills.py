@@ -16,7 +16,6 @@ from fastmask.core.config_train import FinetuneConfig, MaskerConfig
 from fastmask.core.directories import claim, new_directory
 from fastmask.experiment.arms import evaluate
 from fastmask.experiment.run import Run
-from fastmask.report.meter import NoMeter
 from fastmask.train.finetune import finetune
 from fastmask.train.masker import train_masker
 
@@ -170,7 +169,7 @@ def test_run_overwrite(played, files, mr_tiny, tmp_path, monkeypatch):
 
     def run(name: str) -> dict[str, bytes]:
         with Run(str(tmp_path / f"{name}.toml"), overwrite=True) as steps:
-            steps.run(quiet, None, NoMeter())
+            steps.run(quiet)
         return made(Path.cwd())
 
     def made(place: Path) -> dict[str, bytes]:

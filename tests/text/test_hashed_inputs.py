@@ -12,7 +12,7 @@ from fastmask.core.errors import FastmaskError, InputError
 from fastmask.experiment.ledger import Ledger
 from fastmask.experiment.steps import Step
 from fastmask.pipeline import repair
-from fastmask.report.meter import NoMeter
+from fastmask.report.progress import NoMeter
 from fastmask.text.documents import HashedInputs, read_rows
 
 CHANGED = "has changed since it was hashed"

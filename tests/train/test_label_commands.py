@@ -11,7 +11,6 @@ from fastmask.core.config import ScoreConfig
 from fastmask.experiment.ledger import Ledger
 from fastmask.experiment.run import Run
 from fastmask.experiment.steps import Step
-from fastmask.report.meter import NoMeter
 from fastmask.shards.writer import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -207,7 +206,7 @@ def test_a_recipe_says_it_too(rows, mr_tiny, tmp_path):
     corpus, said = write_jsonl(tmp_path / "a.jsonl", flipped(rows, 10)), []
     step = Step("masks", "score", ScoreConfig(model=mr_tiny, segment="line"), (corpus,))
     ledger = Ledger(tmp_path / "run")
-    Run._do(SimpleNamespace(out=ledger.path, ledger=ledger, overwrite=False), step, said.append, None, NoMeter())
+    Run._do(SimpleNamespace(out=ledger.path, ledger=ledger, overwrite=False), step, said.append, None)
     assert WARNING.format(tmp_path / "run" / "masks", 10) in said[-1]
 
 

@@ -17,7 +17,6 @@ from fastmask.data.sequences import Example
 from fastmask.models.directory import resolve_model
 from fastmask.models.mlm_model import MaskedLoss, load_masked_lm
 from fastmask.models.trainable import enable_packing, pack
-from fastmask.report.progress import Progress
 from fastmask.train.loop import take_step
 from fastmask.train.mlm_batches import Builder, Part
 
@@ -123,19 +122,6 @@ def test_parts_hold_every_sequence_once_corrupted_as_its_keys_say(shapes, part_t
         # at most one sequence past the budget
         assert len(ids) < part_tokens + max(n for n, *_ in shapes)
     assert sorted(got) == expected
-
-
-def test_progress_shows_loss_rate_and_time_left(monkeypatch):
-    now, said, shown = [0.0], [], []
-    monkeypatch.setattr("fastmask.report.progress.SECONDS_BETWEEN_LINES", 15.0)
-    monkeypatch.setattr("fastmask.report.progress.time.monotonic", lambda: now[0])
-    plain, live = Progress(100, 0, said.append, None), Progress(100, 0, said.append, shown.append)
-    for step in range(20):
-        now[0] += 1.0
-        plain.update(step, 2.0, 1000)
-        live.update(step, 2.0, 1000)
-    assert said == ["step 15 of 100: loss 2.0000, 1,000 tokens/s, 1:25 left"]
-    assert len(shown) == 20 and shown[-1] == "step 20 of 100: loss 2.0000, 1,000 tokens/s, 1:20 left"
 
 
 def test_an_encoder_whose_config_unties_gets_a_tied_head_all_the_same(tmp_path, mr_tiny):

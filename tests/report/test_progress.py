@@ -1,0 +1,58 @@
+"""Progress of scoring and training, with a clock of the test's own: plain lines, and a bar on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from fastmask.report.progress import Meter, Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("fastmask.report.progress.SECONDS_BETWEEN_LINES", 15.0)
+    monkeypatch.setattr("fastmask.report.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_training_shows_loss_rate_and_time_left(clock):
+    said = []
+    with Progress("steps", 100, 0, said.append) as progress:
+        for step in range(20):
+            clock[0] += 1.0
+            progress.update(step + 1, 1000, 2.0)
+    assert said == ["15 of 100 steps, loss 2.0000, 1,000 tokens/s, 1:25 left"]
+
+
+def test_scoring_counts_a_shard_that_is_scored_again_once(clock):
+    said = []
+    meter = Meter(None, said.append, out="c.masks")
+    with meter.running(lambda: 8000, 2000):
+        meter.shard(2000, 4000)
+        meter.advance(2000, 0.5, 5000)
+        meter.shard(2000, 4000)  # again, from its beginning
+        clock[0] = 20.0
+        meter.advance(2000, 0.5, 5000)
+        clock[0] = 3700.0
+        meter.advance(2000, 0.1, 5000)
+    assert said == ["writing to c.masks", "resuming after 2,000 rows",
+                    "3,000 of 8,000 rows, 500 tokens/s, 1:40 left",
+                    "3,200 of 8,000 rows, 4 tokens/s, 4:06:40 left"]  # fmt: skip
+
+
+def test_of_an_unknown_number_no_time_is_left(clock):
+    said = []
+    with Progress("rows", None, 0, said.append) as progress:
+        clock[0] = 15.0
+        progress.update(1234.5, 30)
+    assert said == ["1,234 rows, 2 tokens/s"]
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    said, stream = [], io.StringIO()
+    console = Console(file=stream, width=100, force_terminal=True, color_system=None)
+    with Progress("steps", 100, 20, said.append, console) as progress:
+        progress.update(40, 1000, 2.0)
+    shown = stream.getvalue()
+    assert "40/100 steps loss 2.0000, " in shown and "tokens/s" in shown and not said
