@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from .directories import Replacement, what_was_begun
 from .durable import FileLock, locked_directory, os_errors_named
@@ -96,16 +96,28 @@ class LockedDirectory:
         self.close()
 
 
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Return what keeps a run of header ``here`` from resuming one of header ``there``, a line for each setting."""
+class Difference(NamedTuple):
+    """A setting, as ``_settings`` names it, and its value in two headers, as JSON; None where it is absent."""
+
+    name: str
+    was: str | None
+    now: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.was or 'absent'}, is now {self.now or 'absent'}"
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[Difference]:
+    """Return what keeps a run of header ``here`` from resuming one of header ``there``."""
     was, now = _settings(there), _settings(here)
-    names = [name for name in {**was, **now} if not _agree(name, was.get(name), now.get(name))]
-    return [f"{name} was {was.get(name, 'absent')}, is now {now.get(name, 'absent')}" for name in names]
+    found = (Difference(name, was.get(name), now.get(name)) for name in {**was, **now})
+    return [one for one in found if not _agree(*one)]
 
 
-def listed(found: list[str]) -> str:
-    """Return differences in one line, at most twenty of them."""
-    return "; ".join([*found[:20], f"and {len(found) - 20} more"] if len(found) > 20 else found)
+def listed(found: Sequence[object], most: int = 20) -> str:
+    """Return differences in one line, and how many more there are than ``most``."""
+    more = [f"and {len(found) - most} more"] if len(found) > most else []
+    return "; ".join([*map(str, found[:most]), *more])
 
 
 def _agree(name: str, was: str | None, now: str | None) -> bool:

@@ -17,7 +17,7 @@ from ..core.config import MAX_TEXT_MB, ScoreConfig
 from ..core.directories import begun_beside, recover, replace_directory
 from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
 from ..core.errors import InputError, OutputError
-from ..core.locked import VERSION, LockedDirectory, differences
+from ..core.locked import VERSION, LockedDirectory, differences, listed
 from ..core.plain import parse_json, read_regular
 from ..shards.manifest import whole_fault
 from ..shards.schema import manifest_path
@@ -38,7 +38,6 @@ _MODELS = ("finetune", "train-masker", "pretrain")
 # Options that say where a result goes or how often a run is saved, and no more.
 _UNSETTLING = ("out", "overwrite", "save_every", "json", "picture")
 COMPLETE, BEGUN, TO_DO, AGAIN = "complete", "begun", "to do", "to do again"
-_REASONS = 5
 STEP = {"made_from": {"config": dict}, "weights": dict, "fingerprint": str}
 RECORD = {"steps": {"*": STEP}, "files": {"*": list}}
 """The types of what ``steps.json`` holds, as ``manifest.whole_fault`` takes them."""
@@ -46,11 +45,11 @@ RECORD = {"steps": {"*": STEP}, "files": {"*": list}}
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A step, its state (one of the four above), and what the user changed, if that is why it is to do again."""
+    """A step, its state (one of the four above), and what the user changed, if that is why it has to be done again."""
 
     step: Step
     state: str
-    reasons: tuple[str, ...] = ()
+    reason: str = ""
 
 
 class Ledger(LockedDirectory):
@@ -103,14 +102,17 @@ class Ledger(LockedDirectory):
         if not _is_whole(step, directory):
             return Planned(step, BEGUN if _PERMITTED in entry else AGAIN)
         changed = differences(entry["made_from"], self._header(step))
-        if self._made(step, directory, entry) != entry["fingerprint"]:
-            changed.append("its files are not those that were made")
-        # what follows from another step follows it; a comparison is made in seconds and from nothing but other steps
-        own = [] if step.command == "evaluate" else [one for one in changed if not one.startswith("needs.")]
-        more = [f"and {len(own) - _REASONS} more"] if len(own) > _REASONS else []
-        if changed and _PERMITTED in entry:
+        is_touched = self._made(step, directory, entry) != entry["fingerprint"]
+        if not changed and not is_touched:
+            return Planned(step, COMPLETE)
+        if _PERMITTED in entry:
             return Planned(step, BEGUN)
-        return Planned(step, AGAIN if changed else COMPLETE, (*own[:_REASONS], *more))
+        if step.command == "evaluate":  # made in seconds, and from nothing but other steps: no leave is needed
+            return Planned(step, AGAIN)
+        own: list[object] = [one for one in changed if not one.name.startswith("needs.")]  # those are told there
+        if is_touched:
+            own.append("its files are not those that were made")
+        return Planned(step, AGAIN, listed(own, most=5))
 
     def read_by(self, step: Step) -> dict[str, list[dict[str, str]]]:
         """sha256 of each file, and identity of each model and shard directory, of the user's that a step reads.

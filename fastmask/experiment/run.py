@@ -102,8 +102,8 @@ class Run:
         return json.loads((self.out / REPORT / RESULTS["evaluate"]).read_text("utf-8"))
 
     def _check_allowed(self, planned: Planned) -> None:
-        if planned.reasons and not self.overwrite:
-            raise OutputError(f"{self.out / planned.step.name}: was made otherwise: {'; '.join(planned.reasons)} "
+        if planned.reason and not self.overwrite:
+            raise OutputError(f"{self.out / planned.step.name}: was made otherwise: {planned.reason} "
                               "(--overwrite makes it, and what follows from it, again)")  # fmt: skip
 
     def _check_labels(self) -> None:

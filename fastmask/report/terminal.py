@@ -58,7 +58,7 @@ def plan_table(planned: Sequence) -> Table:
     for title in ("", "step", "command", "state"):
         table.add_column(title, style="bold" if title == "step" else None, overflow="fold", no_wrap=title == "command")
     for number, one in enumerate(planned, 1):
-        state = "; ".join((one.state, *one.reasons))
+        state = "; ".join(filter(None, (one.state, one.reason)))
         table.add_row(str(number), Text(shown(one.step.name)), one.step.command, Text(one_line(state)))
     return table
 
