@@ -34,7 +34,7 @@ def score_corpus(
     config: ScoreConfig | None = None,
     *,
     overwrite: bool = False,
-    meter=None,
+    meter: NoMeter | None = None,
     control: str | None = None,
 ) -> dict:
     """Score a corpus into a shard directory; ``fastmask score`` as a function.
@@ -55,11 +55,11 @@ def score_corpus(
     """
     config, meter = config or ScoreConfig(), meter or NoMeter()
     paths, out = [os.fspath(path) for path in paths], os.fspath(out)
-    twin = None if control is None else _checked_control(config, out, os.fspath(control))
+    runs = [(out, config)]
+    if control is not None:
+        runs.append((os.fspath(control), _checked_control(config, out, os.fspath(control))))
     with seekable_standard_input(paths):
-        manifest = _score_into(out, paths, config, overwrite, meter)
-        if twin is not None:
-            _score_into(os.fspath(control), paths, twin, overwrite, meter)
+        manifest, *_ = [_score_into(place, paths, settings, overwrite, meter) for place, settings in runs]
     return manifest
 
 
@@ -76,13 +76,13 @@ def _checked_control(config: ScoreConfig, out: str, control: str) -> ScoreConfig
     return config.control_of(out)
 
 
-def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter) -> dict:
+def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter: NoMeter) -> dict:
     """Score a corpus into one directory; return its manifest."""
     # the model first: a mistake in its name should not wait for the hash of a large corpus
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         inputs = HashedInputs(paths)
         with RunDirectory.open(out, _settings(scorer), _identity(scorer, inputs.entries), overwrite) as run:
-            if run.finished:
+            if run.manifest is not None:
                 meter.nothing_to_do(out)
                 return run.manifest
             counting = meter.running(lambda: count_rows(paths), _rows(run.entries))
@@ -131,7 +131,7 @@ def _write_again(run: RunDirectory, executor: Executor, inputs: HashedInputs, bo
 
 def _in_force(run: RunDirectory) -> Bounds | None:
     """Return the plan's error bounds, widened by what speaks against them in the shards that are there."""
-    bounds = _bounds_in(run.plan)
+    bounds = _bounds_in(run.plan or {})
     return bounds and widened_by(bounds, _certificates(run))
 
 
@@ -152,7 +152,7 @@ def _write(run: RunDirectory, shards: Generator, inputs: HashedInputs) -> None:
             run.write_shard(index, scored)
 
 
-def repair(out: str, meter=None) -> list[str]:
+def repair(out: str, meter: NoMeter | None = None) -> list[str]:
     """Make the damaged shards of a finished directory again, from the inputs named in its manifest.
 
     Returns:
@@ -163,10 +163,11 @@ def repair(out: str, meter=None) -> list[str]:
         FastmaskError: inputs or model are not what they were.
     """
     damaged = verify(out)
-    beyond = [d for d in damaged if d.index is None]
-    if beyond:
-        raise OutputError(f"{out}: {beyond[0].file}: {beyond[0].reason}; scoring again cannot mend that")
-    if not damaged:
+    for one in damaged:
+        if one.index is None:
+            raise OutputError(f"{out}: {one.file}: {one.reason}; scoring again cannot mend that")
+    wanted = sorted({one.index for one in damaged if one.index is not None})
+    if not wanted:
         return []
     manifest = read_manifest(out)
     if "remapped" in manifest:
@@ -180,10 +181,14 @@ def repair(out: str, meter=None) -> list[str]:
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         inputs = HashedInputs(paths)
         with RunDirectory.open_for_repair(out, _identity(scorer, inputs.entries)) as run:
-            return _replace_shards(run, scorer, inputs, manifest, sorted({d.index for d in damaged}))
+            return _replace_shards(
+                run, scorer, inputs, manifest, sorted({d.index for d in damaged if d.index is not None})
+            )
 
 
-def _replace_shards(run, scorer: Scorer, inputs: HashedInputs, manifest: dict, wanted: list[int]) -> list[str]:
+def _replace_shards(
+    run: RunDirectory, scorer: Scorer, inputs: HashedInputs, manifest: dict, wanted: list[int]
+) -> list[str]:
     entries, bounds, mended = manifest["shards"], _bounds_in(manifest["certificate"]), []
     with closing(LocalExecutor(scorer, inputs).shards(Wanted(wanted), bounds)) as shards:
         for index, scored in shards:
@@ -202,7 +207,7 @@ def _identity(scorer: Scorer, inputs: list[dict]) -> dict:
 
 
 def _environment(scorer: Scorer) -> dict:
-    """What the result was made with: back end, processor, versions of the libraries that matter."""
+    """Return what the result was made with: back end, processor, versions of the libraries that matter."""
     versions = {name: _version(name) for name in _LIBRARIES}
     cpu = {"cpu": _processor()} | ({"cpu_capability": _capability()} if scorer.method.asks_model else {})
     return {**scorer.describe(), **cpu, "python": platform.python_version(), **versions}
