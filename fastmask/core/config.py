@@ -191,7 +191,9 @@ class ExportConfig:
     to: str = required("NVIDIA's BERT files (needs h5py), JSON lines, or MosaicML shards.",
                        choices=EXPORT_FORMATS)  # fmt: skip
     max_length: int = option(512, "Tokens of a sequence, special tokens included.", check=at_least(8))
-    max_predictions: int = option(80, "Masks of a sequence that are kept, the first ones.", check=at_least(1))
+    max_predictions: int = option(
+        80, "Most masks of a sequence; of more, so many are drawn at random.", check=at_least(1)
+    )
     seed: int = option(0, "Seed of the corruption.", check=at_least(0))
     overwrite: bool = option(False, "Replace OUT.")
 

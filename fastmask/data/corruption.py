@@ -46,30 +46,29 @@ def corrupt(
         FastmaskError: an array has another shape or is not of whole numbers, a place is outside ``input_ids``, a number
             is negative or too large, or nothing may be drawn.
     """
-    at = whole_numbers("at", at, np.int64)
-    key = [
-        whole_numbers(name, values, kind)
-        for name, values, kind in (
-            ("row", row, np.int64),
-            ("sentence", sentence, np.int32),
-            ("position", position, np.int32),
-        )
-    ]
     tokens, ordinary = whole_numbers("input_ids", input_ids, np.int32), whole_numbers("ordinary", ordinary, np.int32)
-    if not len(at) == len(key[0]) == len(key[1]) == len(key[2]):
-        raise FastmaskError(
-            "corrupt: {} places with {} rows, {} sentences, {} positions".format(len(at), *map(len, key))
-        )
-    if len(at) and at.max() >= len(tokens):
-        raise FastmaskError(f"corrupt: places {at.min()} to {at.max()} in {len(tokens)} tokens")
+    at, row = whole_numbers("at", at, np.int64), whole_numbers("row", row, np.int64)
+    sentence, position = whole_numbers("sentence", sentence, np.int32), whole_numbers("position", position, np.int32)
+    _check_places(len(tokens), at, row, sentence, position)
     if not len(ordinary):
         raise FastmaskError("corrupt: no ordinary token to draw from")
     for name, value, bits in (("seed", seed, 64), ("epoch", epoch, 63), ("mask_id", mask_id, 31)):
         if value is None or not 0 <= value < 2**bits:
             raise FastmaskError(f"corrupt: {name} {value}: 0 to 2**{bits} - 1")
     out = np.empty(len(tokens), np.int32)
-    apply_mask(tokens, at, *key, np.uint64(seed), np.int64(epoch), np.int32(mask_id), ordinary, out)
+    numbers = np.uint64(seed), np.int64(epoch), np.int32(mask_id)
+    apply_mask(tokens, at, row, sentence, position, *numbers, ordinary, out)
     return out
+
+
+def _check_places(tokens: int, at: np.ndarray, *key: np.ndarray) -> None:
+    """Raise FastmaskError unless every place is one of the tokens and has its key."""
+    if any(len(values) != len(at) for values in key):
+        raise FastmaskError(
+            "corrupt: {} places with {} rows, {} sentences, {} positions".format(len(at), *map(len, key))
+        )
+    if len(at) and at.max() >= tokens:
+        raise FastmaskError(f"corrupt: places {at.min()} to {at.max()} in {tokens} tokens")
 
 
 def whole_numbers(name: str, values: ArrayLike, kind: type[np.signedinteger]) -> np.ndarray:
@@ -83,7 +82,7 @@ def whole_numbers(name: str, values: ArrayLike, kind: type[np.signedinteger]) ->
 
 
 def ordinary_ids(vocab_size: int, special_ids: Mapping[str, int | None] | Iterable[int | None]) -> np.ndarray:
-    """int32 [K], the ids 0..vocab_size-1 but the special ones, ascending.
+    """Return the ids 0..vocab_size-1 but the special ones, int32 [K] ascending.
 
     Args:
         vocab_size: number of ids.

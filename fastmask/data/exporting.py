@@ -125,7 +125,7 @@ class _Corruption:
         return table
 
     def _chosen(self, masks: int, number: int) -> np.ndarray:
-        """Which masks of sequence ``number`` are kept, int64 ascending: all, or a random choice of as many as may be.
+        """Return which masks of sequence ``number`` are kept, int64 ascending: all, or as many as may be, at random.
 
         The first ones would leave the ends of long sequences without any.
         """

@@ -27,7 +27,7 @@ def save_model(
     overwrite: bool = False,
     tensors: dict[str, dict[str, torch.Tensor]] | None = None,
 ) -> Path:
-    """Writes config.json, model.safetensors and the tokenizer, plus other files, in one atomic rename.
+    """Write config.json, model.safetensors and the tokenizer, plus other files, in one atomic rename.
 
     Args:
         model: a transformers model; it is not changed.
@@ -52,10 +52,7 @@ def save_model(
         raise FastmaskError(f"{path}: not written, the trained weight {bad} is not finite in {kind}; try a lower --lr")
     try:
         with new_directory(path, overwrite) as fresh, quiet_transformers():
-            stored.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
-            if (getattr(model.config, "type_vocab_size", None) or 0) > 1:
-                _name_token_types(fresh)
+            _write_model(stored, tokenizer, fresh)
             for name, document in (documents or {}).items():
                 (fresh / name).write_bytes(json_bytes(document))
             for name, named in (tensors or {}).items():
@@ -64,6 +61,13 @@ def save_model(
     except SafetensorError as error:  # a full disk, too
         raise OutputError(f"cannot write {path}: {error}") from error
     return path
+
+
+def _write_model(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    if (getattr(model.config, "type_vocab_size", None) or 0) > 1:
+        _name_token_types(directory)
 
 
 def _name_token_types(directory: Path) -> None:

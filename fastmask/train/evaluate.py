@@ -27,7 +27,7 @@ METHOD = {
 def compare(
     arms: Mapping[str, Sequence[np.ndarray]], labels: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict:
-    """Compares arms whose i-th predictions all come from the i-th seed.
+    """Compare arms whose i-th predictions all come from the i-th seed.
 
     A test over seeds alone speaks of this test set; the interval also of other test rows, and is mostly the wider.
 
@@ -49,11 +49,7 @@ def compare(
     _scipy()
     labels = np.asarray(labels)
     predictions = {name: _stacked(name, runs, labels) for name, runs in arms.items()}
-    counts = {name: len(runs) for name, runs in predictions.items()}
-    if len(set(counts.values())) != 1:
-        said = ", ".join(f"{name} has {count}" for name, count in counts.items())
-        raise FastmaskError(f"arms are compared seed by seed and need the same number of them: {said or 'no arm'}")
-    (seeds,) = set(counts.values())
+    seeds = _number_of_seeds(predictions)
     tables = _tables(predictions, labels)
     scores = {name: _scores(table, np.ones((1, len(labels)), np.float32)) for name, table in tables.items()}
     values = {name: {m: scores[name][m][0] for m in METRICS} for name in tables}
@@ -70,6 +66,14 @@ def compare(
             for old, new in combinations(tables, 2)
         ],
     }
+
+
+def _number_of_seeds(predictions: dict[str, np.ndarray]) -> int:
+    counts = {name: len(runs) for name, runs in predictions.items()}
+    if len(set(counts.values())) != 1:
+        said = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise FastmaskError(f"arms are compared seed by seed and need the same number of them: {said or 'no arm'}")
+    return next(iter(counts.values()))
 
 
 def _scipy():
