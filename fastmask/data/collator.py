@@ -75,14 +75,14 @@ class SelectiveMaskCollator:
         self._token_type_ids = token_type_ids
 
     def set_epoch(self, epoch: int) -> None:
-        """Return the epoch, at least 0, of what comes without one."""
+        """Set the epoch, at least 0, of rows and sequences that come without one."""
         self.epoch = epoch
 
     def __call__(
         self,
         features: Sequence[Mapping[str, Any]] | Sequence[Example] | Sequence[tuple[int, Example]] | Mapping[str, Any],
     ) -> dict[str, torch.Tensor]:
-        """``input_ids``, ``attention_mask``, ``labels`` and, unless turned off, ``token_type_ids``.
+        """Return ``input_ids``, ``attention_mask``, ``labels`` and, unless turned off, ``token_type_ids``.
 
         All are int64 [B, L] with L the batch's longest sequence; ``labels`` are -100 but at masked tokens. With rows, B
         is the number of sequences that they make: fewer with ``pack``, and a row without tokens makes none.

@@ -109,7 +109,7 @@ class _Corruption:
         self.ordinary = ordinary
 
     def table(self, examples: Sequence[Example], first: int) -> np.ndarray:
-        """N sequences, the first of them number ``first`` of the export, as ``fields_of`` [N]."""
+        """Return N sequences, the first of them number ``first`` of the export, as ``fields_of`` [N]."""
         table = np.zeros(len(examples), fields_of(self.config.max_length, self.config.max_predictions))
         table["input_ids"] = self.pad_id
         for number, (fields, example) in enumerate(zip(table, examples, strict=True), first):
@@ -136,7 +136,7 @@ class _Corruption:
 
 
 def fields_of(max_length: int, max_predictions: int) -> np.dtype:
-    """NVIDIA's fields with their dtypes, in the order of their names, which is also that of an MDS sample.
+    """Return NVIDIA's fields with their dtypes, in the order of their names, which is also that of an MDS sample.
 
     Unused places of ``masked_lm_positions`` are 0: the loader takes the first 0 as the end, and [CLS], at 0, is never
     masked. ``segment_ids`` and ``next_sentence_labels`` are 0 throughout: there is no next-sentence task.

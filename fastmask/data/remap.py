@@ -31,7 +31,7 @@ KEPT = ("row", "sentence", "label", "predicted", "prob")
 def remap_masks(
     shards: str | Path | ShardSet, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The shards' sentences with another tokenizer's tokens: what a mask covers is every token that shares a character.
+    """Yield the shards' sentences in another tokenizer's tokens, of which each that shares a character is masked.
 
     A document is tokenised whole. A token belongs to the sentence in which its last character lies; characters between
     two sentences belong to the first. Tokens of no width (some tokenizers make them) go with the token before and are
@@ -98,7 +98,7 @@ def remapped(
 
 
 def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end: np.ndarray) -> np.ndarray:
-    """bool [n]: which spans share a character with any of the masked ones.
+    """Return which spans share a character with any of the masked ones, bool [n].
 
     Args:
         start, end: int [n], half-open spans in any order.
@@ -179,7 +179,7 @@ def _one_document(sentences: list[dict[str, Any]], tokens: Tokens, special: np.n
 def _carried(
     sentence: dict[str, Any], name: str, nothing: float, char_start: np.ndarray, char_end: np.ndarray
 ) -> np.ndarray | None:
-    """float32 [n] for n new tokens of a sentence, as ``remap_masks`` says; None where it has no values of that name."""
+    """Return float32 [n] for n new tokens of a sentence, as ``remap_masks`` says; None where it has no such values."""
     if sentence.get(name) is None:
         return None
     theirs = np.append(np.array(sentence[name], np.float32), np.float32(nothing))

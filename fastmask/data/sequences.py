@@ -63,7 +63,7 @@ class Frame:
 
     @classmethod
     def of(cls, special_ids: Mapping[str, int | None], name: str, origin: Origin | None = None) -> Frame:
-        """[CLS] and [SEP], or <s> and </s>, of the special ids in a manifest (id by role).
+        """Return [CLS] and [SEP], or <s> and </s>, of the special ids in a manifest (id by role).
 
         Args:
             special_ids: the tokenizer's.
@@ -120,7 +120,7 @@ class Examples(Sequence[Example]):
 
     @property
     def tokens(self) -> int:
-        """Tokens of all sequences, special ones included."""
+        """Return the number of tokens of all sequences, special ones included."""
         s = self.sentences
         begun = np.concatenate([[0], np.cumsum(s.row[1:] != s.row[:-1])])
         separators = 1 + begun[self.ends - 1] - begun[self.starts]  # one after each document
@@ -137,7 +137,7 @@ class Examples(Sequence[Example]):
 def examples_of(
     sentences: Sentences, *, max_length: int, frame: Frame, pack: bool = False, masked_only: bool = False
 ) -> Examples:
-    """Joins sentences to training sequences, as the paper's authors do, or packs them.
+    """Join sentences to training sequences, as the paper's authors do, or pack them.
 
     Joined: ``[CLS] s1 s2 .. sk [SEP]``, consecutive sentences of one document, as many as fit. Packed: documents
     follow each other in a sequence, ``[CLS] a1 a2 [SEP] b1 [SEP]``, a [SEP] after each document (FULL-SENTENCES of
@@ -167,14 +167,14 @@ def examples_of(
 
 
 def check_room(max_length: int) -> int:
-    """Ordinary tokens that a sequence has room for; FastmaskError when there is none."""
+    """Return how many ordinary tokens a sequence has room for; FastmaskError when there is none."""
     if max_length <= FRAME:
         raise FastmaskError(f"max_length {max_length}: a sequence has {FRAME} special tokens and at least one other")
     return max_length - FRAME
 
 
 def _fitted(s: Sentences, room: int) -> Sentences:
-    """Without empty sentences, and with the rest of those longer than ``room`` cut off."""
+    """Return the sentences that are not empty, each cut at ``room`` tokens."""
     lengths, masks = np.diff(s.offsets), np.diff(s.mask_offsets)
     input_ids, mask_index = s.input_ids, s.mask_index
     if (lengths > room).any():
@@ -190,7 +190,7 @@ def _fitted(s: Sentences, room: int) -> Sentences:
 
 @nb.njit(**JIT)
 def _starts(lengths: np.ndarray, new_document: np.ndarray, room: int, pack: bool) -> np.ndarray:
-    """int64 [E], the first sentence of each sequence: lengths int64 [N], 1 to room; new_document bool [N]."""
+    """Return the first sentence of each sequence, int64 [E]: lengths int64 [N], 1 to room; new_document bool [N]."""
     starts, count, used = np.empty(len(lengths), np.int64), 0, 0
     for i in range(len(lengths)):
         separator = 1 if new_document[i] else 0
@@ -217,7 +217,7 @@ def _build(
     first: int,
     last: int,
 ) -> tuple[np.ndarray, ...]:
-    """The arrays of an Example: sentences ``start`` to ``end`` between ``first`` and ``last``, new memory all."""
+    """Return the arrays of an Example, newly made: sentences ``start`` to ``end`` between ``first`` and ``last``."""
     documents = 1
     for i in range(start + 1, end):
         documents += row[i] != row[i - 1]

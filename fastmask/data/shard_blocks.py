@@ -78,7 +78,7 @@ class Part:
 
 
 def _make_blocks(sets: Sequence[ShardSet]) -> Iterator[tuple[tuple[Part, ...], int]]:
-    """Every block and how many tokens it has, in corpus order; a part has its share of its shard's tokens."""
+    """Return the blocks in corpus order, and about how many tokens each has: its share of its shard's."""
     parts: list[Part] = []
     tokens = base = 0
     for shards in sets:
@@ -127,7 +127,7 @@ def _paths(shards: str | Sequence[str]) -> list[str]:
 
 
 def _one_tokenizer(sets: Sequence[ShardSet]) -> dict[str, Any]:
-    """The manifests' tokenizer record; its name may differ (a model may have been moved), its content may not."""
+    """Return the manifests' tokenizer record; its name may differ (a model may have been moved), its content not."""
     records: list[dict[str, Any]] = [shards.manifest["tokenizer"] for shards in sets]
     for shards, record in zip(sets, records, strict=True):
         for key in ("vocabulary_sha256", "special_ids"):

@@ -98,36 +98,36 @@ class TrainingStream:
         self._epoch = self._example = 0
 
     def __len__(self) -> int:
-        """Sequences of an epoch, over all ranks. The first call reads the shards once if no epoch was finished yet."""
+        """Return the sequences of an epoch, over all ranks. The first call may read all shards once."""
         for block in np.flatnonzero(self._counts < 0):
             self._examples(int(block))
         return int(self._counts.sum())
 
     @property
     def tokens(self) -> int:
-        """Tokens of an epoch's sequences, over all ranks, special ones included; as costly as ``len``."""
+        """Return the tokens of an epoch's sequences, over all ranks, special ones included; as costly as ``len``."""
         len(self)
         return int(self._tokens.sum())
 
     @cached_property
     def ordinary(self) -> np.ndarray:
-        """The tokenizer's ids but the special ones; ModelError if the shards are too old to say and it is gone."""
+        """Return the tokenizer's ids but the special ones; ModelError if neither shards nor tokenizer tell them."""
         if "vocab_size" in self.tokenizer:
             return ordinary_ids(self.tokenizer["vocab_size"], self.tokenizer["all_special_ids"])
         return ordinary_ids(*vocabulary(recorded_tokenizer(self.tokenizer)))
 
     def __iter__(self) -> Iterator[tuple[int, Example]]:
-        """From where the stream stands, without end; each item moves it on. One iterator at a time."""
+        """Yield items without end from the stream's position, which moves with each. Use one iterator at a time."""
         first = self._example + self.rank
         for item in self._walk(self._epoch, count(first, self.world)):
             self.advance(1)
             yield item
 
     def part(self, worker: int, workers: int, batch_size: int = 1) -> Iterator[tuple[int, Example]]:
-        """What worker ``worker`` of ``workers`` has to fetch of this rank's items: every workers-th run of batch_size.
+        """Yield worker ``worker``'s share of this rank's items: of runs of batch_size, every ``workers``-th one.
 
         Taken in turns, a run from each worker, the items are those of ``iter(stream)`` in the same order. This does not
-        move the stream: who puts the parts together calls ``advance``.
+        move the stream: the caller that puts the parts together calls ``advance``.
         """
         first = self._example + self.rank
         turns = count(worker, workers)
@@ -135,7 +135,7 @@ class TrainingStream:
         return self._walk(self._epoch, (first + number * self.world for number in numbers))
 
     def epoch(self, number: int = 0) -> Iterator[Example]:
-        """This rank's sequences of one epoch alone; the stream is not moved.
+        """Yield this rank's sequences of one epoch; the stream is not moved.
 
         Ranks may get one more or less than others. For held-out data; training iterates over the stream itself.
         """
@@ -143,20 +143,20 @@ class TrainingStream:
         return (example for _, example in self._one_epoch(number, 0, next(places), places))
 
     def advance(self, items: int) -> None:
-        """Moves the stream as if ``items`` more had been taken from ``iter(stream)``."""
+        """Move the stream as if ``items`` more had been taken from ``iter(stream)``."""
         self._example += items * self.world
         if self._length:
             self._epoch, self._example = self._epoch + self._example // self._length, self._example % self._length
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands and what it streams, JSON-ready."""
+        """Return the stream's position and what it streams, JSON-ready."""
         return {"stream": self._identity(), "epoch": int(self._epoch), "example": int(self._example)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Moves the stream to where another one, of the same shards and settings but any rank and world, stood.
+        """Move the stream to the position of another one, of the same shards and settings but any rank and world.
 
         Raises:
-            FastmaskError: the other one's shards or settings were not these; the first difference is named.
+            FastmaskError: the other one had other shards or settings; the first difference is named.
         """
         here, there = self._identity(), state["stream"]
         for name in here:
@@ -183,7 +183,7 @@ class TrainingStream:
         }
 
     def _walk(self, epoch: int, places: Iterator[int]) -> Iterator[tuple[int, Example]]:
-        """The items at ascending ``places``, counted from the start of ``epoch`` on through later ones."""
+        """Yield the items at ascending ``places``, counted from the start of ``epoch`` on through later ones."""
         place, start = next(places), 0
         while True:
             place, end = yield from self._one_epoch(epoch, start, place, places)
@@ -195,7 +195,7 @@ class TrainingStream:
     def _one_epoch(
         self, epoch: int, start: int, place: int, places: Iterator[int]
     ) -> Generator[tuple[int, Example], None, tuple[int, int]]:
-        """Yields the items of one epoch at ``place`` and ``places``; the epoch's first place is ``start``.
+        """Yield the items of one epoch at ``place`` and ``places``; the epoch's first place is ``start``.
 
         Returns:
             the first place beyond the epoch, and the epoch's end.
@@ -216,7 +216,7 @@ class TrainingStream:
         return place, start
 
     def _windows(self, epoch: int) -> list[np.ndarray]:
-        """Blocks int64 [B] of each window, in the epoch's order."""
+        """Return the blocks int64 [B] of each window, in the epoch's order."""
         tokens = self._corpus.tokens
         order = np.arange(len(tokens))
         if self._shuffle:
@@ -232,7 +232,7 @@ class TrainingStream:
         return [np.array(window) for window in windows]
 
     def _window_order(self, epoch: int, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The order of a window's E sequences: int64 [E] which of its blocks, int64 [E] which sequence of that."""
+        """Return the order of a window's E sequences: the block of each, int64 [E], and its number there, int64 [E]."""
         sizes = self._counts[blocks]
         which = np.repeat(np.arange(len(blocks)), sizes)
         index = np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -243,7 +243,7 @@ class TrainingStream:
         return which[order], index[order]
 
     def _examples(self, block: int) -> Examples:
-        """Reads a block and joins its sentences."""
+        """Read a block and join its sentences."""
         examples = examples_of(self._corpus.read(block), **self._join)
         if self._counts[block] < 0:
             self._counts[block], self._tokens[block] = len(examples), examples.tokens
@@ -261,7 +261,7 @@ def _chain(*values: int) -> np.uint64:
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def _keys(state: np.uint64, n: int) -> np.ndarray:
-    """uint64 [n], random numbers to sort by, the same on any machine and with any numpy."""
+    """Return random numbers to sort by, uint64 [n], the same on any machine and with any numpy."""
     keys = np.empty(n, np.uint64)
     for i in range(n):
         keys[i] = mix(state, i)

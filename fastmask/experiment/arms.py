@@ -35,7 +35,7 @@ class Run:
 
 
 def evaluate(config: EvaluateConfig, report: Callable[[str], None]) -> dict:
-    """Predicts with every model, compares the arms, and writes the files that ``config`` names.
+    """Predict with every model, compare the arms, and write the files that ``config`` names.
 
     Args:
         report: receives one progress line at a time.
@@ -77,7 +77,7 @@ def evaluate(config: EvaluateConfig, report: Callable[[str], None]) -> dict:
 
 
 def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
-    """The runs of each arm, paired: by the seeds in their ``metrics.json`` where all have one, else in order.
+    """Return the runs of each arm, paired: by the seeds in their ``metrics.json`` where all have one, else in order.
 
     Args:
         arms: ``NAME=PATH``, patterns expanded in the order of their names.
@@ -110,7 +110,7 @@ def _seed_of(path: Path) -> int | None:
 
 
 def _classes(models: dict, rows: Sequence[Row]) -> Classes:
-    """The models' classes, which must be the same; those of the test file if only predictions are compared."""
+    """Return the models' classes, which must be the same; those of the test file if there are only predictions."""
     classes = None
     for files in models.values():
         classes = classes or files.classes
@@ -121,7 +121,7 @@ def _classes(models: dict, rows: Sequence[Row]) -> Classes:
 
 
 def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> np.ndarray:
-    """A model's argmax classes of the rows, int64 [N]."""
+    """Return a model's argmax classes of the rows, int64 [N]."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -132,7 +132,7 @@ def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> 
 
 
 def read_predictions(path: Path, classes: Classes) -> np.ndarray:
-    """Predicted classes, int64 [N], from a text file with a class name or index on each line.
+    """Return predicted classes, int64 [N], from a text file with a class name or index on each line.
 
     Raises:
         InputError: a line that is neither, or a file that cannot be read.

@@ -1,4 +1,4 @@
-"""What each finished step of a recipe's run was made from, in ``OUT/steps.json``, and whether that still holds."""
+"""The record of a recipe's run, ``OUT/steps.json``: what each finished step was made from, and whether it still is."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "pretrain
            "evaluate": "report.json"}  # fmt: skip
 """What each command but ``score`` writes last."""
 _RESUMED = ("score", "pretrain")
-"""Commands that may take several starts; the others replace their directory by themselves, at their end."""
+"""Commands that can be resumed; the others replace their directory by themselves, at their end."""
 _PERMITTED = "again"
-"""In the entry of a step that is being made again, whose old output is there until then."""
+"""Key in the entry of a step that is being made again; its old output stays until the new one is complete."""
 _MODELS = ("finetune", "train-masker", "pretrain")
-# Options that say where a result goes or how often a run is saved, and no more.
+# Options that do not change the result: where it goes, how often a run is saved.
 _UNSETTLING = ("out", "overwrite", "save_every", "json", "picture")
 COMPLETE, BEGUN, TO_DO, AGAIN = "complete", "begun", "to do", "to do again"
 STEP = {"made_from": {"config": dict}, "weights": dict, "fingerprint": str}
@@ -68,7 +68,7 @@ class Ledger(LockedDirectory):
 
     def _load(self) -> None:
         self._steps: dict[str, dict] = {}
-        # name of a file of the user's -> its size, time of change and sha256: a large corpus is hashed once
+        # a user's file -> its size, time of change and sha256, so that a large corpus is hashed once
         self._files: dict[str, list] = {}
         if not (self.path / STEPS).is_file():
             if self.path.is_file() or (self.path.is_dir() and not all(map(_is_ours, self.path.iterdir()))):
@@ -95,7 +95,7 @@ class Ledger(LockedDirectory):
             self._keep()
 
     def state(self, step: Step) -> Planned:
-        """How it stands with a step whose needed steps are complete."""
+        """Return the state of a step whose needed steps are complete."""
         directory, entry = self.path / step.name, self._steps.get(step.name)
         if entry is None or not directory.exists():
             return Planned(step, BEGUN if directory.exists() else TO_DO)
@@ -107,15 +107,16 @@ class Ledger(LockedDirectory):
             return Planned(step, COMPLETE)
         if _PERMITTED in entry:
             return Planned(step, BEGUN)
-        if step.command == "evaluate":  # made in seconds, and from nothing but other steps: no leave is needed
+        if step.command == "evaluate":  # made in seconds, and from other steps only: needs no --overwrite
             return Planned(step, AGAIN)
-        own: list[object] = [one for one in changed if not one.name.startswith("needs.")]  # those are told there
+        # what has changed in the steps that it needs is told there
+        own: list[object] = [one for one in changed if not one.name.startswith("needs.")]
         if is_touched:
             own.append("its files are not those that were made")
         return Planned(step, AGAIN, listed(own, most=5))
 
     def read_by(self, step: Step) -> dict[str, list[dict[str, str]]]:
-        """sha256 of each file, and identity of each model and shard directory, of the user's that a step reads.
+        """Return the sha256 of each of the user's files, models and shard directories that a step reads.
 
         Raises:
             InputError, ModelError, OutputError: one of them cannot be read.
@@ -126,7 +127,7 @@ class Ledger(LockedDirectory):
                 "shards": [{name: _sha256(manifest_path(name))} for name in step.shards]}  # fmt: skip
 
     def make_again(self, step: Step) -> None:
-        """Notes that a step is being made again: the next start need not ask whether it may be."""
+        """Record that a step is being made again, so that a resumed run does not ask for --overwrite once more."""
         with os_errors_named(self.path):
             if begun_beside(self.path / step.name).exists():
                 shutil.rmtree(begun_beside(self.path / step.name))
@@ -134,13 +135,13 @@ class Ledger(LockedDirectory):
             self._keep()
 
     def place(self, step: Step) -> Path:
-        """Where a step is made: beside its old output if it is made again, which stays until ``finish``."""
+        """Return where a step is made: beside its old output if it is made again, which stays until ``finish``."""
         directory = self.path / step.name
         again = step.command in _RESUMED and _PERMITTED in self._steps.get(step.name, {})
         return begun_beside(directory) if again else directory
 
     def finish(self, step: Step, read: dict) -> None:
-        """Notes that a step is complete; InputError if a file is not what it was before, when ``read_by`` was asked."""
+        """Record that a step is complete; InputError if a file has changed since ``read_by`` was called."""
         for before, now in zip(read["files"], self.read_by(step)["files"], strict=True):
             if before != now:
                 (name,) = before
@@ -148,7 +149,7 @@ class Ledger(LockedDirectory):
         directory, made = self.path / step.name, self.place(step)
         entry = {"made_from": self._header(step), "weights": _weights(made), "fingerprint": self._made(step, made)}
         if made != directory:
-            # before it takes its place: whatever a kill leaves there is known for what it is
+            # before the rename, so that after a kill in it the next run knows what is there
             self._steps[step.name] = {**entry, _PERMITTED: True}
             self._keep()
             with os_errors_named(directory):
@@ -157,13 +158,13 @@ class Ledger(LockedDirectory):
         self._keep()
 
     def settle(self, step: Step) -> None:
-        """Remove what was begun to replace a step's output, which is complete as it is, and the leave to do so."""
+        """Remove what was begun to replace a step's output, which turned out to be complete, and the record of it."""
         shutil.rmtree(begun_beside(self.path / step.name), ignore_errors=True)
-        if self._steps[step.name].pop(_PERMITTED, False):  # killed when it had taken its place, or the recipe went back
+        if self._steps[step.name].pop(_PERMITTED, False):  # killed after the rename, or the recipe was changed back
             self._keep()
 
     def _header(self, step: Step) -> dict:
-        """What decides a step's result; the steps that it needs are complete."""
+        """Return what decides a step's result; the steps that it needs are complete."""
         settings = step.config.as_dict() if isinstance(step.config, ScoreConfig) else asdict(step.config)
         if settings.get("max_text_mb") == MAX_TEXT_MB:  # as steps from before there was a limit have it
             del settings["max_text_mb"]
@@ -174,7 +175,7 @@ class Ledger(LockedDirectory):
         return json.loads(json.dumps({VERSION: __version__, "config": config, "needs": needs, **self.read_by(step)}))
 
     def _made(self, step: Step, directory: Path, entry: dict | None = None) -> str:
-        """The fingerprint of what a step made; that in its entry if the weights have not been touched since."""
+        """Return the fingerprint of what a step made; that in its entry if the weights have not been touched since."""
         if step.command not in _MODELS:
             return _sha256(_result(step, directory))
         if entry and entry["weights"] == _weights(directory):
@@ -196,7 +197,7 @@ class Ledger(LockedDirectory):
 
 
 def _is_whole(step: Step, directory: Path) -> bool:
-    """Whether the result is there, and the weights of a model."""
+    """Return whether the result is there, and the weights of a model."""
     there = _result(step, directory).is_file()
     return there and (step.command not in _MODELS or bool(_weights(directory)))
 
@@ -206,13 +207,13 @@ def _result(step: Step, directory: Path) -> Path:
 
 
 def _weights(directory: Path) -> dict[str, list[int]]:
-    """File -> size and time of change of a model's weights."""
+    """Return file -> [size, time of change] of a model's weights."""
     found = sorted(directory.glob("*.safetensors"))
     return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
 
 
 def _fault(document: Any) -> str | None:
-    """Say what is not as ``Ledger`` keeps it; None where all is."""
+    """Return in words what a ``Ledger`` would not have written; None if all is well."""
     if fault := whole_fault(document, RECORD):
         return fault
     files = document["files"].items()
@@ -221,26 +222,26 @@ def _fault(document: Any) -> str | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file is one that a run leaves which is killed in its first moment."""
+    """Return whether a run that is killed in its first moment may have left this file."""
     return path.name == LOCK or path.name.endswith(TEMPORARY)
 
 
 def _within(value: Any, out: str) -> Any:
-    """Paths inside a run as seen from there, so that its directory may be moved."""
+    """Return the value with paths inside the run made relative to it, so that its directory may be moved."""
     if isinstance(value, tuple):
         return tuple(_within(one, out) for one in value)
     return value.removeprefix(out) if isinstance(value, str) else value
 
 
 def _word_list(config) -> tuple[str, ...]:
-    """The file of stop words, if there is one."""
+    """Return the file of stop words, if there is one."""
     if isinstance(config, ScoreConfig) and config.stop_words not in ("english", "none"):
         return (config.stop_words,)
     return ()
 
 
 def model_identity(name: str | Path) -> str:
-    """A hash of a model's weights and of every file that its tokenizer or configuration may be made from.
+    """Return a hash of a model's weights and of every file that its tokenizer or configuration may be made from.
 
     Raises:
         ModelError: it cannot be read.

@@ -19,7 +19,7 @@ PAPER_SEEDS = (13, 43, 83, 181, 271, 347, 433, 659, 727, 859)
 
 @dataclass(frozen=True, slots=True)
 class General:
-    """What stands above the first section.
+    """The keys above the first section.
 
     Attributes:
         out: directory of the run.
@@ -92,7 +92,7 @@ class Recipe:
 
 
 def read_recipe(path: str) -> Recipe:
-    """Reads and checks a recipe; paths in it are as on the command line, relative to the current directory.
+    """Read and check a recipe; paths in it are relative to the current directory, as on the command line.
 
     Raises:
         InputError: the file cannot be read or is not TOML.
@@ -108,7 +108,7 @@ def read_recipe(path: str) -> Recipe:
                for name, (configuration, given) in _SECTIONS.items()}  # fmt: skip
     _check_general(path, general)
     if "train-masker" in sections and not any(method_named(name).classifies_tokens for name in general.methods):
-        raise FastmaskError(f"{path}: [train-masker]: no masker is in methods")
+        raise FastmaskError(f"{path}: [train-masker]: is of no use without masker in methods")
     if STDIN in options["in-domain"]["corpus"]:
         raise FastmaskError(f"{path}: [in-domain]: corpus: standard input cannot be read again; name a file")
     task, in_domain = TaskFiles(**options.pop("task")), InDomain(**options.pop("in-domain"))
@@ -141,7 +141,7 @@ def _check_general(path: str, general: General) -> None:
 
 
 def _checked(where: str, configuration: type, table: dict, given: frozenset | set = frozenset()) -> dict[str, Any]:
-    """The table's values as keyword arguments of the configuration, which lacks the fields that are ``given``."""
+    """Return the table's values as keyword arguments of the configuration, without the fields that are ``given``."""
     known = {field.name: field for field in fields(configuration) if field.name not in given}
     values = {}
     for key, value in table.items():
@@ -168,7 +168,7 @@ def _meant(name: str, known) -> str:
 
 
 def _typed(where: str, annotation: str, value):
-    """The value as a field of that annotation holds it: whole numbers as floats, one string as a tuple of one."""
+    """Return the value as the field's type holds it: whole numbers as floats, one string as a tuple of one."""
     kind, _, rest = annotation.partition(" | ")[0].partition("[")
     if kind == "tuple":
         values = value if isinstance(value, list) else [value]

@@ -45,7 +45,7 @@ class Run:
         self.steps, self.overwrite = steps_of(self.recipe), overwrite
         self.out = Path(self.recipe.general.out)
         self.ledger = Ledger(self.out)
-        # what the last step reads, too: before the first of many hours, not after them
+        # what the last step reads, too: an error there should not wait for hours of earlier steps
         for step in self.steps:
             self.ledger.read_by(step)
         _check_task(self.recipe.task)
@@ -59,7 +59,7 @@ class Run:
         self.ledger.close()
 
     def plan(self) -> list[Planned]:
-        """Every step's state; what needs a step that is to do is to do itself, unless the same comes out of that."""
+        """Return every step's state; one that needs a step that is not complete counts as to do."""
         planned: dict[str, Planned] = {}
         for step in self.steps:
             waits = any(planned[name].state != COMPLETE for name in step.needs)
@@ -67,7 +67,7 @@ class Run:
         return list(planned.values())
 
     def run(self, say: Say, console: Console | None = None) -> dict:
-        """Does what is not complete, in order.
+        """Run the steps that are not complete, in order.
 
         Args:
             say: receives one line at a time.
@@ -107,7 +107,7 @@ class Run:
                               "(--overwrite makes it, and what follows from it, again)")  # fmt: skip
 
     def _check_labels(self) -> None:
-        """The last step looks the test file's labels up: what is wrong there is said before the first."""
+        """Check the test file's labels, which the last step needs, before the first step."""
         from ..train.prepare import check_labels
 
         first = next(step for step in self.steps if step.command == "finetune")
@@ -138,7 +138,7 @@ class Run:
             self._compare(step, say)
 
     def _warn_again(self, step: Step, say: Say) -> None:
-        """Say what a step warned of when it was done, as ``fastmask score`` does."""
+        """Repeat the warnings of a finished step, as ``fastmask score`` does."""
         if step.command == "score":
             directory = str(self.out / step.name)
             for line in label_warnings(directory, read_manifest(directory)):
@@ -159,13 +159,13 @@ class Run:
             write_atomically(path, json_bytes(report))
 
     def _pretrainings(self, arm: str) -> list[Path]:
-        """Directories of an arm's pre-training: one, or one a seed."""
+        """Return the directories of an arm's pre-training: one, or one a seed."""
         general = self.recipe.general
         return [self.out / name for name in dict.fromkeys(pretrained(general, arm, seed) for seed in general.seeds)]
 
 
 def compared_work(selective: list[Path], control: list[Path]) -> dict:
-    """What a method's pre-training runs and those of its control did, and whether every step of theirs was alike.
+    """Compare the work of a method's pre-training runs with that of its control's.
 
     Returns:
         ``runs``: of each; ``selective`` and ``control``: ``steps``, ``tokens`` and ``masked`` over these runs;
@@ -186,20 +186,20 @@ def _sums(work: list[list[tuple[int, int]]]) -> dict[str, int]:
 
 
 def _check_task(task: TaskFiles) -> None:
-    """That the labelled files can be read and have the label's field, each by itself as the steps read them."""
+    """Check that the labelled files can be read and have the label's field, each by itself as the steps read them."""
     for paths in (task.train, *((path,) for path in (*task.dev, task.test))):
         read_rows(paths, text_field=task.text_field, label_field=task.label_field, encoding=task.encoding)
 
 
 def _check_libraries() -> None:
-    """Raise FastmaskError unless what the comparison needs is there; the plan can be looked at without."""
+    """Raise FastmaskError unless the libraries of the comparison are there; a dry run does without them."""
     for name in ("scipy", "matplotlib"):
         if find_spec(name) is None:
             raise FastmaskError(f"the comparison needs {name}; pip install 'fastmask[evaluate]'")
 
 
 def _free_device_memory() -> None:
-    """The next step may run in other processes, which need it."""
+    """Free the device memory that torch caches: the next step may run in other processes, which need it."""
     if "torch" in sys.modules:
         import torch
 

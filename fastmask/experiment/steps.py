@@ -19,7 +19,7 @@ from ..scoring.method import method_named
 from .recipe import General, Recipe
 
 NO_PRETRAINING = "none"
-"""Name of the arm that is fine-tuned as it comes."""
+"""Name of the arm that is fine-tuned without pre-training."""
 REPORT = "report"
 
 
@@ -47,7 +47,7 @@ class Step:
 
 
 def steps_of(recipe: Recipe) -> list[Step]:
-    """The steps in their order, each after those that it needs.
+    """Return the steps in their order, each after those that it needs.
 
     Raises:
         FastmaskError: an option that its command does not take.
@@ -80,13 +80,13 @@ class _Steps:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """No pre-training, then each method after its control: the baselines come first."""
+        """Return the arms: no pre-training, then each method after its control, so that baselines come first."""
         pairs = ((control_of(method), method) for method in self.recipe.general.methods)
         return (NO_PRETRAINING, *(arm for pair in pairs for arm in pair))
 
     @property
     def _classifier_step(self) -> tuple[str, ...]:
-        """The classifier that scores is the first run of the arm without pre-training, unless the recipe has one."""
+        """Return the step whose classifier scores: the first of the arm without pre-training; none if one is given."""
         if "model" in self.recipe.options["score"]:
             return ()
         return (_finetuned(NO_PRETRAINING, self.recipe.general.seeds[0]),)
@@ -115,7 +115,7 @@ class _Steps:
 
     def _finetune(self, arm: str, seed: int) -> Step:
         task, name = self.recipe.task, _finetuned(arm, seed)
-        # pre-training leaves a model without a head: no arm shall have a better one to start from
+        # pre-training removes the head, so that every arm has to start from a new one
         own, before = arm == NO_PRETRAINING, pretrained(self.recipe.general, arm, seed)
         init = self.recipe.general.init if own else self._path(before)
         config = self._config("finetune", FinetuneConfig, train=task.train, dev=task.dev, out=self._path(name),
@@ -166,7 +166,7 @@ class _Steps:
 
 
 def control_of(method: str) -> str:
-    """Name of a method's random twin: the same sentences with as many masks each."""
+    """Return the name of a method's random control: the same sentences with as many masks each."""
     return f"{method}-control"
 
 
@@ -175,7 +175,7 @@ def _masks(arm: str) -> str:
 
 
 def pretrained(general: General, arm: str, seed: int) -> str:
-    """Name of the step that pre-trains the model which an arm fine-tunes with a seed."""
+    """Return the name of the step that pre-trains the model which an arm fine-tunes with a seed."""
     return f"pretrained/{arm}-{seed}" if general.pretrain_each_seed else f"pretrained/{arm}"
 
 

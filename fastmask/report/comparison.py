@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-"""What keeps the time out of a picture, so that the same report gives the same bytes."""
+"""Metadata without the time by file ending, so that the same report gives the same bytes."""
 TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 MOST_IN_A_PICTURE = 60
-"""Characters of a name."""
+"""The most characters of a name."""
 
 
 def tables(report: dict) -> Group:
-    """Means and sd per arm, then the differences, all in points of 0.01."""
+    """Return the means and standard deviations of the arms, then the differences, all in points of 0.01."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -60,12 +60,12 @@ def _differences(report: dict):
 
 
 def points(value: float | None) -> str:
-    """A share in points of 0.01; "-" where there is none."""
+    """Return a share in points of 0.01; "-" where there is none."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 
 def draw(report: dict, path: str) -> None:
-    """Writes a picture: every seed's accuracy by arm, paired seeds joined, and each difference with its interval.
+    """Write a picture: every seed's accuracy by arm, paired seeds joined, and each difference with its interval.
 
     Args:
         path: its ending names the format, as matplotlib knows it (.png, .svg, .pdf).

@@ -1,4 +1,4 @@
-"""The one way to the terminal: what a text, a label or a name holds cannot steer it, nor fill it."""
+"""All printing: what a text, a label or a name holds can neither control the terminal nor fill it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.errors import shortened
 MOST_OF_A_WORD = 500
 MOST_OF_A_LINE = 2000
 _LONG_WORD = re.compile(rf"\S{{{MOST_OF_A_WORD + 1},}}")
-# how progress bars of libraries go back to where they began
+# how the progress bars of libraries move to the beginning of what they draw again
 _MOVES = re.compile(r"(?:\r|\x1b\[A)*")
 
 
@@ -49,7 +49,7 @@ def _write(text: str, stream) -> None:
         stream.flush()
     except BrokenPipeError:
         raise
-    except OSError:  # a full disk under a log is no reason to stop the work
+    except OSError:  # a full disk under the log must not stop the work
         if stream is sys.stdout:
             raise
 
@@ -91,7 +91,7 @@ class Door(io.TextIOWrapper):
 
 
 class _AsItIs:
-    """A door for what is clean already and may hold the commands of a terminal."""
+    """A door that writes as it is what is clean already and may hold a terminal's control sequences."""
 
     def __init__(self, door: Door):
         self._door = door
@@ -108,12 +108,12 @@ def _as_it_is(stream):
 
 
 def open_doors() -> None:
-    """Let all that Python prints go through doors with descriptors of their own.
+    """Replace ``sys.stdout`` and ``sys.stderr`` by doors, which have file descriptors of their own.
 
-    Descriptors 1 and 2 are left to native code, which ``panics`` keeps quiet where it would speak before us.
+    Descriptors 1 and 2 are left to native code, which ``core.panics`` silences where we print the error ourselves.
     """
     sys.stdout.flush()
-    # what the terminal cannot show is no reason to stop, and of what standard error does not take nothing is kept
+    # a character that the terminal cannot show must not raise; standard error is not buffered
     out, errors = (open(os.dup(number), "wb", buffering) for number, buffering in ((1, -1), (2, 0)))  # noqa: SIM115
     by_line = bool(sys.stdout.line_buffering)
     sys.stdout = Door(out, sys.stdout.encoding, "backslashreplace", line_buffering=by_line)

@@ -23,7 +23,7 @@ Places = Sequence[int] | np.ndarray
 
 
 def summary(manifest: dict) -> Group:
-    """What is in a finished shard directory, told from its manifest (of ``schema.build_manifest``)."""
+    """Return what a finished shard directory holds, from its manifest (of ``schema.build_manifest``), as a table."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -42,7 +42,7 @@ def summary(manifest: dict) -> Group:
 
 
 def totals_line(out: str, manifest: dict) -> str:
-    """A finished shard directory in one line."""
+    """Return one line about a finished shard directory."""
     total, skipped = manifest["totals"], manifest["skipped"]["count"]
     line = f"{out}: {total['rows']:,} sentences, {total['tokens']:,} tokens, {total['masked']:,} masked "
     share = _share(total["masked"], total["tokens"])
@@ -50,7 +50,7 @@ def totals_line(out: str, manifest: dict) -> str:
 
 
 def plan_table(planned: Sequence) -> Table:
-    """The steps of a recipe's run (``run.Planned``) and their states."""
+    """Return a table of the steps of a recipe's run (``ledger.Planned``) and their states."""
     from rich.table import Table
     from rich.text import Text
 
@@ -64,7 +64,7 @@ def plan_table(planned: Sequence) -> Table:
 
 
 def work_lines(report: dict) -> Iterator[str]:
-    """What each method and its control were pre-trained on, from the report of a recipe's run."""
+    """Yield what each method and its control were pre-trained on, from the report of a recipe's run."""
     for method, work in report["pretraining"].items():
         runs = f"{work['runs']} pre-training runs" if work["runs"] > 1 else "pre-training"
         if work["every_step_equal"]:
@@ -94,13 +94,13 @@ def _settings(manifest: dict) -> Iterator[tuple[str, str]]:
         value = config.get(name)
         yield name.replace("_", " "), "none" if value is None else str(value)
     yield "model", str(model.get("name", "none"))
-    # the configuration tells what was asked for, "auto" perhaps; the environment what it came to
+    # the configuration has what was asked for, which may be "auto"; the environment has what was used
     for name in ("device", "precision"):
         yield name, str(manifest["environment"].get(name, config.get(name)))
 
 
 def _certificate(certificate: dict, path: str = "") -> Iterator[tuple[str, str]]:
-    """One line per entry, whatever the cascade recorded; keys that end in "share" are fractions."""
+    """Yield (name, value) of each entry, whatever the cascade recorded; keys that end in "share" are fractions."""
     for key, value in certificate.items():
         name = f"{path} {key}".strip().replace("_", " ")
         if isinstance(value, dict):
@@ -151,7 +151,7 @@ def sentence_text(
 
 
 def _strength(tokens: Sequence[str], importance: Numbers | None, large_is_important: bool) -> np.ndarray:
-    """float [n], 0 for a sentence's least important token to 1 for its most important one."""
+    """Return float [n], from 0 for a sentence's least important token to 1 for its most important one."""
     if importance is None or len(tokens) == 0:
         return np.zeros(len(tokens))
     score = np.asarray(importance, dtype=np.float64)
@@ -170,7 +170,7 @@ def _style(strength: float, masked: bool) -> str:
 
 
 def masked_scores(words: Sequence[str], importance: Numbers | None, mask_index: Places) -> Padding:
-    """One indented line: each masked token and its S(w), or what there is instead. Args: as ``sentence_text``."""
+    """Return an indented line: each masked token and its S(w), or why there is none. Args: see ``sentence_text``."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -183,9 +183,9 @@ def masked_scores(words: Sequence[str], importance: Numbers | None, mask_index: 
 
 
 def sentence_table(words: Sequence[str], importance: Numbers | None, mask_index: Places) -> Table:
-    """A line per token: position, its text, S(w) ("-" where the sentence was not scored), "masked" or nothing.
+    """Return a line per token: position, text, S(w) ("-" where the sentence was not scored), "masked" or nothing.
 
-    Args: as ``sentence_text``.
+    Args: see ``sentence_text``.
     """
     from rich.table import Table
     from rich.text import Text

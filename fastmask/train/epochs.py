@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Measured(NamedTuple):
-    """How good the model is after an epoch.
+    """A measurement of the model after an epoch.
 
     Attributes:
         figures: for the epoch's record, JSON-ready.
@@ -101,6 +101,6 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def _rounded(model: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """A copy of the weights after a round trip through ``dtype``: the model that the saved file holds."""
+    """Return a copy of the weights after a round trip through ``dtype``: the model that the saved file holds."""
     return {name: tensor.detach().to(dtype, copy=True).to(tensor.dtype) if tensor.is_floating_point()
             else tensor.clone() for name, tensor in model.state_dict().items()}  # fmt: skip

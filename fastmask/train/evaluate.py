@@ -138,7 +138,7 @@ def _tables(predictions: dict[str, np.ndarray], labels: np.ndarray) -> dict[str,
 
 
 def _scores(table: _Table, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Both metrics, float64 [R, S], on R multisets of rows.
+    """Return both metrics, float64 [R, S], on R multisets of rows.
 
     A class that a multiset neither holds nor predicts counts 0 in macro-F1, as in ``predict.macro_f1``.
 
@@ -155,7 +155,7 @@ def _scores(table: _Table, weights: np.ndarray) -> dict[str, np.ndarray]:
 def _bootstrap(
     tables: dict[str, _Table], seeds: int, rows: int, resamples: int, rng: np.random.Generator
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Arm -> metric -> float64 [R], its mean over the drawn seeds on the drawn rows, R resamples."""
+    """Return arm -> metric -> float64 [R], its mean over the drawn seeds on the drawn rows, R resamples."""
     parts: dict[str, dict[str, list]] = {name: {m: [] for m in METRICS} for name in tables}
     step = max(1, CHUNK // rows)
     for start in range(0, resamples, step):
@@ -168,7 +168,7 @@ def _bootstrap(
 
 
 def _drawn(rng: np.random.Generator, draws: int, size: int) -> np.ndarray:
-    """float32 [draws, size]: how often each of ``size`` things came up in ``size`` draws with replacement."""
+    """Return float32 [draws, size], how often each of ``size`` things came up in ``size`` draws with replacement."""
     cells = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
     return np.bincount(cells.ravel(), minlength=draws * size).reshape(draws, size).astype(np.float32)
 
@@ -198,7 +198,7 @@ def _difference(by_seed: np.ndarray, drawn: np.ndarray) -> dict:
 
 
 def statements(report: dict) -> Iterator[str]:
-    """What the report's differences in accuracy say, one sentence each, in points of 0.01."""
+    """Yield a sentence about each of the report's differences in accuracy, in points of 0.01."""
     for entry in report["differences"]:
         figures = entry["accuracy"]
         low, high = (100 * bound for bound in figures["interval"])

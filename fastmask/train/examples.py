@@ -74,7 +74,7 @@ def _unlabelled(source: str, line: int, field: str) -> InputError:
 
 
 def find_classes(rows: Iterable[Row]) -> Classes:
-    """The classes of labels as given: LABEL_0.. for the numbers from 0 on, else one class named after each label.
+    """Return the classes of the rows' labels: LABEL_0.. for 0, 1, .., else one class named after each label.
 
     Names are in alphabetical order, numbers before them by size.
 
@@ -131,7 +131,7 @@ def has_pairs(rows: Iterable[Row]) -> bool:
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], classes: Classes, max_length: int, is_typed: bool
 ) -> Examples:
-    """``[CLS] text [SEP]`` or ``[CLS] aspect [SEP] text [SEP]`` in at most ``max_length`` tokens, cut as scoring cuts.
+    """Encode rows as ``[CLS] text [SEP]`` or ``[CLS] aspect [SEP] text [SEP]``, cut at ``max_length`` as in scoring.
 
     Args:
         is_typed: whether the model is given token types.
@@ -150,7 +150,7 @@ def encode_rows(
         encodings = tokenizer.backend_tokenizer.encode_batch(inputs)
     for row, encoding in zip(rows, encodings, strict=True):
         if not len(encoding):
-            reason = "no token is in the text, and the model wants none around it: nothing that it could be given"
+            reason = "there is no token in the text, and the model has no special tokens: its input would be empty"
             raise InputError(row.source, row.line, None, reason)
         kept = _kept(encoding, max_length)
         ids.append(np.array(encoding.ids, np.int32)[kept])
@@ -159,7 +159,7 @@ def encode_rows(
 
 
 def _kept(encoding: Encoding, max_length: int) -> slice | np.ndarray:
-    """The tokens of an input that stay: all, or all but the last of the text, then of the aspect, if it is too long."""
+    """Return the tokens of an input to keep: of one too long the last of the text go first, then of the aspect."""
     excess = len(encoding) - max_length
     if excess <= 0:
         return slice(None)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
-    """Trains, saves the best epoch in ``config.out`` with ``metrics.json``, and returns those metrics.
+    """Train, save the best epoch in ``config.out`` with ``metrics.json``, and return those metrics.
 
     Two runs with one config and one thread count on one CPU give the same bytes.
 
@@ -41,7 +41,7 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
         FastmaskError: anything else in the options, or a loss that is not finite.
     """
     started = time.perf_counter()
-    # the training may not be lost in the end: what would keep the model from its place is said now
+    # an output directory that cannot be written is an error now, not after hours of training
     with claim(config.out, config.overwrite) as out, quiet_transformers():
         rng = seed_everything(config.seed)
         task = build_task(config, report)

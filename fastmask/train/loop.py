@@ -26,7 +26,7 @@ class Diverged(FastmaskError):
 
 
 def seed_everything(seed: int) -> np.random.Generator:
-    """Seeds torch (initial weights, dropout) and returns the generator that orders the data."""
+    """Seed torch (initial weights, dropout) and return the generator that orders the data."""
     import torch
 
     torch.manual_seed(seed)
@@ -35,9 +35,9 @@ def seed_everything(seed: int) -> np.random.Generator:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Inside, this process uses large buffers again instead of asking the system for fresh, zeroed pages in every step.
+    """Let this process reuse large buffers inside, instead of getting fresh, zeroed pages from the system every step.
 
-    Afterwards what is free goes back to the system. Without effect where the C library is not glibc.
+    Afterwards free memory goes back to the system. Without effect where the C library is not glibc.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):
@@ -48,14 +48,14 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        # glibc's own, but for a threshold that it would have raised to this by itself
+        # glibc's defaults, but for a threshold that it raises to this by itself
         for option, value in ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 2 * _LARGE), (_MMAP_THRESHOLD, _LARGE)):
             library.mallopt(option, value)
         library.malloc_trim(0)
 
 
 def linear_schedule(total_steps: int, warmup: float) -> Callable[[int], float]:
-    """Factor of the peak learning rate at step 0..total_steps-1: linearly up, then down (BERT, appendix A.2).
+    """Return step -> factor of the peak learning rate: linearly up, then down (BERT, appendix A.2).
 
     Args:
         total_steps: optimizer steps of the whole run.
@@ -72,7 +72,7 @@ def linear_schedule(total_steps: int, warmup: float) -> Callable[[int], float]:
 
 
 def make_optimizer(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW; biases and layer norms (one-dimensional parameters) are not decayed."""
+    """Return fused AdamW; biases and layer norms (one-dimensional parameters) are not decayed."""
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -84,7 +84,7 @@ def make_optimizer(model: torch.nn.Module, learning_rate: float, weight_decay: f
 
 
 def shuffled_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """One epoch of batches: rows shuffled, sorted by length in windows of 50 batches, batches shuffled again.
+    """Return an epoch's batches: rows shuffled, sorted by length in windows of 50 batches, batches shuffled again.
 
     Sorting inside a window keeps attention's padding small; the windows keep the order random enough.
 
@@ -122,7 +122,7 @@ def take_step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, step: int, r
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
-    # looked at once a step, so that a device is not waited for in between
+    # read once a step: each read waits for the device
     value, norm = ranks.mean(torch.stack([loss, norm])).tolist()
     if not np.isfinite([value, norm]).all():
         optimizer.zero_grad(set_to_none=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LABELS = ("keep", "mask")
 LAST_LAYERS = ("classifier", "score")
-"""What families call the last layer of a token classifier."""
+"""Names of a token classifier's last layer in the model families."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class MaskerTask:
 
 
 def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
-    """Trains, saves the epoch of the best token F1 in ``config.out`` with ``metrics.json``, and returns those metrics.
+    """Train, save the epoch of the best token F1 in ``config.out`` with ``metrics.json``, and return those metrics.
 
     Two runs with one config and one thread count on one CPU give the same bytes.
 
@@ -60,7 +60,7 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
         FastmaskError: there is too little to learn from, or a loss that is not finite.
     """
     started = time.perf_counter()
-    # the training may not be lost in the end: what would keep the model from its place is said now
+    # an output directory that cannot be written is an error now, not after hours of training
     with claim(config.out, config.overwrite) as out, quiet_transformers():
         rng = seed_everything(config.seed)
         task = _build_task(config, rng, report)
@@ -105,7 +105,7 @@ def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable
 
 
 def _require_masks(config: MaskerConfig, learned: TaggedSentences, measured: TaggedSentences) -> None:
-    """Raises FastmaskError where nothing is masked: a masker of no token would be learned, or any epoch be the best."""
+    """Raise FastmaskError if nothing is masked in what is learned from, or in what chooses the best epoch."""
     if not learned.masked:
         raise FastmaskError(f"{', '.join(config.shards)}: no token is masked; there is nothing to learn from")
     if not measured.masked:
@@ -166,7 +166,7 @@ def _model_step(config: MaskerConfig, task: MaskerTask) -> Callable[[np.ndarray]
 
 
 def measure(model: torch.nn.Module, sentences: TaggedSentences, device: str = "cpu") -> dict[str, float]:
-    """Precision, recall and F1 of class 1 over all labelled tokens, in evaluation mode."""
+    """Return precision, recall and F1 of class 1 over all labelled tokens, in evaluation mode."""
     import torch
 
     model.eval()
@@ -179,11 +179,11 @@ def measure(model: torch.nn.Module, sentences: TaggedSentences, device: str = "c
 
 
 def token_counts(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int64 [3]: tokens that are 1 in both, predicted as 1, and labelled 1; int64 [T] each, some UNLABELLED."""
+    """Count, in int64 [T] arrays, the tokens 1 in both, predicted as 1, and labelled 1: int64 [3], no UNLABELLED."""
     marked, given = (predicted == 1) & (labels != UNLABELLED), labels == 1
     return np.array([(marked & given).sum(), marked.sum(), given.sum()])
 
 
 def token_scores(hits: int, marked: int, given: int) -> dict[str, float]:
-    """Precision, recall and F1; 0 where there is nothing to divide by."""
+    """Return precision, recall and F1; 0 where there is nothing to divide by."""
     return {"precision": hits / max(1, marked), "recall": hits / max(1, given), "f1": 2 * hits / max(1, marked + given)}

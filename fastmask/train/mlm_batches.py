@@ -51,7 +51,7 @@ class Builder:
     device: str
 
     def parts(self, items: list[tuple[int, Example]]) -> tuple[Part, ...]:
-        """``(epoch, example)`` pairs, in any order of length, as parts of sequences of like length."""
+        """Return ``(epoch, example)`` pairs, in any order of length, as parts of sequences of similar length."""
         corrupted = [ids for epoch, group in groupby(items, itemgetter(0))
                      for ids in self._corrupted(epoch, [example for _, example in group])]  # fmt: skip
         lengths = np.array([len(ids) for ids in corrupted])
@@ -64,7 +64,7 @@ class Builder:
         return tuple(self._part([items[i][1] for i in rows], [corrupted[i] for i in rows]) for rows in groups)
 
     def _corrupted(self, epoch: int, examples: list[Example]) -> list[np.ndarray]:
-        """One int32 [n] for each example."""
+        """Return the corrupted ids, one int32 [n] for each example."""
         lengths = np.array([len(example) for example in examples])
         keys = (np.concatenate([getattr(example, name) for example in examples])
                 for name in ("row", "sentence", "position"))  # fmt: skip
@@ -84,14 +84,14 @@ class Builder:
 
 
 def _places(examples: list[Example], lengths: np.ndarray) -> np.ndarray:
-    """int64 [M], masked places in the examples laid end to end."""
+    """Return the masked places in the examples laid end to end, int64 [M]."""
     begins = np.cumsum(lengths) - lengths
     masks = [len(example.at) for example in examples]
     return np.concatenate([example.at for example in examples]).astype(np.int64) + np.repeat(begins, masks)
 
 
 def batches_of(stream: TrainingStream, builder: Builder, size: int | None, tokens: int | None) -> Generator[Batch]:
-    """Without end: each of ``size`` sequences of the stream, or of as many as it takes to reach ``tokens`` tokens."""
+    """Yield batches without end: of ``size`` sequences each, or of as many as it takes to reach ``tokens`` tokens."""
     items = iter(stream)
     while True:
         taken = list(islice(items, size)) if size else list(_until(items, tokens or 0))
@@ -108,7 +108,7 @@ def _until(items: Iterator[tuple[int, Example]], tokens: int) -> Iterator[tuple[
 
 
 def held_out_parts(stream: TrainingStream, builder: Builder) -> Iterator[Part]:
-    """This rank's sequences, each once, in the corruption of epoch 0: the same at every measurement."""
+    """Yield this rank's sequences, each once, corrupted as in epoch 0: the same at every measurement."""
     items, several = ((0, example) for example in stream.epoch(0)), 8 * builder.part_tokens
     while taken := list(_at_most(items, several)):
         yield from builder.parts(taken)

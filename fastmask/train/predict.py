@@ -21,13 +21,13 @@ EVALUATION_TOKENS = 2048
 
 
 def pack_rows(examples: Examples | TaggedSentences, rows: np.ndarray, device: str) -> PackedTensors:
-    """Packs the examples that ``rows`` (int [B]) names."""
+    """Pack the examples that ``rows`` (int [B]) names."""
     ids, types = ([values[i] for i in rows] for values in (examples.input_ids, examples.token_types))
     return pack(ids, types, device, examples.is_typed)
 
 
 def logits_of(model: torch.nn.Module, examples: Examples, device: str = "cpu") -> np.ndarray:
-    """Logits, float32 [N, classes], in evaluation mode; the model must have gone through ``enable_packing``."""
+    """Return logits, float32 [N, classes], in evaluation mode, of a model that has gone through ``enable_packing``."""
     import torch
 
     model.eval()
@@ -39,24 +39,24 @@ def logits_of(model: torch.nn.Module, examples: Examples, device: str = "cpu") -
 
 
 def predict(model: torch.nn.Module, examples: Examples, device: str = "cpu") -> np.ndarray:
-    """Argmax classes, int64 [N], of a model that has gone through ``enable_packing``."""
+    """Return argmax classes, int64 [N], of a model that has gone through ``enable_packing``."""
     return logits_of(model, examples, device).argmax(-1)
 
 
 def evaluation_batches(lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows by length, about EVALUATION_TOKENS tokens a batch."""
+    """Yield the numbers of rows, int64 [B], in order of length, about EVALUATION_TOKENS tokens a batch."""
     order = np.argsort(lengths, kind="stable")
     ends = np.flatnonzero(np.diff(np.cumsum(lengths[order]) // EVALUATION_TOKENS)) + 1
     yield from (order[start:end] for start, end in pairwise([0, *ends, len(order)]))
 
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Share of equal entries of two int64 [N] arrays."""
+    """Return the share of equal entries of two int64 [N] arrays."""
     return float((predicted == labels).mean())
 
 
 def macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
-    """Mean over classes of F1; a class that is neither given nor predicted counts 0."""
+    """Return the mean over classes of F1; a class that is neither given nor predicted counts 0."""
     table = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
     hits, marked = np.diag(table), table.sum(0) + table.sum(1)
     return float(np.mean(2 * hits / np.maximum(marked, 1)))

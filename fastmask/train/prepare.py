@@ -46,7 +46,7 @@ class Task:
 
 
 def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
-    """Reads every file, makes or loads the model, and encodes the rows; raises what ``finetune`` raises."""
+    """Read every file, make or load the model, and encode the rows; raise what ``finetune`` raises."""
     hard = _read(config, config.train, report)
     files = {path: _read(config, (path,), report) for path in (*config.dev, *config.test)}
     device = choose_device(config.device)
@@ -55,10 +55,10 @@ def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
         model, tokenizer = new_classifier(config, [row.text for row in hard], classes.names, report)
     else:
         model, tokenizer, classes = _from_model(config, hard, report)
-    # a model that was started from may say the other thing
+    # the model that training starts from may have other classes
     if getattr(model.config, NUMBERS_ARE_NAMES, False) != classes.numbers_are_names:
         setattr(model.config, NUMBERS_ARE_NAMES, classes.numbers_are_names)
-    # a model with fewer positions than the option asks for sets the limit
+    # a model with fewer positions than --max-length sets the limit
     name = config.init or "the new model"
     max_length, is_typed = reading_of(model, tokenizer, name, config.max_length, has_pairs(hard))
     if max_length < config.max_length:
@@ -100,7 +100,7 @@ def check_labels(config: FinetuneConfig, test: str) -> None:
 
 
 def _silent(line: str) -> None:
-    """What is reported when the training itself begins."""
+    """Report nothing: the training itself will."""
 
 
 def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[str, ...], report):
@@ -136,12 +136,12 @@ def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str],
         report(f"the classification head is new: {', '.join(missing)}")
     elif classes.names != files.class_names:
         theirs, ours = ", ".join(files.class_names), ", ".join(classes.names)
-        report(f"warning: the head is that of other classes: {theirs} become {ours}; --new-head draws another")
+        report(f"warning: the head was trained for other classes: {theirs} become {ours}; --new-head draws another")
     return model, load_tokenizer(files), classes
 
 
 def _draw_head(model: torch.nn.Module, seed: int) -> list[str]:
-    """Draws the head's parameters from the seed, as transformers would new ones, and returns their names."""
+    """Draw the head's parameters from the seed, as transformers would new ones, and return their names."""
     import torch
 
     torch.manual_seed(seed)
@@ -155,7 +155,7 @@ def _draw_head(model: torch.nn.Module, seed: int) -> list[str]:
 
 
 def _classes_for(config: FinetuneConfig, files: ModelFiles, rows: list[Row], report) -> Classes:
-    """The classes that are named; else the model's if every label in the data is one of them, else the data's own."""
+    """Return the classes of --classes; else the model's if they have every label in the data, else the data's own."""
     if config.classes:
         return Classes(config.classes)
     return files.classes if all(files.classes.has(row.label) for row in rows) else _classes_in(rows, report)

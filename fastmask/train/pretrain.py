@@ -135,7 +135,7 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
 
 
 def _open(shards: tuple[str, ...], seed: int, join: dict, files: ModelFiles, tokenizer, ranks: Ranks) -> TrainingStream:
-    """Raises ModelError when the shards have another vocabulary, FastmaskError when nothing is masked in them."""
+    """Open shards; ModelError if they have another vocabulary, FastmaskError if nothing is masked in them."""
     stream = TrainingStream(shards, **join, seed=seed, masked_only=True, rank=ranks.rank, world=ranks.world)
     check_tokenizer(shards[0], stream.tokenizer, tokenizer, files.name)
     if not len(stream):
@@ -151,7 +151,7 @@ def _mask_id(stream: TrainingStream, files: ModelFiles) -> int:
 
 
 def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
-    """Steps of the run.
+    """Return the number of steps of the run.
 
     Raises:
         FastmaskError: a step cannot be divided among the processes, or is larger than the data.

@@ -30,23 +30,23 @@ class Ranks:
         return module
 
     def exchanging(self, last: bool) -> AbstractContextManager:
-        """Around a forward and backward pass: gradients are exchanged in the last one of a step only."""
+        """Return a context for a forward and backward pass; gradients are exchanged in the last one of a step only."""
         return nullcontext()
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over ranks of a tensor of any shape, the same on every rank."""
+        """Return the mean over ranks of a tensor of any shape, the same on every rank."""
         return values
 
     def total(self, counts: Sequence[int]) -> list[int]:
-        """Sums over ranks, one for each count."""
+        """Return the sum over ranks of each count."""
         return list(counts)
 
     def gather(self, value: Any) -> list:
-        """Every rank's value, in the order of ranks, on every rank."""
+        """Return every rank's value, in the order of ranks, on every rank."""
         return [value]
 
     def stop(self) -> None:
-        """Leaves the group."""
+        """Leave the group."""
 
 
 class TorchRanks(Ranks):
@@ -114,5 +114,5 @@ ALONE = Ranks()
 
 
 def start_ranks(device: str) -> Ranks:
-    """This process's place among those that ``torchrun`` started, or alone; ``device`` is "cpu" or "cuda"."""
+    """Return this process's place among those that ``torchrun`` started, or alone; ``device`` is "cpu" or "cuda"."""
     return TorchRanks(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Ranks(device)

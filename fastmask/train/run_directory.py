@@ -1,7 +1,7 @@
 """The directory of a training run: its settings, its log, checkpoints to resume from, and the model at the end.
 
 ``OUT/run.json`` what decides the result; ``OUT/log.jsonl`` one line a step; ``OUT/checkpoint-N/`` the model after N
-steps, with what training goes on from; at the end the model itself in ``OUT``, and ``OUT/pretrain.json``, written last.
+steps, with what resuming needs; at the end the model itself in ``OUT``, and ``OUT/pretrain.json``, written last.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TrainingRun(LockedDirectory):
         if {path.name for path in self.path.iterdir()} - {LOCK}:
             self.begin_beside(lambda name: _OURS.fullmatch(name) is not None)
             if self._goes_on(overwrite):
-                if self.result:  # it was killed before it took its place
+                if self.result:  # killed before the rename
                     self.install()
                 return
             self.start_beside_again()
@@ -111,7 +111,7 @@ class TrainingRun(LockedDirectory):
         return [path for path in self.path.iterdir() if _CHECKPOINT.fullmatch(path.name)]
 
     def save(self, step: int, model, tokenizer, tensors: dict[str, torch.Tensor], document: dict) -> None:
-        """Writes the checkpoint after ``step`` steps; earlier ones stay until it is confirmed.
+        """Write the checkpoint after ``step`` steps; earlier ones stay until it is confirmed.
 
         Raises:
             FastmaskError: it cannot be written, or its weights are not finite; the one before is kept, and named.
@@ -127,7 +127,7 @@ class TrainingRun(LockedDirectory):
         self._confirmed = False
 
     def confirm(self) -> None:
-        """A step from the last checkpoint on was good: earlier ones are of no more use."""
+        """Remove the earlier checkpoints, because a step from the last one was good."""
         if not self._confirmed:
             self._confirmed = True
             self._remove_checkpoints(keep=self.last.name if self.last else "")
@@ -148,7 +148,7 @@ class TrainingRun(LockedDirectory):
                 _remove_whole(path)
 
     def finish(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, result: dict) -> None:
-        """Puts the model into the directory itself, then RESULT, and removes the checkpoints.
+        """Write the model into the directory itself, then RESULT, and remove the checkpoints.
 
         Raises:
             OutputError: it cannot be written; the last checkpoint is kept.
@@ -167,14 +167,14 @@ class TrainingRun(LockedDirectory):
 
 
 def _remove_whole(checkpoint: Path) -> None:
-    """Under another name first: a checkpoint that is there is whole."""
+    """Remove a checkpoint, renamed first, so that one under its own name is always whole."""
     hidden = checkpoint.with_name(f".{checkpoint.name}")
     checkpoint.rename(hidden)
     shutil.rmtree(hidden)
 
 
 class Log:
-    """OUT/log.jsonl: one JSON object a line. Lines past ``steps`` steps, of a run that was killed, go.
+    """OUT/log.jsonl: one JSON object a line. Lines past ``steps`` steps, which a killed run left, are removed.
 
     Raises:
         OutputError: it cannot be written; also ``write``.
@@ -188,13 +188,13 @@ class Log:
             self._file = path.open("a", encoding="utf-8")
 
     def write(self, **fields: Any) -> None:
-        """Appends a line, which another process sees at once."""
+        """Append a line, which another process sees at once."""
         with os_errors_named(self.path):
             self._file.write(json.dumps(fields) + "\n")
             self._file.flush()
 
     def sync(self) -> None:
-        """Makes the lines so far durable, as the checkpoint that follows them is."""
+        """Make the lines so far durable, before the checkpoint that follows them."""
         with os_errors_named(self.path):
             os.fsync(self._file.fileno())
 
@@ -202,13 +202,13 @@ class Log:
         return self
 
     def __exit__(self, *_) -> None:
-        # there is something left to be written only if ``write`` has failed, and said so
+        # something is left to be written only if ``write`` has failed, which raised its own error
         with suppress(OSError):
             self._file.close()
 
 
 def work_of(run: Path) -> list[tuple[int, int]]:
-    """(tokens, masked tokens) of every step in a run's log.
+    """Return (tokens, masked tokens) of every step in a run's log.
 
     Raises:
         OutputError: the log cannot be read.
@@ -237,7 +237,7 @@ def _step_of(line: bytes) -> float:
 
 
 def training_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict:
-    """Optimizer state by parameter name, and every rank's random state; call on all ranks."""
+    """Return optimizer state by parameter name, and every rank's random state; call on all ranks."""
     import torch
 
     own = {"cpu": torch.get_rng_state()}
@@ -251,7 +251,7 @@ def training_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer, r
 
 
 def restore(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> dict:
-    """Sets optimizer and random state to a checkpoint's (the model's weights are loaded from it as any model's are).
+    """Set optimizer and random state to a checkpoint's (its weights are loaded as any model's are).
 
     Returns:
         The document that was saved with it.
@@ -278,7 +278,7 @@ def restore(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Opt
         if checkpoint.name != name_of(saved["counts"]["step"]) or len(saved["streams"]) <= ranks.rank:
             raise KeyError(DOCUMENT)
         return saved
-    except (SafetensorError, KeyError, OSError, RuntimeError, TypeError) as error:  # torch's of a random state
+    except (SafetensorError, KeyError, OSError, RuntimeError, TypeError) as error:  # the last two: a bad random state
         raise ModelError(f"{checkpoint}: is damaged, remove it to begin again ({error})") from error
 
 

@@ -49,7 +49,7 @@ class TaggedSentences:
         return int(sum((labels == 1).sum() for labels in self.labels))
 
     def take(self, chosen: np.ndarray) -> TaggedSentences:
-        """Those that ``chosen`` int [R] names."""
+        """Return the sentences that ``chosen`` int [R] names."""
         lists = self.input_ids, self.token_types, self.labels
         input_ids, token_types, labels = ([values[i] for i in chosen] for values in lists)
         lengths, document = self.lengths[chosen], self.document[chosen]
@@ -93,7 +93,7 @@ def read_tagged(
 
 
 def _scored(batches: Iterable) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
-    """Document number, tokens int32 [n] and masked positions int32 [m] of each sentence that was scored."""
+    """Yield document number, tokens int32 [n] and masked positions int32 [m] of each sentence that was scored."""
     for batch in batches:
         columns = [batch.column(name) for name in _COLUMNS]
         for row, ids, importance, masked in zip(*columns, strict=True):
@@ -104,7 +104,7 @@ def _scored(batches: Iterable) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
 def split_documents(
     sentences: TaggedSentences, share: float, rng: np.random.Generator
 ) -> tuple[TaggedSentences, TaggedSentences]:
-    """Training sentences, and those of a random ``share`` of the documents (at least one).
+    """Return the training sentences, and those of a random ``share`` of the documents (at least one).
 
     Raises:
         FastmaskError: there is one document only.

@@ -15,7 +15,7 @@ PREFIX = "##"
 
 
 def learn_wordpieces(texts: Iterable[str], size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """Learns at most ``size`` wordpieces as BERT's own tokenizer would split and lower-case the text.
+    """Learn at most ``size`` wordpieces as BERT's own tokenizer would split and lower-case the text.
 
     The library's trainer numbers continuation letters in the order of a hash map that differs from run to
     run, and breaks ties between merges by those numbers. Giving it every letter, sorted, as a special token

@@ -103,7 +103,7 @@ def test_the_papers_settings(tmp_path):
         (SMALL.replace("[1, 2]", "[-1]"), "seeds: at least 0"),
         (SMALL.replace("[1, 2]", "[1, 'x']"), "seeds: 'x' is not a whole number"),
         ("methods = ['random']\n" + SMALL, "methods: random: choose among greedy, prefix, leave-one-out, masker"),
-        ("methods = ['greedy']\n" + SMALL + "[train-masker]\n", "[train-masker]: no masker is in methods"),
+        ("methods = ['greedy']\n" + SMALL + "[train-masker]\n", "[train-masker]: is of no use without"),
         ("pretrain-each-seed = true\n" + SMALL + "[pretrain]\nseed = 1\n", "[pretrain] seed: pretrain-each-"),
         ("a = \n", "is not TOML: Invalid value (at line 1, column 5)"),
     ],

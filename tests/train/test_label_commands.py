@@ -95,7 +95,8 @@ def test_a_class_that_no_training_row_has_is_said(mr_tiny, tmp_path):
 
 def test_classes_that_take_the_head_of_others_are_said(mr_tiny, tmp_path):
     command = ("finetune", labelled(tmp_path / "a.csv", ["up", "down"]), "--init", mr_tiny, "--epochs", 1)
-    said = "warning: the head is that of other classes: negative, positive become down, up; --new-head draws another\n"
+    said = "warning: the head was trained for other classes: negative, positive become down, up; --new-head draws "
+    said += "another\n"
     assert said in fastmask(*command, "-o", tmp_path / "a").stderr
     assert "other classes" not in fastmask(*command, "-o", tmp_path / "b", "--new-head").stderr
 
