@@ -190,6 +190,13 @@ def rows_of(out) -> list[dict]:
     return list(open_shards(out))
 
 
+def edit(path: Path, change) -> None:
+    """Change what is in a JSON file."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
 def contents(out) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(out).iterdir()}
 

@@ -28,7 +28,7 @@ Text = str | tuple[str, str | int | None]
 DECODED = 128
 """Tokens that are decoded at a time."""
 CONTEXT = 16
-"""Tokens before them: more than a character or a word's mark is made of."""
+"""Tokens before those that are decoded with them: more than a character or a word's mark is made of."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -78,10 +78,10 @@ class Backend:
         return "bfloat16" if processor.has_fast_bfloat16() else "float32"
 
     def levels(self, wanted: tuple[str, ...]) -> tuple[str, ...]:
-        """Those of a cascade's precisions that the model can run in: all of them, in families that are known here.
+        """Return the precisions of a cascade that the model can run in: all of them on the fast path.
 
         Raises:
-            FastmaskError: not in float32, or not in the one that was asked for; or its answers do not hold still.
+            FastmaskError: it cannot run in float32 or in --precision, or its answers vary from call to call.
         """
         if not isinstance(self.encoder(wanted[0]), GenericEncoder):
             return wanted

@@ -1,4 +1,4 @@
-"""Where a long text is cut: so that little of it is tokenized at a time, and the tokens stay those of the whole."""
+"""Where a long text may be cut, so that little of it is tokenized at a time and the tokens stay those of the whole."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Cuts(NamedTuple):
 
 
 def _is_plain(letters: str) -> bool:
-    """Whether no normalizer makes anything else of two letters than letters, whatever is beyond the space by them."""
+    """Return whether normalizers leave two letters letters, whatever is beyond the space beside them."""
     # the letter of Malayalam makes one grapheme with a space, as some beyond 16 bits do
     return unicodedata.is_normalized("NFKC", letters) and max(letters) < "\U00010000" and "\u0d4e" not in letters
 
@@ -95,7 +95,7 @@ def splits_at_spaces(tokenizer: Tokenizer) -> bool:
 
 
 def _sees_spaces(token: AddedToken, normalizer: Normalizer | None) -> bool:
-    """Whether an added token may be found, or not, by what is beyond a space."""
+    """Return whether what is beyond a space may decide that an added token is found."""
     normal = normalizer.normalize_str(token.content) if token.normalized and normalizer else ""
     return token.lstrip or token.rstrip or token.single_word or any(map(str.isspace, token.content + normal))
 
@@ -145,14 +145,14 @@ def _is_local_pre_tokenizer(part: dict) -> bool:
 
 
 def _keeps_words(normalizer: Normalizer | None) -> bool:
-    """Whether words of one letter stay words, each between two spaces."""
+    """Return whether words of one letter stay words, each between two spaces."""
     letters = ascii_letters + digits
     words = normalizer.normalize_str(" ".join(letters)).split(" ") if normalizer else letters
     return len(words) == len(letters) and all(words)
 
 
 def _goes_across(token: AddedToken, normalizer: Normalizer | None) -> bool:
-    """Whether an added token may hold a space and what is before it."""
+    """Return whether an added token may hold a space and what is before it."""
     forms = [token.content]
     if token.normalized and normalizer:
         forms.append(normalizer.normalize_str(token.content))

@@ -29,7 +29,7 @@ from .streams import BUFFER, MB, Stamp, Stream, format_of, open_stream, raw_line
 
 _PARQUET_BATCH = 1024
 MOST_TIMES = 200
-"""How much gzip may have made of a Parquet file, which is compressed in itself."""
+"""The most that a gzipped Parquet file, which is compressed already, may grow when it is unpacked."""
 
 # A mark is taken off once per file, and settles the byte order, so that each line can be decoded by itself.
 _MARKS = {

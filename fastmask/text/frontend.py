@@ -22,7 +22,7 @@ from .tokens import TextEncoder
 _SHARDS_AHEAD = 2
 _LONG = 1 << 21  # characters
 STOP_SECONDS = 2.0
-"""A thread that waits for standard input cannot be woken: after so long it is left behind."""
+"""How long to wait for the thread at the end: one that waits for standard input cannot be woken, and is abandoned."""
 
 
 def encoded_shards(

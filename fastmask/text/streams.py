@@ -89,7 +89,7 @@ def standard_input_is_file() -> bool:
 
 
 def open_input(path: str) -> io.BufferedReader:
-    """Open an input, whose bytes come as they are."""
+    """Open an input without unpacking it."""
     if path == STDIN:
         try:
             # A reader of our own: a thread that waits in sys.stdin's would hold its lock when Python exits.

@@ -180,7 +180,7 @@ class ClassifierBlock:
 
 
 class _Decisions:
-    """Whether tokens ``at`` int64 [V] are above their targets, as ``cascade.Questions``."""
+    """The questions whether tokens ``at`` int64 [V] are above their targets, as ``cascade.Questions``."""
 
     def __init__(self, of: ClassifierBlock, at: np.ndarray):
         self.of, self.at, self.units = of, at, of.unit[at]
@@ -201,7 +201,7 @@ class _Decisions:
 
 
 class _Ranking:
-    """Which of a sentence's important tokens come first, as ``cascade.Questions`` about the units' T tokens.
+    """The order of a sentence's important tokens, as ``cascade.Questions`` about the units' T tokens.
 
     A sentence's own tokens rank by z, which orders them as S(w) does; tokens of several aspects by the smallest S(w)
     itself, because their P(y|s) are different. Answers are in doubt where ranks about the cap are.

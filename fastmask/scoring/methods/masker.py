@@ -98,7 +98,7 @@ def token_values(
 
 
 class _Marks:
-    """Which of T tokens of S sentences are masked, as ``cascade.Questions``; a sentence's tokens are asked together.
+    """The questions which of T tokens of S sentences are masked, as ``cascade.Questions``.
 
     Attributes:
         values: float64 [2, T], see ``token_values``; -inf where not read. level: uint8 [T]. read, audit: bool [T].

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shard_samples import write_run
+from helpers import edit
 from transformers import AutoTokenizer
 
 from fastmask.core.errors import FastmaskError, ModelError, OutputError
@@ -14,32 +14,6 @@ from fastmask.experiment.arms import find_runs
 from fastmask.models.directory import load_tokenizer, resolve_model, weight_files
 from fastmask.models.weights import load_weights
 from fastmask.scoring.api import score
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-from fuzz_world import World
-
-
-@pytest.fixture
-def model(tmp_path, mr_tiny) -> Path:
-    return Path(shutil.copytree(mr_tiny, tmp_path / "model"))
-
-
-@pytest.fixture
-def shards(tmp_path) -> Path:
-    return write_run(tmp_path / "shards", 2)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World.make(tmp_path_factory.mktemp("world"))
-
-
-def edit(path: Path, change) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
 
 # --- a training run that was stopped ---
 

@@ -4,13 +4,12 @@ import base64
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import fastmask, refusal
+from helpers import edit, fastmask, refusal
 from shard_samples import contents, write_part, write_run
 
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
@@ -28,32 +27,6 @@ from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import MANIFEST, check_manifest, header_of, read_manifest
 from fastmask.shards.verify import verify
 from fastmask.text.documents import read_documents
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-from fuzz_world import World
-
-
-@pytest.fixture
-def model(tmp_path, mr_tiny) -> Path:
-    return Path(shutil.copytree(mr_tiny, tmp_path / "model"))
-
-
-@pytest.fixture
-def shards(tmp_path) -> Path:
-    return write_run(tmp_path / "shards", 2)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World.make(tmp_path_factory.mktemp("world"))
-
-
-def edit(path: Path, change) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
 
 # --- numbers beyond floats and beyond what Python reads ---
 
