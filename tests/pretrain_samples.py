@@ -51,3 +51,14 @@ def largest_difference(left, right) -> float:
 
 def log_of(out) -> list[dict]:
     return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+
+
+PROCESS = """
+from pathlib import Path
+from fastmask.cli import main
+try:
+    main()
+finally:  # a thread of the group may abort a process that ends before it
+    assert not any("gloo" in task.read_text() for task in Path("/proc/self/task").glob("*/comm"))
+"""
+"""The command in a process that fails if a thread of its group is left at its end."""

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import fastmask, golden, held, kill_held, refusal, write_jsonl
-from pretrain_samples import SHAPE, largest_difference, log_of, quiet, save_model, weights, without_dropout
+from pretrain_samples import PROCESS, SHAPE, largest_difference, log_of, quiet, save_model, weights, without_dropout
 from shard_samples import FIELDS, IDENTITY, build
 from transformers import AutoModelForMaskedLM, BertConfig
 
@@ -146,16 +146,6 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path):
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     for name in ("loss", "tokens", "masked", "lr"):
         assert [line[name] for line in log_of(out)] == [line[name] for line in log_of(tmp_path / "whole")]
-
-
-PROCESS = """
-from pathlib import Path
-from fastmask.cli import main
-try:
-    main()
-finally:  # a thread of the group may abort a process that ends before it
-    assert not any("gloo" in task.read_text() for task in Path("/proc/self/task").glob("*/comm"))
-"""
 
 
 def test_two_processes_take_the_steps_of_one(config, files, tmp_path):
