@@ -13,6 +13,7 @@ from .bias_gelu import bias_gelu
 from .cls_attention import cls_attention
 from .compiled import INTERPRETED
 from .embed_variants import embed_variants
+from .geglu import geglu
 from .layouts import Sequences
 from .log_odds import MAX_CLASSES, log_odds
 from .residual_layernorm import WIDEST, add_layernorm, layernorm, residual_layernorm
@@ -78,6 +79,11 @@ class TritonOps:
         if activation == "none":
             return lambda x: F.linear(x, weight, bias)
         return lambda x: bias_gelu(F.linear(x, weight), bias, activation)
+
+    def gated_linear(self, layer, activation: str):
+        """A callable ``[T, K] -> [T, I]``: ``geglu`` of a linear layer of 2 * I outputs."""
+        product = self.linear(layer)
+        return lambda x: geglu(product(x), activation)
 
 
 class HalfProducts:

@@ -23,6 +23,8 @@ TILE = 64
 """Query rows of a tile, and keys per step: 64 x 64 scores are one tensor-core instruction group of four warps."""
 TILE_FLOAT32 = 32
 """The same in float32, whose products hold their operands in registers."""
+KEYS_TURNED = 32
+"""Keys per step where they are turned, which takes registers."""
 HEAD_DIMS = (16, 32, 64)
 NARROWEST_TURNED = 32
 """Heads are turned by products of their halves, which have to have 16 columns at least."""
@@ -67,6 +69,7 @@ def _varlen_attention(
     HIDDEN: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     TILE: tl.constexpr,
+    KEYS: tl.constexpr,
     DOT: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
@@ -89,27 +92,28 @@ def _varlen_attention(
     if WINDOW >= 0:
         first_key = tl.maximum(first_key, first_row - WINDOW)
         end_key = tl.minimum(end_key, end_row + WINDOW)
+    q_ptr, k_ptr = qkv_ptr + column, qkv_ptr + HIDDEN + column
     key = first_key
     while key < end_key:  # not a range: the interpreter takes no run-time bounds there
         # All loads, though the query's are the same in each step: the one step of most tiles waits for memory once.
-        q_ptr, k_ptr = qkv_ptr + column, qkv_ptr + HIDDEN + column
         if cos_ptr is None:
             q = _load_rows(q_ptr, first_row, end_row, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
-            k = _load_rows(k_ptr, key, end_key, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
+            k = _load_rows(k_ptr, key, end_key, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
+            v = _load_rows(k_ptr + HIDDEN, key, end_key, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         else:
             # Products of the halves: no lane needs another's values to turn its own.
             at = rows - tl.load(cu_seqlens_ptr + row_sequence)
             q, q2 = _load_turned(q_ptr, first_row, end_row, at, cos_ptr, sin_ptr, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
-            at = key + tl.arange(0, TILE)
+            at = key + tl.arange(0, KEYS)
             at -= tl.load(cu_seqlens_ptr + tl.load(row_sequence_ptr + at, at < end_key, other=0))
-            k, k2 = _load_turned(k_ptr, key, end_key, at, cos_ptr, sin_ptr, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
+            k, k2 = _load_turned(k_ptr, key, end_key, at, cos_ptr, sin_ptr, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
             scores = tl.dot(q, tl.trans(k), input_precision="ieee")
             scores = tl.dot(q2, tl.trans(k2), scores, input_precision="ieee")
-        v = _load_rows(qkv_ptr + 2 * HIDDEN + column, key, end_key, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
+            v = _load_rows(k_ptr + HIDDEN, key, end_key, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
         sequence_start = tl.load(cu_seqlens_ptr + row_sequence)[:, None]
         sequence_end = tl.load(cu_seqlens_ptr + row_sequence + 1)[:, None]
-        keys = key + tl.arange(0, TILE)[None, :]
+        keys = key + tl.arange(0, KEYS)[None, :]
         seen = (keys >= sequence_start) & (keys < sequence_end)
         if WINDOW >= 0:
             seen = seen & (keys >= rows[:, None] - WINDOW) & (keys <= rows[:, None] + WINDOW)
@@ -121,7 +125,7 @@ def _varlen_attention(
         total = total * keep + tl.sum(weights, axis=1)
         result = tl.dot(weights.to(DOT), v, result * keep[:, None], input_precision="ieee")
         highest = peak
-        key += TILE
+        key += KEYS
     # A row's largest weight is 1; rows beyond the tile have none.
     result *= (1.0 / tl.maximum(total, 1.0))[:, None]
     out_ptr += first_row.to(tl.int64) * HIDDEN + column
@@ -172,11 +176,12 @@ def _check(qkv, integers, heads: int) -> None:
         raise ValueError(f"varlen_attention: {qkv.shape[1]} columns are not 3 x {heads} heads of one of {HEAD_DIMS}")
 
 
-def _constants(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None = None) -> dict[str, object]:
+def _constants(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None, turned: bool) -> dict[str, object]:
     """The kernel's constants; the interpreter, which would multiply bfloat16's bits, multiplies float32."""
     dot = tl.float32 if INTERPRETED and dtype == torch.bfloat16 else DTYPES[dtype]
-    shape = {"HIDDEN": hidden, "HEAD_DIM": head_dim, "TILE": tile_rows(dtype), "DOT": dot}
-    return shape | {"WINDOW": -1 if window is None else window}
+    tile = tile_rows(dtype)
+    shape = {"HIDDEN": hidden, "HEAD_DIM": head_dim, "TILE": tile, "KEYS": min(tile, KEYS_TURNED) if turned else tile}
+    return shape | {"DOT": dot, "WINDOW": -1 if window is None else window}
 
 
 def _check_rotary(rotary: Rotary, head_dim: int) -> None:
@@ -209,7 +214,7 @@ def varlen_attention(
         _check_rotary(rotary, hidden // heads)
     out = qkv.new_empty(len(qkv), hidden) if out is None else out
     if len(tiles):
-        constants = _constants(qkv.dtype, hidden, hidden // heads, window)
+        constants = _constants(qkv.dtype, hidden, hidden // heads, window, rotary is not None)
         scale = math.log2(math.e) * (hidden // heads) ** -0.5
         cos, sin = (None, None) if rotary is None else rotary
         _varlen_attention[(len(tiles) * heads,)](
@@ -223,7 +228,8 @@ def _case(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None, tu
     rows = "*" + TRITON_NAMES[dtype]
     signature = dict.fromkeys(("cu_seqlens_ptr", "row_sequence_ptr", "tiles_ptr"), "*i32")
     signature |= {"qkv_ptr": rows, "out_ptr": rows, "scale": "fp32", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
-    constants = _constants(dtype, hidden, head_dim, window) | ({} if turned else {"cos_ptr": None, "sin_ptr": None})
+    constants = _constants(dtype, hidden, head_dim, window, turned)
+    constants |= {} if turned else {"cos_ptr": None, "sin_ptr": None}
     name = f"varlen_attention/{TRITON_NAMES[dtype]}/{hidden // head_dim}x{head_dim}"
     name += (" turned" if turned else "") + ("" if window is None else f" window {window}")
     return Case(name, _varlen_attention, signature, constants, **LAUNCH)
