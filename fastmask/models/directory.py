@@ -57,19 +57,19 @@ class ModelFiles:
 
     @property
     def classes(self) -> Classes:
-        """Where labels of this model are looked up."""
+        """Return the classes in which labels are looked up."""
         return Classes(self.class_names, self.config.get(NUMBERS_ARE_NAMES) is True)
 
 
 def resolve_model(model: str | None) -> ModelFiles:
-    """Finds a model: None is the embedded classifier, else a directory, else a Hugging Face hub id.
+    """Find a model: None is the embedded classifier, else a directory, else a Hugging Face hub id.
 
     Raises:
         ModelError: no such directory or hub model, no config.json or one that cannot be read, or no safetensors
             weights.
     """
     path, name = (ASSETS, EMBEDDED) if model is None else (Path(model), model)
-    is_local = model != "" and os.path.isdir(path)  # a path of "" would be where the user is
+    is_local = model != "" and os.path.isdir(path)  # Path("") is the current directory
     if not is_local:
         path = _download(name)
     inside = (Path(folder, file) for folder, _, files in os.walk(path) for file in files)
@@ -146,7 +146,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def weights_hash(path: str | Path) -> str:
-    """sha256 of ``model.safetensors``, or of all parts one after the other; raises as weight_files does."""
+    """Return the sha256 of ``model.safetensors``, or of all parts together; raise what ``weight_files`` raises."""
     return _sha256(weight_files(Path(path)))
 
 
@@ -160,7 +160,7 @@ def _sha256(files: list[Path]) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no warnings from transformers inside; its settings are put back afterwards."""
+    """Silence the progress bars and warnings of transformers inside; restore its settings afterwards."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -43,7 +43,7 @@ class GenericEncoder:
             config.pad_token_id = NO_TOKEN  # texts of one length can run together all the same
 
     def memory(self) -> None:
-        """Nothing."""
+        """Return nothing: there is nothing to remember."""
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, memory: None = None) -> np.ndarray:
@@ -88,7 +88,7 @@ def forward_alike(
 
 
 def _alike(config, ids: torch.Tensor, bounds: np.ndarray) -> list[np.ndarray]:
-    """Numbers int64 of the texts that can run together, group by group."""
+    """Return groups of texts that can run together, int64 numbers each."""
     if getattr(config, "pad_token_id", None) is None:  # decoders then take one text only
         return list(np.arange(len(bounds) - 1)[:, None])
     kinds = [np.diff(bounds)]

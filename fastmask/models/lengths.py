@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def longest_input(
     model: torch.nn.Module, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str, wanted: int
 ) -> int:
-    """The longest input in tokens, special tokens included, that a classifier takes, or ``wanted`` if that is less.
+    """Return the longest input in tokens, special ones included, that a classifier takes, or ``wanted`` if less.
 
     What the configuration says is only trusted of families that are known here: others count their positions from an
     offset, or have none to run out of, and are asked.

@@ -41,7 +41,7 @@ class Template:
 
     @property
     def types(self) -> np.ndarray:
-        """int32: token types of the special tokens in order."""
+        """Return the token types of the special tokens in order, int32."""
         if self.special_types is not None:
             return self.special_types
         before = len(self.prefix) + len(self.middle)
@@ -61,11 +61,11 @@ class Template:
         )
 
     def room(self, context_length: np.ndarray, max_length: int) -> np.ndarray:
-        """int32 [U]: content tokens that fit beside contexts of the given lengths int [U]."""
+        """Return how many content tokens fit beside contexts of the given lengths int [U]: int32 [U]."""
         return (self.longest_context(max_length) - context_length).astype(np.int32)
 
     def longest_context(self, max_length: int) -> int:
-        """Tokens that fit besides the special ones; a longer context is cut on the right, as the variants are."""
+        """Return how many tokens fit besides the special ones; a longer context is cut on the right."""
         return max_length - len(self.prefix) - len(self.suffix) - len(self.middle)
 
 
@@ -94,13 +94,13 @@ class Block(NamedTuple):
 
     @property
     def around(self) -> np.ndarray:
-        """int32 [U]: tokens of a unit's variants besides the content."""
+        """Return how many tokens each unit's variants have besides the content, int32 [U]."""
         special = len(self.prefix) + len(self.middle) + len(self.suffix)
         return (np.diff(self.context_offsets) + special).astype(np.int32)
 
     @property
     def units(self) -> np.ndarray:
-        """int32 [U]: all of them."""
+        """Return the numbers of all units, int32 [U]."""
         return np.arange(len(self.room), dtype=np.int32)
 
 
@@ -129,12 +129,12 @@ class Variants:
         return len(self.table)
 
     def take(self, chosen: np.ndarray) -> Variants:
-        """Those at ``chosen`` int [R]."""
+        """Return the variants at ``chosen`` int [R]."""
         return Variants(self.table[chosen], self.lengths[chosen])
 
     @property
     def units(self) -> np.ndarray:
-        """int32 [V]."""
+        """Return the unit of each variant, int32 [V]."""
         return self.table[:, 0]
 
 
@@ -145,14 +145,14 @@ def write_row(table, v, unit, kept, position, removed, count):
 
 @nb.njit(**JIT)
 def around(block, unit):
-    """Tokens of a unit's variants besides the content."""
+    """Return how many tokens a unit's variants have besides the content."""
     context = block.context_offsets[unit + 1] - block.context_offsets[unit]
     return context + len(block.prefix) + len(block.middle) + len(block.suffix)
 
 
 @nb.njit(**JIT)
 def _content(block, row, out):
-    """Write a variant's content tokens to ``out``; returns how many."""
+    """Write a variant's content tokens to ``out``; return how many."""
     start, count = block.offsets[row[0]], row[4]
     for c in range(count):
         if c < row[1]:
@@ -179,7 +179,7 @@ def _hash_variants(block, table, hashes):
 
 
 def hash_variants(block: Block, variants: Variants) -> np.ndarray:
-    """uint64 [V]: the same for variants that are the same tokens, whatever their units."""
+    """Return a hash of each variant's tokens, uint64 [V]: equal for equal tokens, whatever their units."""
     hashes = np.empty(len(variants), np.uint64)
     if len(variants):
         _hash_variants(block, variants.table, hashes)
@@ -213,7 +213,7 @@ def _pack(block, table, cu_seqlens, ids, types):
 
 
 def bounds_of(variants: Variants) -> np.ndarray:
-    """cu_seqlens int32 [V + 1] of variants laid end to end."""
+    """Return the cu_seqlens, int32 [V + 1], of variants laid end to end."""
     return offsets_of(variants.lengths).astype(np.int32)
 
 
@@ -227,7 +227,7 @@ def pack_variants(block: Block, variants: Variants) -> PackedBatch:
 
 @nb.njit(**JIT)
 def batch_starts(lengths, budget):
-    """Where batches of at most ``budget`` tokens start: lengths int32 [V] -> int64 [N]; longer ones stand alone."""
+    """Return where batches of at most ``budget`` tokens start, a longer item alone: lengths int32 [V] -> int64 [N]."""
     starts = np.empty(len(lengths), np.int64)
     count = total = 0
     for v in range(len(lengths)):

@@ -66,7 +66,7 @@ def template_of(tokenizer: Tokenizer, name: str, is_pair: bool) -> Template:
 
 
 def _ordinary_ids(tokenizer: Tokenizer, around: np.ndarray, name: str) -> np.ndarray:
-    """int32 [1..WORDS]: different tokens that are not special, nor stand ``around`` a text."""
+    """Return different tokens that are neither special nor ``around`` a text, int32 [1..WORDS]."""
     special = [index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special]
     special += around.tolist()
     with panics_told(name):
@@ -76,13 +76,13 @@ def _ordinary_ids(tokenizer: Tokenizer, around: np.ndarray, name: str) -> np.nda
 
 
 def _words(tokenizer: Tokenizer) -> list[str]:
-    """A letter, and entries of the vocabulary from all over it."""
+    """Return a letter, and entries from all parts of the vocabulary."""
     ids = np.linspace(0, tokenizer.get_vocab_size() - 1, TRIED).astype(int).tolist()
     return ["a", *filter(None, map(tokenizer.id_to_token, ids))]
 
 
 def _encode(tokenizer: Tokenizer, is_pair: bool, name: str) -> Encoding:
-    """A word, or two, as the tokenizer encodes them for its model."""
+    """Encode a word, or two, as the tokenizer does for its model."""
     words = _words(tokenizer)
     with panics_told(name):
         word = next((word for word in words if tokenizer.encode(word, add_special_tokens=False).ids), "a")

@@ -24,7 +24,7 @@ KEPT = tl.constexpr(int(0.9 * 2**24))
 
 @triton.jit
 def _mix(state, value):
-    """One splitmix64 step: folds an integer into a uint64 state."""
+    """Fold an integer into a uint64 state: one splitmix64 step."""
     z = (state ^ value.to(tl.uint64)) + 0x9E3779B97F4A7C15
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB
@@ -33,7 +33,7 @@ def _mix(state, value):
 
 @triton.jit
 def _draw(seed, epoch, row, sentence, position):
-    """The two numbers uint64 [N] of the tokens with these keys."""
+    """Return the two random numbers, uint64 [N] each, of the tokens with these keys."""
     state = _mix(_mix(seed.to(tl.uint64), epoch), row)
     state = _mix(_mix(state, sentence), position)
     counter = tl.zeros_like(position)
@@ -45,7 +45,7 @@ def _apply_mask(
     at, row, sentence, position, ordinary, out, seed: tl.int64, epoch: tl.int64, mask_id, choices, total,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A token a thread; ``out`` is a copy of the ids by now."""
+    """Corrupt a token a thread in ``out``, a copy of the ids."""
     m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = m < total
     first, second = _draw(
@@ -60,7 +60,7 @@ def _apply_mask(
 
 
 def apply_mask(input_ids, at, row, sentence, position, seed: int, epoch: int, mask_id: int, ordinary, out=None):
-    """A copy of ``input_ids`` in which M masked tokens are corrupted: 80 % [MASK], 10 % as they were, 10 % random.
+    """Return a copy of ``input_ids`` in which M masked tokens are corrupted: 80 % [MASK], 10 % kept, 10 % random.
 
     Args:
         input_ids: int32 [T].
@@ -88,7 +88,7 @@ def apply_mask(input_ids, at, row, sentence, position, seed: int, epoch: int, ma
 
 
 def cases() -> list[Case]:
-    """Both widths of the indices."""
+    """Return what to compile: both widths of the indices."""
     pointers = {"row": "*i64", "sentence": "*i32", "position": "*i32", "ordinary": "*i32", "out": "*i32"}
     integers = {"seed": "i64", "epoch": "i64", "mask_id": "i32", "choices": "i32", "total": "i32"}
     return [

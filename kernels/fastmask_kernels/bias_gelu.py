@@ -18,7 +18,7 @@ NUM_WARPS = 4
 
 @triton.jit
 def _gelu_of_halves(x):
-    """x * Phi(x) for results of 16 bits: relative error below 4e-6 to |x| = 4.2 and 2e-4 to 5.5, absolute below 6e-7.
+    """Return x * Phi(x) for 16-bit results: relative error below 4e-6 to |x| = 4.2, 2e-4 to 5.5, absolute below 6e-7.
 
     It is max(x, 0) - |x| * Phi(-|x|), with a minimax polynomial for log2 Phi(-a) whose leading term takes it to 0. The
     exact erf costs twice the instructions, and would take longer than the memory traffic.
@@ -36,7 +36,7 @@ def _gelu_of_halves(x):
 
 @triton.jit
 def _activate(x, ACTIVATION: tl.constexpr, HALVES: tl.constexpr):
-    """The activation of float32 x; HALVES says that the result is rounded to 16 bits."""
+    """Return the activation of float32 x; HALVES says that the result is rounded to 16 bits."""
     if ACTIVATION == "relu":
         return tl.maximum(x, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACTIVATION == "gelu_tanh":
@@ -60,7 +60,7 @@ def _bias_gelu(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """A tile of ROWS x COLUMNS a program: x, out [tokens, WIDTH], bias [WIDTH]."""
+    """Compute a tile of ROWS x COLUMNS a program: x, out [tokens, WIDTH], bias [WIDTH]."""
     blocks: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
     halves: tl.constexpr = out_ptr.dtype.element_ty.primitive_bitwidth == 16
     rows = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -78,7 +78,7 @@ def _constants(width: int, activation: str) -> dict[str, object]:
 
 
 def bias_gelu(x, bias, activation, scale=1.0, out=None):
-    """``activation(x * scale + bias)``.
+    """Return ``activation(x * scale + bias)``.
 
     x [T, F], bias [F] of x's dtype or fp32, activation gelu (by erf), gelu_tanh or relu -> [T, F] of x's dtype.
     """
@@ -97,7 +97,7 @@ def bias_gelu(x, bias, activation, scale=1.0, out=None):
 
 
 def cases() -> list[Case]:
-    """MiniLM, BERT-base and BERT-large feed-forward rows in each dtype with a bias of that dtype."""
+    """Return what to compile: MiniLM, BERT-base and BERT-large feed-forward rows in each dtype."""
     found = []
     for dtype in DTYPES:
         rows = "*" + TRITON_NAMES[dtype]

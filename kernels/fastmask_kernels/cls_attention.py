@@ -22,7 +22,7 @@ LOG2_E = tl.constexpr(math.log2(math.e))
 
 @triton.jit
 def _product(a, b):
-    """a @ b of float32 a [M, K] and b [K, N] to float32's accuracy, on tensor cores where b is float16.
+    """Return a @ b of float32 a [M, K] and b [K, N] to float32's accuracy, on tensor cores where b is float16.
 
     There a is high + low / 2048 of float16 both, so that neither part leaves float16's range before a does.
     """
@@ -36,7 +36,7 @@ def _product(a, b):
 
 @triton.jit
 def _scores(query_ptr, x_ptr, head_inside, row_inside, HIDDEN: tl.constexpr, CHUNK: tl.constexpr):
-    """query @ x.T for [len(head_inside), HIDDEN] and [len(row_inside), HIDDEN]."""
+    """Return query @ x.T for [len(head_inside), HIDDEN] and [len(row_inside), HIDDEN]."""
     heads = tl.arange(0, head_inside.shape[0])[:, None]
     rows = tl.arange(0, row_inside.shape[0])[:, None]
     scores = tl.zeros([head_inside.shape[0], row_inside.shape[0]], tl.float32)
@@ -116,7 +116,7 @@ def _launch(dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _check(query, x, cu_seqlens, heads: int) -> None:
-    """Raises ValueError for what the kernel cannot read."""
+    """Raise ValueError for what the kernel cannot read."""
     if x.dtype not in DTYPES or query.dtype != torch.float32 or cu_seqlens.dtype != torch.int32:
         raise ValueError(
             f"cls_attention: query {query.dtype}, x {x.dtype}, cu_seqlens {cu_seqlens.dtype} have to be float32, "
@@ -129,7 +129,7 @@ def _check(query, x, cu_seqlens, heads: int) -> None:
 
 
 def cls_attention(query, x, cu_seqlens, heads, out=None):
-    """Attention of one query per sequence and head over the sequence's own rows.
+    """Return the attention of one query per sequence and head over the sequence's own rows.
 
     Args:
         query: float32 [>= B, heads, H], already scaled and multiplied by the key matrix; of float16's range if x is.
@@ -149,7 +149,7 @@ def cls_attention(query, x, cu_seqlens, heads, out=None):
 
 
 def cases() -> list[Case]:
-    """MiniLM, BERT-base and BERT-large in each dtype."""
+    """Return what to compile: MiniLM, BERT-base and BERT-large in each dtype."""
     found = []
     for dtype in DTYPES:
         signature = {"query_ptr": "*fp32", "x_ptr": "*" + TRITON_NAMES[dtype], "cu_seqlens_ptr": "*i32"}

@@ -23,7 +23,7 @@ _MASKED, _KEPT = np.uint64(0.8 * 2**24), np.uint64(0.9 * 2**24)
 
 @nb.njit(**_JIT)
 def _normalise(row, base, hidden, weight, bias, eps, out):
-    """Layer norm of the float32 scratch ``row`` [hidden] into ``out`` at element ``base``."""
+    """Write the layer norm of the float32 scratch ``row`` [hidden] to ``out`` at element ``base``."""
     total = simd.splat(np.float32(0.0))
     for c in range(0, hidden, LANES):
         total = simd.add(total, simd.load(row, c))
@@ -41,7 +41,7 @@ def _normalise(row, base, hidden, weight, bias, eps, out):
 
 @nb.njit(**_JIT)
 def residual_layernorm(x, residual, weight, bias, eps, out):
-    """``out = LayerNorm(x + residual)``: all [T, H], weight and bias float32 [H]; out may be x or residual."""
+    """Compute ``out = LayerNorm(x + residual)``: all [T, H], weight and bias float32 [H]; out may be x or residual."""
     tokens, hidden = x.shape
     x_flat, residual_flat, out_flat = x.reshape(-1), residual.reshape(-1), out.reshape(-1)
     row = np.empty(hidden, np.float32)
@@ -54,7 +54,7 @@ def residual_layernorm(x, residual, weight, bias, eps, out):
 
 @nb.njit(**_JIT)
 def layernorm(x, weight, bias, eps, out):
-    """``out = LayerNorm(x)``: all [T, H], weight and bias float32 [H]; out may be x."""
+    """Compute ``out = LayerNorm(x)``: all [T, H], weight and bias float32 [H]; out may be x."""
     tokens, hidden = x.shape
     x_flat, out_flat = x.reshape(-1), out.reshape(-1)
     row = np.empty(hidden, np.float32)
@@ -66,7 +66,7 @@ def layernorm(x, weight, bias, eps, out):
 
 @nb.njit(**_JIT)
 def add_layernorm(x, residual, weight, bias, eps, total, out):
-    """``total = x + residual`` and its layer norm ``out``, of the unrounded sum; either may be x or residual."""
+    """Compute ``total = x + residual`` and the unrounded sum's layer norm ``out``; either may be x or residual."""
     tokens, hidden = x.shape
     x_flat, residual_flat, total_flat, out_flat = (
         x.reshape(-1),
@@ -85,7 +85,7 @@ def add_layernorm(x, residual, weight, bias, eps, total, out):
 
 @nb.njit(**_JIT)
 def mean_rows(x, cu_seqlens, out):
-    """``out`` float32 [B, H] is the mean of each sequence's rows of x [T, H]; cu_seqlens int32 [B + 1]."""
+    """Write the mean of each sequence's rows to ``out`` float32 [B, H]: x [T, H]; cu_seqlens int32 [B + 1]."""
     hidden = x.shape[1]
     x_flat, out_flat = x.reshape(-1), out.reshape(-1)
     for b in range(len(cu_seqlens) - 1):
@@ -100,7 +100,7 @@ def mean_rows(x, cu_seqlens, out):
 
 @nb.njit(**_JIT)
 def embed(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps, out):
-    """``out = LayerNorm(word[id] + position[p] + token_type[t])``.
+    """Compute ``out = LayerNorm(word[id] + position[p] + token_type[t])``.
 
     input_ids, position_ids, token_type_ids int32 [T]; tables float32 [*, H]; out [T, H].
     """
@@ -133,7 +133,7 @@ def _turn(x, base, half, cos, sin, at, row):
 
 @nb.njit(**_JIT)
 def _gather_head(qkv, base, hidden, length, head_dim, cos, sin, q, keys, values, row):
-    """One head of one sequence to float32 scratch: q and values row by row, keys in transposed blocks of 16.
+    """Copy one head of one sequence to float32 scratch: q and values row by row, keys in transposed blocks of 16.
 
     ``base`` is the element where the head's first query begins.
     """
@@ -153,7 +153,7 @@ def _gather_head(qkv, base, hidden, length, head_dim, cos, sin, q, keys, values,
 
 @nb.njit(**_JIT)
 def _scores4(q, first, keys, block_from, block_to, head_dim, scores, stride):
-    """q . k for four queries against some key blocks: one load of keys serves four products."""
+    """Compute q . k for four queries against some key blocks: one load of keys serves four products."""
     for block in range(block_from, block_to):
         s0 = simd.splat(np.float32(0.0))
         s1 = s0
@@ -175,7 +175,7 @@ def _scores4(q, first, keys, block_from, block_to, head_dim, scores, stride):
 
 @nb.njit(**_JIT)
 def _softmax(scores, base, length, blocks):
-    """Unnormalised softmax of one score row in place, zero beyond ``length``; returns 1 / sum."""
+    """Compute the unnormalised softmax of one score row in place, zero beyond ``length``; return 1 / sum."""
     last = (blocks - 1) * LANES
     tail = simd.first_lanes(simd.load(scores, base + last), length - last, _LOWEST)
     simd.store(scores, base + last, tail)
@@ -193,7 +193,7 @@ def _softmax(scores, base, length, blocks):
 
 @nb.njit(**_JIT)
 def _weighted4(scores, stride, scale, values, first, end, head_dim, c, result):
-    """Columns c..c+16 of p @ values of the keys ``first`` to ``end`` for four queries, to ``result`` [4 * 16]."""
+    """Write columns c..c+16 of p @ values, keys ``first`` to ``end``, of four queries to ``result`` [4 * 16]."""
     o0 = simd.splat(np.float32(0.0))
     o1 = o0
     o2 = o0
@@ -234,7 +234,7 @@ def _attend4(q, keys, values, i, length, head_dim, window, scores, stride, inver
 
 @nb.njit(**_JIT)
 def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, window, cos, sin, out):
-    """Bidirectional softmax attention over packed sequences.
+    """Compute bidirectional softmax attention over packed sequences.
 
     qkv [T, 3 * H] rows of query, key, value; cu_seqlens int32 [B + 1]; out [T, H]; scale 1 / sqrt(H / heads). A row
     sees ``window`` rows to either side. cos, sin float32 [P, H / heads / 2] turn queries and keys; nothing does if they
@@ -265,7 +265,7 @@ def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, window, cos, sin, out):
 
 @nb.njit(**_JIT)
 def _cls_scores(query, q_base, x, x_base, length, hidden, scores):
-    """Dot products of one query [hidden] with ``length`` rows of x."""
+    """Compute the dot products of one query [hidden] with ``length`` rows of x."""
     for j in range(length):
         total = simd.splat(np.float32(0.0))
         row = x_base + j * hidden
@@ -276,7 +276,7 @@ def _cls_scores(query, q_base, x, x_base, length, hidden, scores):
 
 @nb.njit(**_JIT)
 def cls_attention(query, x, cu_seqlens, max_seqlen, heads, out):
-    """Attention of one query per sequence and head over the sequence's own rows (see ``reference.cls_attention``).
+    """Compute the attention of one query per sequence and head; see ``reference.cls_attention``.
 
     query, out float32 [B, heads * H]; x [T, H]; cu_seqlens int32 [B + 1].
     """
@@ -301,7 +301,7 @@ def cls_attention(query, x, cu_seqlens, max_seqlen, heads, out):
 
 @nb.njit(**_JIT)
 def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary, out):
-    """``out`` is ``input_ids`` int32 [T] with the M tokens ``at`` corrupted, as ``apply_mask.apply_mask`` does it.
+    """Write ``input_ids`` int32 [T] to ``out`` with the M tokens ``at`` corrupted; see ``apply_mask.apply_mask``.
 
     at int32 or int64 [M]; row int64 [M]; sentence, position int32 [M]; ordinary int32 [K], the ids that may be drawn.
     """

@@ -88,18 +88,18 @@ def _embed_variants(
 
 
 def _blocks(hidden: int) -> dict[str, int]:
-    """The kernel's block sizes for a hidden size."""
+    """Return the kernel's block sizes for a hidden size."""
     block = triton.next_power_of_2(hidden)
     return {"HIDDEN": hidden, "BLOCK": block, "TILE": min(ROWS, max(1, TILE_ELEMENTS // block)), "ROWS": ROWS}
 
 
 def _warps(hidden: int) -> int:
-    """One, so that no sum leaves a warp, unless a row is too long for it."""
+    """Return the number of warps: one, so that no sum leaves a warp, unless a row is too long for it."""
     return max(1, triton.next_power_of_2(hidden) // TILE_ELEMENTS)
 
 
 def _check(integers, floats, dtype: torch.dtype) -> None:
-    """Raises ValueError for what the kernel cannot read or write."""
+    """Raise ValueError for what the kernel cannot read or write."""
     if not all(t.dtype == torch.int32 and t.is_contiguous() for t in integers):
         raise ValueError("embed_variants: ids, offsets and descriptors have to be contiguous int32")
     if not all(t.dtype == torch.float32 and t.is_contiguous() for t in floats):
@@ -112,7 +112,7 @@ def embed_variants(
     variants, cu_seqlens, row_variant, texts: Texts, special: Special, tables, position_offset, weight, bias, eps,
     dtype: torch.dtype, out=None,
 ) -> torch.Tensor:  # fmt: skip
-    """Layer norm of word, position and type embeddings of every row of V packed variants.
+    """Return the layer norm of word, position and type embeddings of every row of V packed variants.
 
     Args:
         variants: int32 [V, 5], a row (unit, kept, next, removed, count) each: content token c of count is the unit's
@@ -143,7 +143,7 @@ def embed_variants(
 
 
 def cases() -> list[Case]:
-    """Single texts and pairs, for the hidden sizes of the BERT family."""
+    """Return what to compile: single texts and pairs, for the hidden sizes of the BERT family."""
     pointers = ("variants", "cu_seqlens", "row_variant", *Texts._fields, "special")
     signature = dict.fromkeys(pointers, "*i32")
     signature |= dict.fromkeys(("word", "position", "token_type", "weight", "bias", "out"), "*fp32")

@@ -25,7 +25,7 @@ class TorchOps:
         return reference.embed(*args, self.dtype)  # type: ignore[call-arg]
 
     def tiles(self, cu_seqlens: np.ndarray) -> np.ndarray:
-        """No plan is wanted: int32 [0, 4]."""
+        """Return an empty plan, int32 [0, 4]: these ops need none."""
         return np.empty((0, 4), np.int32)
 
     def embed_variants(self, *args):
@@ -53,12 +53,12 @@ class TorchOps:
     log_odds = staticmethod(reference.log_odds)
 
     def linear(self, layer, activation: str = "none"):
-        """A callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights laid out once."""
+        """Return a callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights laid out once."""
         weight, bias = layer.weight.to(self.dtype).contiguous(), layer.bias.to(self.dtype)
         return lambda x: reference.linear(x, weight, bias, activation)
 
     def gated_linear(self, layer, activation: str):
-        """A callable ``[T, K] -> [T, I]``: ``geglu`` of an ``nn.Linear``'s 2 * I outputs, its weights laid out once."""
+        """Return a callable ``[T, K] -> [T, I]``: ``geglu`` of an ``nn.Linear``'s 2 * I outputs."""
         product = self.linear(layer)
         return lambda x: reference.geglu(product(x), activation)
 
@@ -67,7 +67,7 @@ _NO_TABLE = np.empty((0, 0), np.float32)
 
 
 def _array(tensor: torch.Tensor):
-    """A numpy view of a CPU tensor; bfloat16 as its uint16 bits."""
+    """Return a numpy view of a CPU tensor; bfloat16 as its uint16 bits."""
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
@@ -149,7 +149,7 @@ class CpuOps:
         return out
 
     def linear(self, layer, activation: str = "none"):
-        """A callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights packed once, the activation fused."""
+        """Return a callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, weights packed once, activation fused."""
         if not self.packed:
             return TorchOps(self.dtype).linear(layer, activation)
         kind, algorithm = self._FUSED[activation]
@@ -182,7 +182,7 @@ class CpuOps:
 
 
 def cpu_ops(dtype: torch.dtype, hidden: int, head_dim: int, kernels: str = "auto"):
-    """The fastest ops on the CPU for a dtype and shape, or plain torch ones for ``kernels`` "torch"."""
+    """Return the fastest ops on the CPU for a dtype and shape, or plain torch ones for ``kernels`` "torch"."""
     fits = hidden % LANES == 0 and head_dim % LANES == 0
     if kernels != "torch" and dtype in (torch.float32, torch.bfloat16) and fits:
         return CpuOps(dtype)
@@ -190,7 +190,7 @@ def cpu_ops(dtype: torch.dtype, hidden: int, head_dim: int, kernels: str = "auto
 
 
 def device_ops(dtype: torch.dtype, hidden: int, head_dim: int, classes: int, kernels: str = "auto"):
-    """Ops for packed batches on a device: Triton's where they fit, else, and for ``kernels`` "torch", plain torch's.
+    """Return ops for a device: Triton's where they fit, else, and for ``kernels`` "torch", plain torch's.
 
     Raises:
         ValueError: ``kernels`` is "triton" and some op has none for the shape.

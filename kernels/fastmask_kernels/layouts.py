@@ -1,4 +1,4 @@
-"""What ops are given and give, as named tuples of tensors on one device; heavy imports are not needed to name them."""
+"""The inputs and outputs of ops: tuples of tensors on one device, in a module that imports neither numba nor Triton."""
 
 from __future__ import annotations
 
@@ -91,5 +91,5 @@ class Head(NamedTuple):
 
 
 def head_of(dense_weight, dense_bias, activation: str, weight, bias) -> Head:
-    """A head of parameters [P, H], [P], [C, P], [C], laid out once for ``log_odds``."""
+    """Return a head of parameters [P, H], [P], [C, P], [C], laid out once for ``log_odds``."""
     return Head(dense_weight.t().contiguous().t(), dense_bias, activation, weight.contiguous(), bias)

@@ -29,7 +29,7 @@ WARPS, STAGES = 4, 3
 
 @triton.jit
 def _activate(x, ACTIVATION: tl.constexpr):
-    """The activation of float32 x; NaN stays NaN."""
+    """Return the activation of float32 x; NaN stays NaN."""
     if ACTIVATION == "tanh":
         e = tl.exp(-2.0 * tl.abs(x))
         y = (1.0 - e) / (1.0 + e)
@@ -46,7 +46,7 @@ def _logits(
     ACTIVATION: tl.constexpr, HIDDEN: tl.constexpr, POOLED: tl.constexpr, CLASSES: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Class logits float32 [BLOCK, BLOCK_C] of rows ``source`` int32 [BLOCK]; 0 in columns from CLASSES on."""
+    """Return class logits float32 [BLOCK, BLOCK_C] of rows ``source`` int32 [BLOCK]; 0 in columns from CLASSES on."""
     base = rows + source.to(tl.int64)[:, None] * HIDDEN
     classes = tl.arange(0, BLOCK_C)
     logits = tl.zeros((BLOCK, BLOCK_C), tl.float32)
@@ -98,7 +98,7 @@ def _log_odds(
 
 
 def _blocks(classes: int) -> dict[str, int]:
-    """The kernel's block sizes for a number of classes."""
+    """Return the kernel's block sizes for a number of classes."""
     return BLOCKS_OF_FEW if classes <= FEW_CLASSES else BLOCKS_OF_MANY
 
 
@@ -145,7 +145,7 @@ def log_odds(rows, head: Head, row, target, out=None) -> torch.Tensor:
 
 
 def cases() -> list[Case]:
-    """Heads of the BERT family."""
+    """Return what to compile: heads of the BERT family."""
     signature = dict.fromkeys(("rows", "dense_weight", "dense_bias", "weight", "bias"), "*fp32")
     signature |= {"row": "*i32", "target": "*i32", "z_out": "*fp64", "total": "i32"}
     shapes = ((384, 2, "tanh"), (768, 2, "tanh"), (1024, 3, "tanh"), (768, 5, "relu"), (768, 64, "gelu"))

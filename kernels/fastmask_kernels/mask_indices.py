@@ -20,7 +20,7 @@ WARPS = 2
 
 @triton.jit
 def _keys(candidate, rank, start, at, n, LARGEST: tl.constexpr):
-    """Order of tokens ``at`` int32 [TILE] of a sentence as int64, rank first and position second; the rest last."""
+    """Return the order of tokens ``at`` int32 [TILE] of a sentence as int64: by rank, then position; the rest last."""
     inside = at < n
     value = tl.load(rank + start + at, mask=inside, other=0.0)
     value = -value if LARGEST else value
@@ -35,7 +35,7 @@ def _keys(candidate, rank, start, at, n, LARGEST: tl.constexpr):
 def _mask_indices(
     candidate, rank, offsets, cap, mask_offsets, mask_index, LARGEST: tl.constexpr, TILE: tl.constexpr
 ):  # fmt: skip
-    """One sentence a program. Loops are ``while`` ones: the interpreter knows no range of loaded bounds."""
+    """Choose in one sentence a program. The interpreter has no ``range`` of loaded bounds, so loops are ``while``."""
     sentence = tl.program_id(0)
     start = tl.load(offsets + sentence)
     n = (tl.load(offsets + sentence + 1) - start).to(tl.int32)
@@ -60,7 +60,7 @@ def _mask_indices(
 
 
 def mask_indices(candidate, rank, offsets, cap, largest: bool, out=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The tokens to mask in S sentences: candidates with the best ranks, ties by position.
+    """Return the tokens to mask in S sentences: candidates with the best ranks, ties by position.
 
     Args:
         candidate: int8 or bool [T].
@@ -94,7 +94,7 @@ def mask_indices(candidate, rank, offsets, cap, largest: bool, out=None) -> tupl
 
 
 def cases() -> list[Case]:
-    """Both ends of the ranks."""
+    """Return what to compile: both ends of the ranks."""
     signature = {"candidate": "*i8", "rank": "*fp32", "offsets": "*i64", "cap": "*i32", "mask_offsets": "*i64"}
     signature |= {"mask_index": "*i32"}
     return [

@@ -1,4 +1,4 @@
-"""The torch truth of every op, for any device and dtype. Slow and plain; tests compare the fast versions with these."""
+"""Every op in plain torch, for any device and dtype: slow, and what tests compare the fast versions with."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import torch
 import torch.nn.functional as F
 
 MOST_SCORES = 1 << 26
-"""Scores of attention that are held at a time: as many as one head has over 8,192 tokens."""
+"""The most attention scores that are held at a time: as many as one head has over 8,192 tokens."""
 
 
 def embed(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias, eps, dtype):
-    """Layer norm of the three embeddings' sum: ids int [T], tables [*, H] -> [T, H] of ``dtype``."""
+    """Return the layer norm of the three embeddings' sum: ids int [T], tables [*, H] -> [T, H] of ``dtype``."""
     total = word[input_ids] + position[position_ids] + token_type[token_type_ids]
     return F.layer_norm(total, total.shape[-1:], weight, bias, eps).to(dtype)
 
 
 def residual_layernorm(x, residual, weight, bias, eps):
-    """``LayerNorm(x + residual)``: x, residual [T, H] -> [T, H]."""
+    """Return ``LayerNorm(x + residual)``: x, residual [T, H] -> [T, H]."""
     return layernorm(x + residual, weight, bias, eps)
 
 
 def layernorm(x, weight, bias, eps):
-    """Layer norm of every row: x [T, H] -> [T, H]."""
+    """Return the layer norm of every row: x [T, H] -> [T, H]."""
     return F.layer_norm(x, x.shape[-1:], weight.to(x.dtype), bias.to(x.dtype), eps)
 
 
 def add_layernorm(x, residual, weight, bias, eps):
-    """``x + residual`` of residual's dtype, and its layer norm of x's: x, residual [T, H] -> two [T, H]."""
+    """Return ``x + residual`` of residual's dtype, and its layer norm of x's: x, residual [T, H] -> two [T, H]."""
     total = residual + x
     return total, layernorm(total, weight, bias, eps).to(x.dtype)
 
 
 def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, window=None, rotary=None):
-    """Softmax attention inside each packed sequence: qkv [T, 3 * H], cu_seqlens int [B + 1] -> [T, H].
+    """Return softmax attention inside each packed sequence: qkv [T, 3 * H], cu_seqlens int [B + 1] -> [T, H].
 
     ``window`` is how far a row may look to either side, None as far as it likes; queries and keys are turned by
     ``rotary``, if there is one.
@@ -53,7 +53,7 @@ def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, window=None, rotary=Non
 
 
 def _attended(q, k, v, window):
-    """Softmax attention of N heads of one length, [N, L, D] each."""
+    """Return the softmax attention of N heads of one length, [N, L, D] each."""
     scores = q @ k.transpose(1, 2) / q.shape[2] ** 0.5
     if window is not None:
         places = torch.arange(q.shape[1], device=q.device)
@@ -62,7 +62,7 @@ def _attended(q, k, v, window):
 
 
 def _turned(x, rotary):
-    """x [N, L, D] turned by the positions 0 to L - 1, from float32's values: transformers does so even in float64."""
+    """Return x [N, L, D] turned by positions 0 to L - 1; cosines are float32's even in float64, as in transformers."""
     wide = torch.promote_types(x.dtype, torch.float32)
     cos, sin = (table[: x.shape[-2]].to(wide) for table in rotary)
     first, second = x.float().chunk(2, dim=-1)
@@ -70,13 +70,13 @@ def _turned(x, rotary):
 
 
 def mean_rows(x, cu_seqlens):
-    """Mean of each sequence's rows, at least float32: x [T, H], cu_seqlens int [B + 1] -> [B, H]."""
+    """Return the mean of each sequence's rows, at least float32: x [T, H], cu_seqlens int [B + 1] -> [B, H]."""
     wide = torch.promote_types(x.dtype, torch.float32)
     return torch.segment_reduce(x.to(wide), "mean", offsets=cu_seqlens.long(), axis=0)
 
 
 def cls_attention(query, x, cu_seqlens, max_seqlen, heads):
-    """Attention of one query per sequence and head over the sequence's own rows.
+    """Return the attention of one query per sequence and head over the sequence's own rows.
 
     query [>= B, heads, H] already scaled and multiplied by the key matrix, x [T, H], cu_seqlens int [B + 1] -> the
     probability-weighted rows [>= B, heads, H], still to be multiplied by the value matrix; zero beyond B.
@@ -91,7 +91,7 @@ def cls_attention(query, x, cu_seqlens, max_seqlen, heads):
 
 
 def _equal_runs(cu_seqlens):
-    """(first sequence, how many, their length, their rows as a slice) for runs of neighbours of equal length."""
+    """Yield (first sequence, how many, their length, their rows as a slice) for runs of neighbours of equal length."""
     bounds = cu_seqlens.tolist()
     first = 0
     for length, group in groupby(end - start for start, end in pairwise(bounds)):
@@ -101,23 +101,23 @@ def _equal_runs(cu_seqlens):
 
 
 def linear(x, weight, bias, activation="none"):
-    """``activation(x @ weight.T + bias)``: x [T, K], weight [N, K] -> [T, N]; none, gelu, gelu_tanh or relu."""
+    """Return ``activation(x @ weight.T + bias)``: x [T, K], weight [N, K] -> [T, N]; none, gelu, gelu_tanh or relu."""
     return _activate(F.linear(x, weight, bias), activation)
 
 
 def geglu(x, activation):
-    """``activation(x[:, :I]) * x[:, I:]``: x [T, 2 * I] -> [T, I]; gelu, gelu_tanh or relu."""
+    """Return ``activation(x[:, :I]) * x[:, I:]``: x [T, 2 * I] -> [T, I]; gelu, gelu_tanh or relu."""
     value, gate = x.chunk(2, dim=1)
     return _activate(value, activation) * gate
 
 
 def bias_gelu(x, bias, activation, scale=1.0):
-    """``activation(x * scale + bias)``: x [T, F], bias [F] -> [T, F]; gelu, gelu_tanh or relu."""
+    """Return ``activation(x * scale + bias)``: x [T, F], bias [F] -> [T, F]; gelu, gelu_tanh or relu."""
     return _activate(x * scale + bias.to(x.dtype), activation)
 
 
 def split_half(x):
-    """x float32 [T, K] -> float16 [T, 3 * K]: rows [hi, hi, lo] with hi = half(x) and lo = half(x - hi)."""
+    """Split x float32 [T, K] -> float16 [T, 3 * K]: rows [hi, hi, lo] with hi = half(x) and lo = half(x - hi)."""
     hi = x.half()
     return torch.cat([hi, hi, (x - hi.float()).half()], dim=1)
 
@@ -131,7 +131,7 @@ def _activate(y, activation):
 
 
 def embed_variants(variants, cu_seqlens, row_variant, texts, special, tables, first_position, weight, bias, eps, dtype):
-    """Layer norm of the embeddings of V packed variants: descriptors int [V, 5], row_variant int [T] -> [T, E].
+    """Return the layer norm of V packed variants' embeddings: descriptors int [V, 5], row_variant int [T] -> [T, E].
 
     The descriptors, ``texts`` and ``special`` are those of ``embed_variants.embed_variants``; nothing synchronises.
     ``first_position`` may be all position ids, int [T], instead.
@@ -158,13 +158,13 @@ def embed_variants(variants, cu_seqlens, row_variant, texts, special, tables, fi
 
 
 def _at(values, index):
-    """``values[index]`` int [T], anything where the index is outside."""
+    """Return ``values[index]`` int [T], anything where the index is outside."""
     padded = F.pad(values, (0, 1))
     return padded[index.clamp(0, len(values))].long()
 
 
 def log_odds(rows, head, row, target):
-    """Log-odds float64 [V] of V questions about [CLS] rows [B, H]; see ``log_odds.log_odds``."""
+    """Return log-odds float64 [V] of V questions about [CLS] rows [B, H]; see ``log_odds.log_odds``."""
     wide = torch.promote_types(rows.dtype, torch.float32)
     dense_weight, dense_bias, weight, bias = (head[n].to(wide) for n in (0, 1, 3, 4))
     activation = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}[head.activation]
@@ -177,7 +177,7 @@ def log_odds(rows, head, row, target):
 
 
 def mask_indices(candidate, rank, offsets, cap, largest):
-    """Positions to mask as int64 [S + 1] and int32 [M]: candidate [T], rank [T], offsets int [S + 1], cap int [S].
+    """Return offsets int64 [S + 1] and positions to mask, int32 [M]; candidate, rank [T], offsets int [S + 1], cap [S].
 
     The candidates with the smallest (``largest``: the largest) rank of each sentence, at most ``cap``, ties by
     position, NaN last; positions are counted from the sentence's start and ascend.
@@ -195,7 +195,7 @@ def mask_indices(candidate, rank, offsets, cap, largest):
 
 
 def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary):
-    """A copy of ``input_ids`` int [T] with its tokens ``at`` int [M] corrupted, by Python's integers.
+    """Return a copy of ``input_ids`` int [T] with its tokens ``at`` int [M] corrupted, by Python's integers.
 
     A token's key is (seed, epoch, row, sentence, position), int [M] the last three. A splitmix64 chain over it and 0
     gives 24 bits that mean [MASK] in 80 % and no change in 10 %; else the chain over the key and 1 gives 32 bits that

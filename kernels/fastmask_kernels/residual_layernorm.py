@@ -55,13 +55,13 @@ def _residual_layernorm(
 
 
 def _blocks(hidden: int) -> tuple[dict[str, int], int]:
-    """The kernel's constants for a hidden size, and the number of warps."""
+    """Return the kernel's constants for a hidden size, and the number of warps."""
     columns = triton.next_power_of_2(hidden)
     return {"HIDDEN": hidden, "ROWS": max(1, TILE // columns), "COLUMNS": columns}, NUM_WARPS * max(1, columns // TILE)
 
 
 def _check(tensors) -> None:
-    """Raises ValueError for what the kernel cannot read."""
+    """Raise ValueError for what the kernel cannot read."""
     x, *_ = tensors
     if not all(t.dtype in DTYPES and t.shape == x.shape for t in tensors):
         raise ValueError(f"residual_layernorm: x and residual have to be alike and of one of {DTYPES}, not {x.dtype}")
@@ -84,20 +84,20 @@ def _launched(x, residual, weight, bias, eps, total, out):
 
 
 def layernorm(x, weight, bias, eps, dtype=None, out=None):
-    """x [T, H], weight and bias fp32 [H] -> [T, H] of ``dtype`` or x's, computed in float32."""
+    """Return LayerNorm(x) [T, H] of ``dtype`` or x's, computed in float32; weight and bias are fp32 [H]."""
     out = torch.empty_like(x, dtype=dtype) if out is None else out
     return _launched(x, None, weight, bias, eps, None, out)
 
 
 def residual_layernorm(x, residual, weight, bias, eps, out=None):
-    """x, residual [T, H] of one dtype, weight and bias fp32 [H] -> [T, H] of x's dtype, computed in float32."""
+    """Return LayerNorm(x + residual) of x's dtype [T, H], computed in float32; weight and bias are fp32 [H]."""
     if residual.dtype != x.dtype:
         raise ValueError(f"residual_layernorm: x is of {x.dtype} and residual of {residual.dtype}")
     return _launched(x, residual, weight, bias, eps, None, torch.empty_like(x) if out is None else out)
 
 
 def add_layernorm(x, residual, weight, bias, eps, total=None, out=None):
-    """``x + residual`` of residual's dtype, and its layer norm of x's, from the unrounded sum: two [T, H].
+    """Return ``x + residual`` of residual's dtype, and its layer norm of x's, from the unrounded sum: two [T, H].
 
     ``total`` may be residual, and ``out`` x; residual may be float32 whatever x is.
     """

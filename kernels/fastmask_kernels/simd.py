@@ -56,7 +56,7 @@ def _check(array_type):
 
 @intrinsic
 def load(typingctx, array, index):
-    """``array[index : index + 16]`` as float32 lanes; array is float32 [n] or bfloat16 bits uint16 [n]."""
+    """Return ``array[index : index + 16]`` as float32 lanes; array is float32 [n] or bfloat16 bits uint16 [n]."""
     _check(array)
 
     def codegen(context, builder, signature, args):
@@ -90,7 +90,7 @@ def store(typingctx, array, index, value):
 
 @intrinsic
 def splat(typingctx, scalar):
-    """All 16 lanes equal to a float32 scalar."""
+    """Return 16 lanes equal to a float32 scalar."""
 
     def codegen(context, builder, signature, args):
         return _splat(builder, args[0])
@@ -120,7 +120,7 @@ def _call_vector(builder, name, args):
 
 @intrinsic
 def fma(typingctx, a, b, c):
-    """``a * b + c``, with one rounding where the processor has such an instruction.
+    """Return ``a * b + c``, with one rounding where the processor has such an instruction.
 
     Without one, LLVM's "fma" would be sixteen calls of a C function that computes it bit by bit.
     """
@@ -133,7 +133,7 @@ def fma(typingctx, a, b, c):
 
 @intrinsic
 def maximum(typingctx, a, b):
-    """Lane-wise maximum of numbers."""
+    """Return the lane-wise maximum of numbers."""
 
     def codegen(context, builder, signature, args):
         return _call_vector(builder, "maxnum", args)
@@ -162,7 +162,7 @@ max_lanes = _reduction(lambda builder, a, b: _call_vector(builder, "maxnum", [a,
 
 @intrinsic
 def first_lanes(typingctx, value, count, fill):
-    """The first ``count`` lanes of value, the others replaced by the scalar ``fill``."""
+    """Return the first ``count`` lanes of value, the others replaced by the scalar ``fill``."""
 
     def codegen(context, builder, signature, args):
         vector, limit, other = args
@@ -179,7 +179,7 @@ def first_lanes(typingctx, value, count, fill):
 
 @intrinsic
 def exp(typingctx, x):
-    """exp(x) for x <= 0, relative error below 2e-7 (Cephes' polynomial); below -87 it is exp(-87)."""
+    """Return exp(x) for x <= 0, relative error below 2e-7 (Cephes' polynomial); below -87 it is exp(-87)."""
 
     def codegen(context, builder, signature, args):
         def scalar(value):

@@ -20,7 +20,7 @@ NUM_WARPS = 4
 
 @triton.jit(do_not_specialize=["tokens"])
 def _split_half(x_ptr, out_ptr, tokens, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """A tile of ROWS x COLUMNS a program: x fp32 [tokens, WIDTH], out fp16 [tokens, 3 * WIDTH]."""
+    """Write a tile of ROWS x COLUMNS a program: x fp32 [tokens, WIDTH], out fp16 [tokens, 3 * WIDTH]."""
     blocks: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
     rows = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
@@ -39,7 +39,7 @@ def _constants(width: int) -> dict[str, int]:
 
 
 def split_half(x, out=None):
-    """x fp32 [T, K] -> fp16 [T, 3 * K], rows [hi, hi, lo] with hi = half(x) and lo = half(x - hi)."""
+    """Split x fp32 [T, K] -> fp16 [T, 3 * K], rows [hi, hi, lo] with hi = half(x) and lo = half(x - hi)."""
     tokens, width = x.shape
     if x.dtype != torch.float32 or not x.is_contiguous():
         raise ValueError(f"split_half: x has to be contiguous float32, not {x.dtype}")
@@ -51,7 +51,7 @@ def split_half(x, out=None):
 
 
 def cases() -> list[Case]:
-    """The inner sizes of the encoder's products: MiniLM, BERT-base and BERT-large."""
+    """Return what to compile: the inner sizes of the encoder's products in MiniLM, BERT-base and BERT-large."""
     signature = {"x_ptr": "*fp32", "out_ptr": "*fp16", "tokens": "i32"}
     return [
         Case(f"split_half/fp32/{width}", _split_half, signature, _constants(width), num_warps=NUM_WARPS)
