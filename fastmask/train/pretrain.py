@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ from .run_directory import LOG, Log, TrainingRun, restore, training_tensors
 if TYPE_CHECKING:
     from rich.console import Console
     from transformers import PreTrainedTokenizerBase
+
+    from ..models.mlm_model import Part
 
 Say = Callable[[str], None]
 UNSETTLING = ("out", "overwrite", "save_every")
@@ -213,15 +215,10 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
             tokens, masked = ranks.total([batch.tokens, batch.masked])
             rate = config.lr * factor(step)
             set_rate(state.optimizer, rate)
-            losses = []
-            for number, part in enumerate(batch.parts, 1):
-                with ranks.exchanging(number == len(batch.parts)):
-                    # the mean over all masked tokens: DDP's is over ranks, which may have more or fewer of them
-                    loss = trained(part) * (ranks.world / masked)  # []
-                    loss.backward()
-                losses.append(loss.detach())
+            # the mean over all masked tokens: DDP's is over ranks, which may have more or fewer of them
+            loss = _backward(trained, batch.parts, ranks.world / masked, ranks)
             try:
-                value = take_step(state.optimizer, torch.stack(losses).sum(), step, ranks)
+                value = take_step(state.optimizer, loss, step, ranks)
             except Diverged as error:
                 if run:
                     raise run.diverged(error) from error
@@ -241,6 +238,17 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
         plan.say(f"{config.out}: {result['step']:,} steps, {result['tokens']:,} tokens, "
                  f"{result['masked']:,} masked, {result['tokens_per_second']:,} tokens/s")  # fmt: skip
     return result
+
+
+def _backward(trained: torch.nn.Module, parts: Sequence[Part], scale: float, ranks: Ranks) -> torch.Tensor:
+    """Add up the gradients of a step's parts, their losses times ``scale``; return the sum of these, float32 []."""
+    losses = []
+    for number, part in enumerate(parts, 1):
+        with ranks.exchanging(number == len(parts)):
+            loss = trained(part) * scale  # []
+            loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
 
 
 @dataclass(slots=True)
