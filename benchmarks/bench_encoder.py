@@ -32,9 +32,9 @@ from fastmask.models.template import template_of
 from fastmask.models.weights import load_classifier
 from fastmask.scoring.engine import Engine, score_certain
 from fastmask.scoring.method import load_method
-from fastmask.scoring.policy import stop_words
 from fastmask.text.documents import read_documents
 from fastmask.text.sentences import Segmenter
+from fastmask.text.stop_words import stop_words
 from fastmask.text.tokens import TextEncoder
 
 MODEL = harness.SHARED / "models/mr-minilm"

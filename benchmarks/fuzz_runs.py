@@ -273,7 +273,7 @@ def fuzz_evaluate(rng: Random, folder: Path, world: World) -> None:
 
 def fuzz_stop_words(rng: Random, folder: Path, world: World) -> None:
     """Read a hostile list of words."""
-    from fastmask.scoring.policy import stop_words
+    from fastmask.text.stop_words import stop_words
 
     (folder / "words").write_bytes(fuzz_inputs.txt(rng))
     stop_words(str(folder / "words"))

@@ -23,8 +23,8 @@ from fastmask.models.template import template_of
 from fastmask.models.weights import load_weights
 from fastmask.scoring.engine import Engine
 from fastmask.scoring.method import load_method
-from fastmask.scoring.policy import stop_words
 from fastmask.shards.reader import open_shards
+from fastmask.text.stop_words import stop_words
 from fastmask.text.tokens import TextEncoder
 
 CLS, SEP = 1, 2

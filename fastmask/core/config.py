@@ -13,6 +13,7 @@ from math import inf
 from typing import Any
 
 from .errors import FastmaskError
+from .languages import ENGLISH, language_fault, missing_package
 
 METHODS = {
     "greedy": "greedy",
@@ -27,6 +28,8 @@ EXPORT_FORMATS = {"nvidia-hdf5": "nvidia_hdf5", "jsonl": "jsonl", "mds": "mds"}
 # The masker's rate (paper section 2.4), where a method always has a cap and none is given.
 DEFAULT_RATE = 0.15
 MAX_TEXT_MB = 64
+WORD_LISTS = ("language", "english", "none")
+"""The values of ``--stop-words`` that are not a file."""
 
 Check = Callable[[Any], str]
 """Returns what is wrong with a value, in words; "" if nothing is."""
@@ -137,7 +140,9 @@ class ScoreConfig:
                                      check=within(0, 1, "above 0, at most 1", ends="(]"))  # fmt: skip
     like: str | None = option(None, "For --method random: a finished shard directory; each sentence gets as many "
                               "masks as there.")  # fmt: skip
-    stop_words: str = option("english", "Never masked: english, none, or a file with one word a line.")
+    language: str = option(ENGLISH, "Language of the texts, by spaCy's code: where sentences end, and stop words.",
+                           check=language_fault)  # fmt: skip
+    stop_words: str = option("language", "Never masked: the list of the language, none, or a file, a word a line.")
     segment: str = option("sentence", "sentence: documents are cut into sentences; line: each is one sentence.",
                           choices=("sentence", "line"))  # fmt: skip
     text_field: str = option("text", "Column or key of the text.")
@@ -161,6 +166,9 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         demand(self.like is None or self.mask_rate is None, f"--like {self.like}", "not together with --mask-rate")
+        package = missing_package(self.language) if self.segment == "sentence" else ""
+        demand(not package, f"--language {self.language}", f"splitting into sentences needs the package {package}; "
+               "--segment line does without")  # fmt: skip
 
     def control_of(self, out: str) -> ScoreConfig:
         """Return the configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""

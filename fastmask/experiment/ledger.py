@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.config import MAX_TEXT_MB, ScoreConfig
+from ..core.config import MAX_TEXT_MB, WORD_LISTS, ScoreConfig
 from ..core.directories import begun_beside, recover, replace_directory
 from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
 from ..core.errors import InputError, OutputError
@@ -235,7 +235,7 @@ def _within(value: Any, out: str) -> Any:
 
 def _word_list(config) -> tuple[str, ...]:
     """Return the file of stop words, if there is one."""
-    if isinstance(config, ScoreConfig) and config.stop_words not in ("english", "none"):
+    if isinstance(config, ScoreConfig) and config.stop_words not in WORD_LISTS:
         return (config.stop_words,)
     return ()
 

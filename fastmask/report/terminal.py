@@ -90,7 +90,7 @@ def _counts(totals: dict) -> Iterator[tuple[str, str]]:
 
 def _settings(manifest: dict) -> Iterator[tuple[str, str]]:
     config, model = manifest["config"], manifest["model"] or {}
-    for name in ("method", "threshold", "mask_rate", "stop_words"):
+    for name in ("method", "threshold", "mask_rate", "language", "stop_words"):
         value = config.get(name)
         yield name.replace("_", " "), "none" if value is None else str(value)
     yield "model", str(model.get("name", "none"))

@@ -107,6 +107,7 @@ def _records(texts: Iterator[Text], scorer: Scorer) -> Iterator[SentenceRecord]:
             batch,
             scorer.encoder,
             segment=config.segment,
+            language=config.language,
             classes=scorer.classes,
             first_row=first,
         )

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
 from ..core.arrays import JIT
-from ..core.plain import check_regular
 
 
 def cap_of(lengths: np.ndarray, mask_rate: float | None) -> np.ndarray:
@@ -120,32 +115,3 @@ def random_positions(
     chosen = np.zeros(offsets[-1], bool)
     _random(seed, row, sentence, offsets, counts, allowed, chosen)
     return chosen
-
-
-def stop_words(choice: str) -> frozenset[str]:
-    """Return the words of ``--stop-words``: "english" is spaCy's list, "none" is empty, else a file, a word a line."""
-    if choice == "none":
-        return frozenset()
-    if choice == "english":
-        return _spacy_stop_words("en")
-    from ..core.errors import InputError
-
-    try:
-        check_regular(choice)
-        with open(choice, encoding="utf-8") as file:
-            return frozenset(line.strip().lower() for line in file if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(choice, None, None, f"cannot read stop words: {error}") from error
-
-
-@cache
-def _spacy_stop_words(language: str) -> frozenset[str]:
-    """Return the stop words of a language from spaCy's file: importing spaCy takes longer than scoring a short text."""
-    package = find_spec("spacy")
-    assert package is not None and package.origin is not None
-    file = Path(package.origin).parent / "lang" / language / "stop_words.py"
-    spec = spec_from_file_location("stop_words", file)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return frozenset(module.STOP_WORDS)

@@ -11,10 +11,10 @@ from ..core.records import EncodedSentences, ScoredSentences
 from ..models.directory import load_tokenizer, resolve_model
 from ..models.tokenizer import tokenizer_record
 from ..report.progress import NoMeter
+from ..text.stop_words import stop_words
 from ..text.tokens import TextEncoder
 from .cascade import Bounds
 from .method import ShardScorer, load_method
-from .policy import stop_words
 
 
 class Scorer:
@@ -62,7 +62,7 @@ class Scorer:
 
     def identity(self) -> dict[str, Any]:
         """Return model, tokenizer and other inputs of the decisions as the manifest has them."""
-        files, words = self.files, sorted(stop_words(self.config.stop_words))
+        files, words = self.files, sorted(stop_words(self.config.stop_words, self.config.language))
         model = {"name": files.name, "weights_sha256": files.weights_sha256} if self.method.asks_model else None
         return {
             "model": model,

@@ -12,6 +12,7 @@ from itertools import count, islice
 from ..core.background import run_ahead
 from ..core.config import ScoreConfig
 from ..core.labels import ANY_CLASSES, LABEL_FIELD, Classes
+from ..core.languages import ENGLISH
 from ..core.memory import give_back_what_is_free
 from ..core.records import Document, EncodedSentences
 from .documents import check_label, check_text, read_rows
@@ -58,6 +59,7 @@ def encode_texts(
     encoder: TextEncoder,
     *,
     segment: str = "sentence",
+    language: str = ENGLISH,
     classes: Classes = ANY_CLASSES,
     first_row: int = 0,
 ) -> EncodedSentences:
@@ -73,7 +75,7 @@ def encode_texts(
         check_text(text, "<texts>", row + 1, "text")
         label = check_label(label, "<texts>", row + 1, LABEL_FIELD)
         documents.append(Document(row, text, label, None, "<texts>", row + 1))
-    segmenter = Segmenter(segment)
+    segmenter = Segmenter(segment, language)
     spans = [segmenter.split(document.text) for document in documents]
     return encoder.encode(
         documents,
@@ -98,7 +100,7 @@ def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted, s
         skipped=skipped,
         stamps=stamps,
     )
-    segmenter = Segmenter(config.segment)
+    segmenter = Segmenter(config.segment, config.language)
     for shard in count(first_shard):
         batch = list(islice(rows, config.shard_rows))
         if not batch:

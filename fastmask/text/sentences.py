@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
+
+from ..core.errors import FastmaskError, first_line
+from ..core.languages import ENGLISH, PACKAGES
+from .affixes import change_affixes
+from .characters import BY_CHARACTER, CharacterRules
 
 CLOSING = frozenset(
     "!.?\u0589\u061f\u06d4\u0700\u0701\u0702\u07f9\u0964\u0965\u104a\u104b\u1362\u1367\u1368\u166e\u1735\u1736"
@@ -26,25 +31,28 @@ CLOSING = frozenset(
 _MAX_STRINGS = 60_000
 # spaCy's time for a run without whitespace grows with its square, and it lets no other thread in: no run is longer.
 _BLOCK = 4096
-# No pattern of a suffix is wider, but for that of a run of dots.
-_WIDEST_SUFFIX = 32
 
 
 class Segmenter:
     """Splits texts into sentences.
 
     Args:
-        mode: "sentence" gives the sentences of spaCy's ``English()`` + ``sentencizer``; "line" takes each
-            text as one sentence.
+        mode: "sentence" gives the sentences of spaCy's blank pipeline of ``language`` + ``sentencizer``; "line" takes
+            each text as one sentence.
+        language: its code in spaCy; Chinese and Japanese are split character by character, without spaCy.
 
     spaCy, which takes a second to import, is imported at the first text that may hold two sentences.
+
+    Raises:
+        FastmaskError: spaCy's tokenizer of that language needs something that is not there.
     """
 
-    def __init__(self, mode: str = "sentence"):
+    def __init__(self, mode: str = "sentence", language: str = ENGLISH):
         if mode not in ("sentence", "line"):
             raise ValueError(f"mode {mode!r}: choose sentence or line")
-        self.mode = mode
-        self._rules: _SentenceRules | None = None
+        self.mode, self.language = mode, language
+        # what a language needs besides spaCy shows at once, not at some text
+        self._rules = self._made() if mode == "sentence" and language in PACKAGES else None
 
     def split(self, text: str) -> np.ndarray:
         """Return half-open character spans of the sentences, int32 [N, 2], ascending, blank ones left out.
@@ -59,31 +67,44 @@ class Segmenter:
         # punctuation alone, and only a token that is not punctuation starts a sentence.
         if (_SINGLE_ASCII if text.isascii() else _SINGLE).fullmatch(text):
             return np.array([_stripped(text, 0, len(text))], np.int32)
-        self._rules = self._rules or _SentenceRules()
-        return self._rules.split(text)
+        self._rules = self._rules or self._made()
+        return _spans(text, self._rules.starts(text))
+
+    def _made(self) -> _SentenceRules | CharacterRules:
+        by_character = self.language in BY_CHARACTER
+        return CharacterRules(self.language, CLOSING) if by_character else _SentenceRules(self.language)
 
 
 class _SentenceRules:
-    """spaCy's tokenizer, and its sentencizer's rule as array operations."""
+    """spaCy's tokenizer of a language, and its sentencizer's rule as array operations."""
 
-    def __init__(self):
+    def __init__(self, language: str):
+        self._language = language
         self._start()
 
     def _start(self) -> None:
         from spacy.attrs import IDX, IS_PUNCT
-        from spacy.lang.en import English
+        from spacy.util import get_lang_class
 
-        nlp = English()
-        # The tokenizer is called by itself: Language.max_length guards the memory of parsers, not of rules.
-        self._tokenizer, self._strings = nlp.tokenizer, nlp.vocab.strings
-        _look_at_the_ends(self._tokenizer)
+        try:
+            nlp = get_lang_class(self._language)()
+            # The tokenizer is called by itself: Language.max_length guards the memory of parsers, not of rules.
+            self._tokenizer, self._strings = nlp.tokenizer, nlp.vocab.strings
+            self._tokenizer(".")
+        except (ImportError, OSError) as error:
+            reason = f"its tokenizer cannot be loaded: {first_line(error)}; --segment line does without"
+            raise FastmaskError(f"--language {self._language}: {reason}") from error
+        if self._language not in PACKAGES:
+            change_affixes(self._tokenizer, self._language)
+        self._rules_with_space = [rule for rule in getattr(self._tokenizer, "rules", ()) if " " in rule.strip()]
         self._attributes = [nlp.vocab.add_flag(CLOSING.__contains__), IS_PUNCT, IDX]
         self._first_strings = len(self._strings)
 
-    def split(self, text: str) -> np.ndarray:
+    def starts(self, text: str) -> array[int]:
+        """Return where sentences start."""
         # A text that opens with a closing character starts its first sentence there all the same.
         bounds, is_closed = array("i", [0]), False  # no lists: a long text has millions of sentences
-        for start, end in _blocks(text):
+        for start, end in _blocks(text, self._rules_with_space):
             closing, punctuation, position = self._tokens(text[start:end]).T
             # A sentence starts at the first other token after one that is exactly a closing character.
             others = np.flatnonzero((closing | punctuation) == 0)
@@ -91,13 +112,7 @@ class _SentenceRules:
             starts = others[np.diff(closed[others], prepend=0) > 0]
             bounds.extend((position[starts] + np.uint64(start)).tolist())
             is_closed = closed[-1] > (closed[others[-1]] if len(others) else 0)
-        bounds.append(len(text))
-        spans = array("i")
-        for start, end in pairwise(bounds):
-            span = _stripped(text, start, end)
-            if span[0] < span[1]:
-                spans.extend(span)
-        return np.array(spans, np.int32).reshape(-1, 2)
+        return bounds
 
     def _tokens(self, block: str) -> np.ndarray:
         if len(self._strings) - self._first_strings > _MAX_STRINGS:
@@ -105,40 +120,49 @@ class _SentenceRules:
         return self._tokenizer(block).to_array(self._attributes)
 
 
-def _look_at_the_ends(tokenizer) -> None:
-    """Make a spaCy tokenizer find the same affixes without searching a whole run for each one."""
-    # every alternative of the prefixes begins with ^, every one of the suffixes ends with $
-    prefixes, suffixes = tokenizer.prefix_search.__self__, tokenizer.suffix_search.__self__
-    tokenizer.prefix_search = prefixes.match
-
-    def suffix_search(run: str):
-        start = 0 if len(run) < _WIDEST_SUFFIX else max(0, len(run.rstrip(".")) - _WIDEST_SUFFIX)
-        return suffixes.search(run, start)
-
-    tokenizer.suffix_search = suffix_search
-
-
-def _blocks(text: str) -> Iterator[tuple[int, int]]:
+def _blocks(text: str, rules: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Yield the spans of at most _BLOCK characters to tokenize by themselves, which end after whitespace.
 
     spaCy's tokens lie between whitespace, so that they stay the same. A run that is longer than a block is cut.
+
+    Args:
+        rules: what spaCy knows as a whole although there are spaces in it; no block ends inside.
     """
     start = 0
     while len(text) - start > _BLOCK:
-        end = start + _BLOCK
-        block = text[start:end]
-        if not block[-1].isspace():
-            last_run = block.rsplit(None, 1)[-1]
-            end = end - len(last_run) if len(last_run) < _BLOCK else _cut(text, start)
+        end = _end_of_words(text, start, start + _BLOCK) or _cut(text, start)
+        while any(rule in text[max(0, end - len(rule) + 1) : end + len(rule) - 1] for rule in rules):
+            if not (before := _end_of_words(text, start, end - 1)):
+                break
+            end = before
         yield start, end
         start = end
     yield start, len(text)
+
+
+def _end_of_words(text: str, start: int, last: int) -> int:
+    """Return where the last whole word of text[start:last] and the whitespace after it end; 0 if no word is whole."""
+    if last > start and text[last - 1].isspace():
+        return last
+    last_run = text[start:last].rsplit(None, 1)[-1:]
+    return last - len(last_run[0]) if last_run and len(last_run[0]) < last - start else 0
 
 
 def _cut(text: str, start: int) -> int:
     """Return where to cut the run that begins at start: between letters or digits, so that no mark comes to an end."""
     last, middle = start + _BLOCK, start + _BLOCK // 2
     return next((at for at in range(last, middle, -1) if text[at - 1].isalnum() and text[at].isalnum()), middle)
+
+
+def _spans(text: str, starts: array[int]) -> np.ndarray:
+    """Return the spans, int32 [N, 2], of what lies between the starts of sentences, the first of which is 0."""
+    starts.append(len(text))
+    spans = array("i")
+    for start, end in pairwise(starts):
+        span = _stripped(text, start, end)
+        if span[0] < span[1]:
+            spans.extend(span)
+    return np.array(spans, np.int32).reshape(-1, 2)
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from fastmask import score_corpus
 from fastmask.core.config import ScoreConfig
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.pieces import never_masked, not_masked, special_ids_in_text
-from fastmask.scoring.policy import stop_words
+from fastmask.text.stop_words import stop_words
 
 ENGLISH = stop_words("english")
 

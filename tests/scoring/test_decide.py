@@ -1,4 +1,4 @@
-"""Caps, choice, stop words, and the random positions."""
+"""Caps, choice, and the random positions."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,7 @@ from helpers import flat, offsets_of, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastmask.core.errors import InputError
-from fastmask.scoring.policy import cap_of, ragged_positions, random_positions, select, stop_words
+from fastmask.scoring.policy import cap_of, ragged_positions, random_positions, select
 
 QUICK = settings(deadline=None, max_examples=100)
 
@@ -119,18 +118,3 @@ def test_random_positions_are_drawn_among_the_allowed():
     assert draw(0, [0, 1], [4, 3], [2, 3], allowed=[[0, 1, 0, 1], [0, 0, 1]]) == [[1, 3], [2]]
     # as many draws as there are places to draw from: the first n of a sentence, as if it were so long
     assert draw(5, [7], [9], [3], allowed=[[1] * 6 + [0] * 3]) == draw(5, [7], [6], [3])
-
-
-def test_stop_words_of_a_file(tmp_path):
-    file = tmp_path / "stop.txt"
-    file.write_text("Film\n\n  plot \n", encoding="utf-8")
-    assert stop_words(str(file)) == {"film", "plot"}
-
-
-@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_stop_words_that_cannot_be_read(tmp_path, content):
-    file = tmp_path / "stop.txt"
-    if content:
-        file.write_bytes(content)
-    with pytest.raises(InputError, match=r"stop\.txt: cannot read stop words"):
-        stop_words(str(file))
