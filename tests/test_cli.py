@@ -204,7 +204,8 @@ def test_options_reach_the_manifest(mr_tiny, tmp_path):
     (tmp_path / "c.csv").write_text("body,class\na film,\n", encoding="utf-16")
     (tmp_path / "stop.txt").write_text("film\n")
     chosen = {"method": "leave-one-out", "threshold": -0.5, "mask_rate": 0.5, "stop_words": str(tmp_path / "stop.txt"),
-              "segment": "line", "text_field": "body", "label_field": "class", "max_length": 64, "device": "cpu",
+              "language": "hi", "segment": "line", "text_field": "body", "label_field": "class", "max_length": 64,
+              "device": "cpu",
               "precision": "float32", "kernels": "torch", "batch_tokens": 99, "shard_rows": 7, "encoding": "utf-16",
               "on_error": "skip", "seed": 5, "threads": 1}  # fmt: skip
     arguments = [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]

@@ -10,6 +10,7 @@ from typing import Any
 from ..core.config import METHODS, EvaluateConfig, ScoreConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError, InputError
+from ..core.languages import ENGLISH
 from ..core.plain import read_regular
 from ..scoring.method import method_named
 from ..text.streams import STDIN
@@ -25,6 +26,7 @@ class General:
         out: directory of the run.
         init: the model of general pre-training, a directory or a hub id.
         methods: how the in-domain text is masked; each has an arm of its own and one for its control.
+        language: of all texts, where a section does not name another.
         seeds: of fine-tuning, one run an arm each.
         pretrain_each_seed: pre-train anew for each of them, with that seed, so that the comparison covers the chance
             in pre-training, too; otherwise once an arm, as the paper does.
@@ -33,6 +35,7 @@ class General:
     out: str
     init: str
     methods: tuple[str, ...] = ("masker",)
+    language: str = ENGLISH
     seeds: tuple[int, ...] = PAPER_SEEDS
     pretrain_each_seed: bool = False
 

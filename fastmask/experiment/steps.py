@@ -109,6 +109,10 @@ class _Steps:
         except FastmaskError as error:
             raise FastmaskError(f"{self.recipe.source}: [{section}]: {error}") from error
 
+    def _scoring(self, section: str, **given: Any) -> Any:
+        language = self.recipe.options[section].get("language", self.recipe.general.language)
+        return self._config(section, ScoreConfig, language=language, **given)
+
     def _reading(self) -> dict[str, str]:
         task = self.recipe.task
         return {"text_field": task.text_field, "label_field": task.label_field, "encoding": task.encoding}
@@ -124,7 +128,7 @@ class _Steps:
         return Step(name, "finetune", config, (*task.train, *task.dev), models, needs)
 
     def _score_task(self) -> Step:
-        config = self._config("score", ScoreConfig, model=self._classifier, **self._reading())
+        config = self._scoring("score", model=self._classifier, **self._reading())
         return Step("task-masks", "score", config, self.recipe.task.train, self._classifier_model,
                     self._classifier_step)  # fmt: skip
 
@@ -138,7 +142,7 @@ class _Steps:
     def _mask(self, method: str) -> Step:
         is_masker = method_named(method).classifies_tokens
         model = self._path("masker") if is_masker else self._classifier
-        config = self._config("mask", ScoreConfig, method=method, model=model)
+        config = self._scoring("mask", method=method, model=model)
         models, needs = ((), ("masker",)) if is_masker else (self._classifier_model, self._classifier_step)
         return Step(_masks(method), "score", config, self.recipe.in_domain.corpus, models, needs)
 

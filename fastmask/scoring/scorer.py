@@ -33,13 +33,19 @@ class Scorer:
         self.meter = meter or NoMeter()
         self._first_row = 0
         self.engine = self.method.without_model(config, self.tokenizer, self._advance) or self._loaded(is_aspect)
-        if self.engine.remark:
-            self.meter.note(self.engine.remark)
+        for remark in filter(None, (self.engine.remark, self._without_words())):
+            self.meter.note(remark)
 
     def _loaded(self, is_aspect: bool) -> ShardScorer:
         from .loading import load_engine  # torch and the kernels
 
         return load_engine(self.method, self.config, self.files, self.tokenizer, is_aspect, self._advance)
+
+    def _without_words(self) -> str:
+        """Return in words that the language has no stop words; "" if it has some, or if they have no part in it."""
+        given = self.config.stop_words, self.config.language
+        lacks = self.method.asks_model and given[0] == "language" and not stop_words(*given)
+        return f"--language {given[1]}: spaCy has no stop words of it, and none are left out" if lacks else ""
 
     def _advance(self, share: float, tokens: int) -> None:
         self.meter.advance(self._first_row, share, tokens)

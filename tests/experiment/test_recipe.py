@@ -54,6 +54,13 @@ def test_what_a_recipe_says(tmp_path):
     assert read.options["mask"] == {"stop_words": "none"} and read.options["finetune"] == {}
 
 
+def test_the_language_of_a_recipe_is_that_of_all_texts(tmp_path):
+    found = steps(tmp_path, "language = 'de'\n" + SMALL + "[mask]\nlanguage = 'fr'\n")
+    assert found["task-masks"].config.language == "de"
+    assert found["masks/masker"].config.language == found["masks/masker-control"].config.language == "fr"
+    assert steps(tmp_path, SMALL)["masks/masker"].config.language == "en"
+
+
 def test_seeds_are_the_papers_unless_given(tmp_path):
     assert recipe(tmp_path, SMALL.replace("seeds = [1, 2]", "")).general.seeds == PAPER_SEEDS
 
@@ -74,7 +81,7 @@ def test_the_papers_settings(tmp_path):
         load_method(found["masks/masker"]).rate(found["masks/masker"]) == 0.15
         and found["masks/masker"].stop_words == "none"
     )
-    assert found["task-masks"].stop_words == "english" and found["task-masks"].threshold == 0.05
+    assert found["task-masks"].stop_words == "language" and found["task-masks"].threshold == 0.05
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,7 @@ def test_the_papers_settings(tmp_path):
         (SMALL + "[mask]\nencoding = 8\n", "[mask]: encoding: 8 is not a text in quotes"),
         (SMALL + "[finetune]\nseed = 3\n", "[finetune]: seed: is not for a recipe to set here"),
         (SMALL + "[score]\nmethod = 'best'\n", "[score]: --method best: choose one of"),
+        ("language = 'thai'\n" + SMALL, "[score]: --language thai: choose one of af, am,"),
         (SMALL.replace('init = "m"', ""), "init: is missing"),
         (SMALL.replace('test = "test.jsonl"', ""), "[task]: test: is missing"),
         (SMALL.replace('[in-domain]\ncorpus = "corpus.txt"', ""), "[in-domain]: corpus: is missing"),

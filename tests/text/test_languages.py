@@ -1,5 +1,7 @@
 """Other languages than English: where sentences end, by texts written for this test and by spaCy itself."""
 
+import hashlib
+import json
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError
 from fastmask.text.affixes import change_affixes
 from fastmask.text.sentences import Segmenter
+from fastmask.text.stop_words import stop_words
 
 # language -> documents of some sentences each; abbreviations and numbers end none
 TEXTS = {
@@ -192,3 +195,24 @@ def test_the_function_and_explain_split_by_language(mr_tiny):
     assert [record.spans[0][0] for record in records] == [0, 2, 4]
     shown = fastmask("explain", "好。坏。", "--model", mr_tiny, "--language", "zh", "--precision", "float32")
     assert shown.stdout.count("class ") == 2, shown.stderr
+
+
+def test_a_run_is_resumed_in_its_own_language_only(mr_tiny, tmp_path):
+    corpus, out = tmp_path / "a.txt", tmp_path / "out"
+    corpus.write_text("Guter Film. Sehr z. B. gut!\n", encoding="utf-8")
+    options = ("-o", out, "--method", "random", "--model", mr_tiny, "-q")
+    assert fastmask("score", corpus, *options, "--language", "de").exit_code == 0
+    plan, manifest = (json.loads((out / name).read_text()) for name in ("_plan.json", "_manifest.json"))
+    assert plan["config"]["language"] == manifest["config"]["language"] == "de"
+    german = hashlib.sha256("\n".join(sorted(stop_words("language", "de"))).encode()).hexdigest()
+    assert plan["stop_words_sha256"] == manifest["stop_words_sha256"] == german
+    assert "language" in refusal(fastmask("score", corpus, *options, "--language", "fr"))
+    assert "stop_words" in refusal(fastmask("score", corpus, *options, "--language", "de", "--stop-words", "none"))
+    assert fastmask("verify", out).exit_code == 0
+
+
+def test_a_language_without_stop_words_is_told(mr_tiny, tmp_path):
+    (tmp_path / "a.txt").write_text("Ein fin film.\n")
+    command = ("score", tmp_path / "a.txt", "-o", tmp_path / "out", "--model", mr_tiny, "--language", "nn")
+    result = fastmask(*command, "--precision", "float32")
+    assert result.exit_code == 0 and "--language nn: spaCy has no stop words of it" in result.stderr
