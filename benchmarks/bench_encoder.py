@@ -25,7 +25,7 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.encoder import DTYPES, build_encoder
-from fastmask.models.family_weights import family_weights
+from fastmask.models.family_reader import family_weights
 from fastmask.models.packing import Template
 from fastmask.models.pieces import never_masked
 from fastmask.models.template import template_of

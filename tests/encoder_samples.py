@@ -10,6 +10,7 @@ from transformers import (
     CamembertConfig,
     DistilBertConfig,
     ElectraConfig,
+    ModernBertConfig,
     RobertaConfig,
 )
 
@@ -20,7 +21,10 @@ COMMON = {"num_hidden_layers": 2, "vocab_size": VOCABULARY, "max_position_embedd
 COMMON |= {"initializer_range": 0.15}
 DISTIL = {"hidden_size": "dim", "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim"}
 DISTIL |= {"num_hidden_layers": "n_layers"}
-
+# sequences are longer than the window, and the blocks are global, local, local, global
+MODERN = COMMON | {"num_hidden_layers": 4, "local_attention": 16, "pad_token_id": 0, "bos_token_id": 1}
+MODERN |= {"eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+BIASES = {f"{name}_bias": True for name in ("norm", "attention", "mlp", "classifier")}
 
 CONFIGS = {
     "bert": BertConfig(**COMMON, **WIDE),
@@ -36,8 +40,11 @@ CONFIGS = {
     "electra": ElectraConfig(**COMMON, **WIDE, embedding_size=64),
     "electra-projected": ElectraConfig(**COMMON, **WIDE, embedding_size=32),
     "electra-odd": ElectraConfig(**COMMON, **ODD, embedding_size=20),
+    "modernbert": ModernBertConfig(**MODERN, **WIDE),
+    "modernbert-mean": ModernBertConfig(**MODERN, **WIDE, classifier_pooling="mean", hidden_activation="relu"),
+    "modernbert-odd": ModernBertConfig(**MODERN, **ODD, **BIASES, classifier_activation="tanh"),
 }
-ONE_TYPE = ("roberta", "camembert", "distilbert")
+ONE_TYPE = ("roberta", "camembert", "distilbert", "modernbert")
 
 
 def model_of(config):

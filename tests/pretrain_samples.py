@@ -6,7 +6,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig, DistilBertConfig, ElectraConfig, RobertaConfig, XLMRobertaConfig
+from train_samples import MODERN
+from transformers import (
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 
 SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
          "max_position_embeddings": 64, "vocab_size": 97}  # fmt: skip
@@ -18,6 +26,7 @@ FAMILIES = {
     "electra": ElectraConfig(**SHAPE, embedding_size=16),
     "distilbert": DistilBertConfig(vocab_size=97, dim=24, n_layers=2, n_heads=3, hidden_dim=40,
                                    max_position_embeddings=64),
+    "modernbert": ModernBertConfig(**SHAPE, **MODERN),
 }  # fmt: skip
 
 

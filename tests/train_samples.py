@@ -9,17 +9,23 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    ModernBertConfig,
     RobertaConfig,
 )
 
 SHAPE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40,
          "max_position_embeddings": 64, "vocab_size": 97, "num_labels": 3}  # fmt: skip
+# a window of 4 to each side; ids that the vocabulary has
+MODERN = {"local_attention": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1,
+          "sep_token_id": 2, "initializer_range": 0.2}  # fmt: skip
 FAMILIES = {
     "bert": BertConfig(**SHAPE),
     "roberta": RobertaConfig(**SHAPE, type_vocab_size=1),
     "electra": ElectraConfig(**SHAPE, embedding_size=16),
     "distilbert": DistilBertConfig(vocab_size=97, num_labels=3, dim=24, n_layers=2, n_heads=3, hidden_dim=40,
                                    max_position_embeddings=64),
+    "modernbert": ModernBertConfig(**SHAPE, **MODERN, classifier_pooling="cls"),
+    "modernbert-mean": ModernBertConfig(**SHAPE, **MODERN, classifier_pooling="mean"),
     "albert": AlbertConfig(**SHAPE, embedding_size=16),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The one interface to torch: packed variants in, class logits out, at a chosen precision.
 
-``PackedEncoder`` is the unpadded forward of the BERT family; ``generic.GenericEncoder`` runs any other classifier. A
-token classifier gives logits of every row instead.
+``PackedEncoder`` is the unpadded forward of the families that are known here; ``generic.GenericEncoder`` runs any
+other classifier. A token classifier gives logits of every row instead.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from torch import nn
 from ..core.errors import FastmaskError
 from ..core.memo import Memo
 from ..core.records import PackedBatch
+from .family_reader import family_weights
 from .family_rules import position_ids
-from .family_weights import FamilyWeights, family_weights
+from .family_weights import FamilyWeights
 from .generic import SPARE_TOKENS, GenericEncoder
-from .layers import DTYPES, FullBlock, Norm, TokenHead, blocks_of, make_head
+from .layers import DTYPES, blocks_of, make_head
 
 OutOfMemory = torch.OutOfMemoryError
 """What an encoder raises when a batch does not fit on its device."""
@@ -122,7 +123,7 @@ def _keys(triples: np.ndarray) -> np.ndarray:
 
 
 class PackedEncoder:
-    """Unpadded forward of a BERT, RoBERTa, DistilBERT or ELECTRA classifier of sequences or of tokens.
+    """Unpadded forward of a classifier of sequences or of tokens, of one of the families that are known here.
 
     Args:
         weights: the model in the families' common shape, float32.
@@ -135,7 +136,7 @@ class PackedEncoder:
     def __init__(self, weights: FamilyWeights, precision: str, kernels: str = "auto"):
         self.precision, dtype = precision, DTYPES[precision]
         self.most_tokens = sys.maxsize
-        hidden = weights.layers[0].query.weight.shape[1]
+        hidden = weights.hidden
         width = math.gcd(hidden, weights.word.shape[1])  # ELECTRA's embeddings have a width of their own
         ops = self.ops = launch.cpu_ops(dtype, width, hidden // weights.heads, kernels)
         self.name = f"packed/{ops.name}"
@@ -143,7 +144,8 @@ class PackedEncoder:
         self.wide = wide = torch.float64 if precision == "float64" else torch.float32
         self.tables = [t.to(wide).contiguous() for t in (weights.word, weights.position, weights.token_type)]
         self.position_offset = weights.position_offset
-        self.embedding_norm = Norm(weights.embedding_norm, wide)
+        self.longest, self.every_row = weights.longest, weights.pooling == "none"
+        self.embedding_norm = weights.embedding_norm.to(wide)
         self.projection = None if weights.projection is None else ops.linear(weights.projection)
         self.blocks = blocks_of(weights, ops, wide)
         self.head = make_head(weights, wide)
@@ -155,32 +157,31 @@ class PackedEncoder:
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, memory: FirstRows | None = None) -> np.ndarray:
         """See ``Encoder.logits``."""
-        rows = len(batch.input_ids) if isinstance(self.head, TokenHead) else len(batch)
-        whole = _rounded_up(batch, self.tables[1].shape[0] - self.position_offset)
+        rows = len(batch.input_ids) if self.every_row else len(batch)
+        whole = _rounded_up(batch, self.longest)
         sequences = Sequences(torch.from_numpy(whole.cu_seqlens), whole.max_seqlen)
         x, qkv = (memory or FirstRows()).rows(self._triples(whole), self._first_rows)
-        x = self.blocks[0](x, sequences) if qkv is None else self.blocks[0](x, sequences, qkv)
-        for block in self.blocks[1:]:
-            x = block(x, sequences)
-        return self.head(x[:rows]).double().numpy()
+        return self.head(self.blocks(x, sequences, qkv)[:rows]).double().numpy()
 
     def _triples(self, batch: PackedBatch) -> np.ndarray:
         """int32 [3, T]: token, position and type ids, which are all that a row depends on before attention."""
         positions = position_ids(batch.input_ids, batch.cu_seqlens, self.position_offset)
-        types = np.minimum(batch.token_type_ids, self.tables[2].shape[0] - 1)
+        positions, types = (
+            np.minimum(ids, len(table) - 1)  # a table of one row is every token's
+            for ids, table in zip((positions, batch.token_type_ids), self.tables[1:], strict=True)
+        )
         return np.stack([batch.input_ids, positions, types]).astype(np.int32)
 
     def _first_rows(self, triples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embeddings [R, H] of int32 [3, R]; query, key and value rows [R, 3 * H] if the first block wants them."""
         count = triples.shape[1]
         x = self._embed(np.pad(triples, ((0, 0), (0, -count % ROW_MULTIPLE)), mode="edge"))
-        first = self.blocks[0]
-        return x[:count], first.qkv(x)[:count] if isinstance(first, FullBlock) else None
+        qkv = self.blocks.first_qkv(x)
+        return x[:count], None if qkv is None else qkv[:count]
 
     def _embed(self, triples: np.ndarray) -> torch.Tensor:
         ids = torch.from_numpy(triples)
-        norm = self.embedding_norm
-        x = self.ops.embed(*ids, *self.tables, norm.weight, norm.bias, norm.eps)
+        x = self.ops.embed(*ids, *self.tables, *self.embedding_norm)
         return x if self.projection is None else self.projection(x)
 
 

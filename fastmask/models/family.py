@@ -18,6 +18,7 @@ FAMILIES = {
     "camembert": "roberta",
     "distilbert": "distilbert",
     "electra": "electra",
+    "modernbert": "modernbert",
 }
 """``model_type`` of a configuration -> file in ``families/``."""
 
@@ -28,7 +29,8 @@ class Names:
 
     Attributes:
         base: in front of every name but the head's.
-        layers: of the list of blocks, below ``base``; layer: of a block's parts, by LayerWeights' fields.
+        layers: of the list of blocks, below ``base``.
+        layer: of a block's parts, by the fields of the block's class in ``family_weights``.
         dense, head_activation, classifier: the head of a sequence classifier; full names.
         vocabulary: how the names of a masked-language model's head begin.
     """
@@ -43,10 +45,14 @@ class Names:
 
 
 class Family:
-    """A post-norm encoder of BERT's kind. A subclass is one file in ``families/``, which names an instance ``FAMILY``.
+    """An encoder, of BERT's kind unless its file says otherwise. A subclass is one file in ``families/``.
+
+    The file names an instance ``FAMILY``.
+
 
     Attributes:
         names: of its weights.
+        kind: of its blocks: "post_norm" is BERT's, "pre_norm" ModernBERT's.
         has_types: whether it has token types.
         skips_padding: whether positions count from the padding id + 1, past padding ids that stand in the text.
         activation_field, inner_field: of its configuration: the activation between the feed-forward layers, and the
@@ -54,14 +60,31 @@ class Family:
     """
 
     names: Names
+    kind = "post_norm"
     has_types = True
     skips_padding = False
     activation_field = "hidden_act"
     inner_field = "intermediate_size"
 
-    def class_logits(self, model: torch.nn.Module, first: torch.Tensor) -> torch.Tensor:
-        """Return a sequence classifier's logits [B, C] of the last states of first tokens [B, H], with dropout."""
-        return model.classifier(first[:, None])
+    def fault(self, config: PretrainedConfig) -> str | None:
+        """Return the field of the family's own that keeps a model off the packed encoders; None where none does."""
+        return None
+
+    def attention(self, config: PretrainedConfig) -> list[tuple[int | None, float]]:
+        """Return each block's window, None for a whole sequence, and base of the rotary angles, where it has some."""
+        raise NotImplementedError
+
+    def pooled(self, model: torch.nn.Module, hidden: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+        """Return what a sequence classifier reads [B, H] of last states [T, H]; bounds int64 [B + 1]."""
+        return hidden[bounds[:-1]]
+
+    def class_logits(self, model: torch.nn.Module, pooled: torch.Tensor) -> torch.Tensor:
+        """Return a sequence classifier's logits [B, C] of ``pooled`` [B, H], with dropout."""
+        return model.classifier(pooled[:, None])
+
+    def token_logits(self, model: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        """Return a token classifier's logits [T, C] of last states [T, H], with dropout."""
+        return model.classifier(model.dropout(hidden))
 
     def vocabulary_logits(self, model: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         """Return a masked-language model's logits [M, V] of last states [M, H]."""

@@ -45,7 +45,7 @@ def fast_path_fault(config) -> str | None:
             return name
     if config.hidden_size % config.num_attention_heads:
         return "num_attention_heads"
-    return "num_hidden_layers" if config.num_hidden_layers < 1 else None
+    return "num_hidden_layers" if config.num_hidden_layers < 1 else family_of(config).fault(config)
 
 
 def activation_of(config) -> str:

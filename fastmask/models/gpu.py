@@ -13,7 +13,7 @@ from fastmask_kernels.layouts import Sequences, Special, Texts
 from ..core.errors import FastmaskError
 from .family_rules import position_ids
 from .family_weights import FamilyWeights
-from .layers import DTYPES, Norm, TokenHead, blocks_of, make_head
+from .layers import DTYPES, blocks_of, make_head
 from .packing import Block, Template, Variants, bounds_of, pack_variants
 
 # A batch of these fills a large GPU; one of the other hardly costs more than an empty one.
@@ -100,7 +100,7 @@ class DeviceBatch:
 
 
 class DeviceEncoder:
-    """Unpadded forward of the BERT family on a device; nothing here waits for it, but for float64's plain torch ops.
+    """Unpadded forward of a known family on a device; nothing here waits for it, but for float64's plain torch ops.
 
     A float16 overflow in one sequence makes those that share its attention tile infinite, too: all are doubts then.
 
@@ -116,7 +116,7 @@ class DeviceEncoder:
 
     def __init__(self, weights: FamilyWeights, precision: str, device: str, kernels: str = "auto"):
         self.precision, self.device = precision, torch.device(device)
-        hidden, classes = weights.layers[0].query.weight.shape[1], weights.classifier.weight.shape[0]
+        hidden, classes = weights.hidden, len(weights.classifier.weight)
         try:
             ops = self.ops = launch.device_ops(DTYPES[precision], hidden, hidden // weights.heads, classes, kernels)
         except ValueError as error:
@@ -127,7 +127,8 @@ class DeviceEncoder:
         wide = torch.float64 if precision == "float64" else torch.float32
         self.tables = tuple(t.to(wide) for t in (weights.word, weights.position, weights.token_type))
         self.position_offset = weights.position_offset
-        self.embedding_norm = Norm(weights.embedding_norm, wide)
+        self.every_row = weights.pooling == "none"
+        self.embedding_norm = weights.embedding_norm.to(wide)
         self.projection = None if weights.projection is None else ops.linear(weights.projection)
         self.blocks = blocks_of(weights, ops, wide)
         self.head = make_head(weights, wide)
@@ -152,15 +153,13 @@ class DeviceEncoder:
         return self.ops.log_odds(self._rows(batch), self.head.parameters, rows, wanted)
 
     def _rows(self, batch: DeviceBatch) -> torch.Tensor:
-        """Return the last block's first rows [V, H], or all rows [T, H] of a token classifier."""
+        """Return what the head reads: a row of each variant [V, H], or all rows [T, H] for a token classifier."""
         norm, sequences = self.embedding_norm, batch.sequences
         where = batch.table, sequences.cu_seqlens, sequences.row_sequence, batch.texts, batch.special, self.tables
-        normed = norm.weight, norm.bias, norm.eps
         if batch.positions is None:
-            x = self.ops.embed_variants(*where, self.position_offset, *normed)
+            x = self.ops.embed_variants(*where, self.position_offset, *norm)
         else:  # rare enough to do without a kernel
-            x = reference.embed_variants(*where, batch.positions, *normed, self.ops.dtype)
+            x = reference.embed_variants(*where, batch.positions, *norm, self.ops.dtype)
         x = x if self.projection is None else self.projection(x)
-        for block in self.blocks:
-            x = block(x, sequences)
-        return x if isinstance(self.head, TokenHead) else x[: len(batch.table)]
+        x = self.blocks(x, sequences)
+        return x if self.every_row else x[: len(batch.table)]

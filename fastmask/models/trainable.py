@@ -86,7 +86,9 @@ def _runs(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple(zip(counts.tolist(), lengths[ends - 1].tolist(), strict=True)) if 2 * len(ends) <= len(lengths) else ()
 
 
-def packed_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, *, packing, **_):
+def packed_attention(
+    module, query, key, value, attention_mask, scaling, dropout=0.0, *, packing, sliding_window=None, **_
+):
     """Attention inside each sequence of a packed batch, as transformers calls attention functions.
 
     Args:
@@ -96,6 +98,7 @@ def packed_attention(module, query, key, value, attention_mask, scaling, dropout
         scaling: factor of the scores.
         dropout: probability, 0 outside training.
         packing: the PackedTensors.
+        sliding_window: a token sees those that are less than so many places from it; None for all of its sequence.
 
     Returns:
         ([1, T, heads, D], None).
@@ -103,17 +106,30 @@ def packed_attention(module, query, key, value, attention_mask, scaling, dropout
     import torch
 
     if packing.runs:
-        return _attention_by_runs(query, key, value, scaling, dropout, packing.runs), None
+        return _attention_by_runs(query, key, value, scaling, dropout, packing.runs, sliding_window), None
     index = packing.padded_index
     padded = [states[0].transpose(0, 1)[index].transpose(1, 2) for states in (query, key, value)]
     mask = packing.real[:, None, None, :] if packing.is_padded else None
+    near = _near(index.shape[1], sliding_window, query.device)
+    if near is not None:  # past a sequence's end too a row has to see something: NaN times 0 is NaN
+        mask = near if mask is None else near & (mask | ~packing.real[:, None, :, None])
     context = torch.nn.functional.scaled_dot_product_attention(
         *padded, attn_mask=mask, dropout_p=dropout, scale=scaling
     )
     return context.transpose(1, 2)[packing.real].unsqueeze(0), None
 
 
-def _attention_by_runs(query, key, value, scaling, dropout, runs) -> torch.Tensor:
+def _near(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
+    """Return bool [L, L], which places see which; None where all see all."""
+    import torch
+
+    if sliding_window is None or length <= sliding_window:
+        return None
+    place = torch.arange(length, device=device)
+    return (place[:, None] - place).abs() < sliding_window
+
+
+def _attention_by_runs(query, key, value, scaling, dropout, runs, sliding_window) -> torch.Tensor:
     """``packed_attention`` of sequences of one length at a time: nothing is padded, gathered or masked."""
     import torch
 
@@ -122,7 +138,10 @@ def _attention_by_runs(query, key, value, scaling, dropout, runs) -> torch.Tenso
     contexts = []
     for shape, piece in zip(runs, pieces, strict=True):
         batch = (states.unflatten(0, shape).transpose(1, 2) for states in piece)
-        context = torch.nn.functional.scaled_dot_product_attention(*batch, dropout_p=dropout, scale=scaling)
+        mask = _near(shape[1], sliding_window, query.device)
+        context = torch.nn.functional.scaled_dot_product_attention(
+            *batch, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
         contexts.append(context.transpose(1, 2).flatten(0, 1))
     return torch.cat(contexts).unsqueeze(0)
 
@@ -148,7 +167,7 @@ def hidden_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tenso
     arguments = {"input_ids": batch.input_ids[None], "position_ids": positions[None]}
     if family_of(encoder.config).has_types:
         arguments["token_type_ids"] = batch.token_type_ids[None]
-    return encoder(**arguments, packing=batch).last_hidden_state[0]
+    return encoder(**arguments, packing=batch, return_dict=True).last_hidden_state[0]
 
 
 def _position_ids(batch: PackedTensors, first: int) -> torch.Tensor:
@@ -169,8 +188,15 @@ def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     """
     if not runs_packed(model):
         return own_logits(model, batch)
-    first = hidden_states(model.base_model, batch)[batch.cu_seqlens[:-1]]
-    return family_of(model.config).class_logits(model, first)
+    family, hidden = family_of(model.config), hidden_states(model.base_model, batch)
+    return family.class_logits(model, family.pooled(model, hidden, batch.cu_seqlens))
+
+
+def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
+    """Return logits [T, 2] of every token by a token classifier, as ``class_logits`` does."""
+    if not runs_packed(model):
+        return own_logits(model, batch)
+    return family_of(model.config).token_logits(model, hidden_states(model.base_model, batch))
 
 
 def own_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:

@@ -7,7 +7,7 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from .family_weights import FamilyWeights
-
-USUAL_RANGE = 0.02
-"""Standard deviation of new weights where a configuration has none under the usual name."""
 
 
 def load_weights(
@@ -39,7 +36,7 @@ def load_weights(
     """
     import torch
 
-    from .family_weights import read_family
+    from .family_reader import read_family
 
     (check_masker if classifies_tokens else check_classifier)(files)
     check_readable(files)
@@ -195,6 +192,25 @@ def _whole_feed_forward(model: torch.nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "chunk_size_feed_forward", 0):
             module.chunk_size_feed_forward = 0
+
+
+def redrawn(model: torch.nn.Module, names: Collection[str], seed: int | None = None) -> torch.nn.Module:
+    """Return the model with some parameters new, drawn as its own class does where a file lacks them.
+
+    Args:
+        model: of transformers; not to be used any more.
+        names: of the parameters.
+        seed: to draw from; None for torch's random state as it is.
+    """
+    import torch
+
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name not in names}
+    if seed is not None:
+        torch.manual_seed(seed)
+    with quiet_transformers():
+        new = type(model).from_pretrained(None, config=model.config, state_dict=kept, dtype=model.dtype)
+    _whole_feed_forward(new)
+    return new
 
 
 def is_head(model: torch.nn.Module, name: str) -> bool:

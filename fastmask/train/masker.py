@@ -14,8 +14,8 @@ from ..core.directories import claim
 from ..core.errors import FastmaskError, ModelError
 from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
-from ..models.trainable import enable_packing, hidden_states, own_logits, runs_packed
-from ..models.weights import USUAL_RANGE, is_head, is_token_classifier, load_pretrained
+from ..models.trainable import enable_packing, token_logits
+from ..models.weights import is_head, is_token_classifier, load_pretrained, redrawn
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from ..models.trainable import PackedTensors
-
 LABELS = ("keep", "mask")
-LAST_LAYERS = ("classifier", "score")
-"""Names of a token classifier's last layer in the model families."""
+LAST_LAYERS = ("classifier.", "score.")
+"""How the names of a token classifier's last layer begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,21 +128,8 @@ def _token_classifier(files: ModelFiles) -> torch.nn.Module:
             raise ModelError(f"--init {files.name}: its weights lack {name}")
     if not is_token_classifier(files):
         # a sequence classifier's last layer has the same name, and may have the same shape
-        last = next(getattr(model, name) for name in LAST_LAYERS if hasattr(model, name))
-        torch.nn.init.normal_(last.weight, std=getattr(model.config, "initializer_range", USUAL_RANGE))
-        if last.bias is not None:
-            torch.nn.init.zeros_(last.bias)
+        model = redrawn(model, [name for name, _ in model.named_parameters() if name.startswith(LAST_LAYERS)])
     return model
-
-
-def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
-    """Return logits [T, 2] of every token, with a graph when gradients are on, after ``enable_packing``.
-
-    Models that do not run packed go through their own forward pass.
-    """
-    if runs_packed(model):
-        return model.classifier(model.dropout(hidden_states(model.base_model, batch)))
-    return own_logits(model, batch)
 
 
 def _measured(task: MaskerTask) -> Measured:

@@ -12,7 +12,7 @@ from ..core.labels import NUMBERS_ARE_NAMES, Classes
 from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, resolve_model
 from ..models.trainable import enable_packing
-from ..models.weights import USUAL_RANGE, is_head, load_pretrained
+from ..models.weights import is_head, load_pretrained, redrawn
 from ..text.documents import read_documents
 from .examples import Examples, Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
 from .reading import reading_of
@@ -131,27 +131,14 @@ def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str],
         if not is_head(model, name):
             raise ModelError(f"{files.name}: its weights lack {name}")
     if config.new_head:
-        missing = _draw_head(model, config.seed)
+        missing = [name for name, _ in model.named_parameters() if is_head(model, name)]
+        model = redrawn(model, missing, config.seed)
     if missing:
-        report(f"the classification head is new: {', '.join(missing)}")
+        report(f"the classification head is new: {', '.join(sorted(missing))}")
     elif classes.names != files.class_names:
         theirs, ours = ", ".join(files.class_names), ", ".join(classes.names)
         report(f"warning: the head was trained for other classes: {theirs} become {ours}; --new-head draws another")
     return model, load_tokenizer(files), classes
-
-
-def _draw_head(model: torch.nn.Module, seed: int) -> list[str]:
-    """Draw the head's parameters from the seed, as transformers would new ones, and return their names."""
-    import torch
-
-    torch.manual_seed(seed)
-    head = {name: parameter for name, parameter in model.named_parameters() if is_head(model, name)}
-    for name, parameter in head.items():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=getattr(model.config, "initializer_range", USUAL_RANGE))
-        else:
-            torch.nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)  # a norm's scale is 1
-    return sorted(head)
 
 
 def _classes_for(config: FinetuneConfig, files: ModelFiles, rows: list[Row], report) -> Classes:

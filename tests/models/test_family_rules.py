@@ -1,6 +1,7 @@
 """Every field of a fast family's configuration, changed: scoring's encoders against transformers in float64."""
 
 import dataclasses
+import inspect
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +22,14 @@ from fastmask.scoring.variants import whole
 VOCABULARY = 40
 SHAPE = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "num_labels": 3}
 SHAPE |= {"vocab_size": VOCABULARY, "max_position_embeddings": 24, "initializer_range": 0.5}
+MODERN = {"intermediate_size": 24, "local_attention": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+MODERN |= {"cls_token_id": 1, "sep_token_id": 2}
 INNER = {"distilbert": {"hidden_dim": 24}, "electra": {"intermediate_size": 24, "embedding_size": 16}}
+INNER |= {"modernbert": MODERN}
+ANGLES = {
+    kind: {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}
+    for kind in ("full_attention", "sliding_attention")
+}
 # What fields are changed to whose type does not say it, and those that no model has by default.
 OTHER = {
     "hidden_act": "silu", "activation": "silu", "pad_token_id": 5, "bos_token_id": 7, "eos_token_id": 7,
@@ -29,7 +37,8 @@ OTHER = {
     "summary_type": "last", "summary_activation": "tanh", "classifier_dropout": 0.9, "chunk_size_feed_forward": 2,
     "problem_type": "single_label_classification", "id2label": {0: "a", 1: "b"}, "label2id": {"a": 0},
     "dtype": "float16", "transformers_version": "4.0.0", "architectures": ["GPT2Model"], "layer_norm_eps": 0.1,
-    "vocab_size": 50,
+    "vocab_size": 50, "hidden_activation": "silu", "classifier_activation": "silu", "classifier_pooling": "mean",
+    "layer_types": ["sliding_attention", "sliding_attention"], "local_attention": 4, "rope_parameters": ANGLES,
 }  # fmt: skip
 EXTRA = {
     "position_embedding_type": "relative_key", "is_causal": False, "pruned_heads": {"0": [1]}, "use_bias": False,
@@ -65,7 +74,7 @@ def built(family: str, change: dict, kind=AutoModelForSequenceClassification):
     except Exception:  # whatever a value makes transformers raise
         return None
     for name, weight in model.named_parameters():  # new norms and biases are ones and zeros
-        torch.nn.init.normal_(weight, std=0.5, mean=float("Norm.weight" in name))
+        torch.nn.init.normal_(weight, std=0.5, mean=float("norm.weight" in name.lower()))
     return model
 
 
@@ -87,17 +96,20 @@ def one_by_one(model, batch: PackedBatch) -> np.ndarray | None:
     out = []
     for a, b in pairwise(batch.cu_seqlens):
         inputs = {"input_ids": torch.from_numpy(batch.input_ids[a:b]).long()[None]}
-        if model.config.model_type != "distilbert":
+        if "token_type_ids" in inspect.signature(model.forward).parameters:
             inputs["token_type_ids"] = torch.from_numpy(batch.token_type_ids[a:b]).long()[None]
         try:
             logits = model(**inputs, attention_mask=torch.ones(1, b - a), return_dict=True).logits
-        except (TypeError, IndexError):
+        except (TypeError, IndexError, AttributeError):
             return None
         out.append(logits.reshape(-1, logits.shape[-1]).numpy())
     return np.concatenate(out)
 
 
 SLOW = {"is_decoder", "add_cross_attention", "hidden_act", "position_embedding_type", "pruned_heads", "is_causal"}
+
+OWN = {"distilbert": {"activation"}}
+OWN |= {"modernbert": {"hidden_activation", "classifier_activation", "rope_parameters"}}
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -108,16 +120,16 @@ def test_every_field_is_done_or_leaves_the_fast_path(family):
         model = built(family, change)
         exact = None if model is None else one_by_one(model, texts(model))
         if exact is None:
-            assert set(change) & {"add_cross_attention", "per_layer_config", "pad_token_id"}, change
+            assert set(change) & {"add_cross_attention", "per_layer_config", "pad_token_id", "return_dict"}, change
             continue
         encoder = build_encoder(model, "float64")
         np.testing.assert_allclose(encoder.logits(texts(model)), exact, atol=1e-9, err_msg=f"{family} {change}")
         left |= set(change) if isinstance(encoder, GenericEncoder) else set()
-    assert left == (SLOW - {"hidden_act"} | {"activation"} if family == "distilbert" else SLOW)
+    assert left == SLOW - {"hidden_act"} | OWN.get(family, {"hidden_act"})
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "modernbert"])
 @pytest.mark.parametrize("change", [{}, {"is_decoder": True}], ids=["plain", "decoder"])
 def test_maskers_too(family, change):
     model = built(family, change, AutoModelForTokenClassification)

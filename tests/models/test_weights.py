@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, LlamaConfig
 
 from fastmask.models.directory import ModelFiles
-from fastmask.models.family_weights import FamilyWeights, family_weights
+from fastmask.models.family_reader import family_weights
+from fastmask.models.family_weights import FamilyWeights
 from fastmask.models.weights import load_weights
 
 

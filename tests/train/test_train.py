@@ -1,6 +1,7 @@
 """What trainers are made of: packed forward passes, the loop, vocabularies, labelled rows."""
 
 import copy
+import inspect
 import math
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def padded_forward(model, sequences, types):
     rows = [np.pad(row, (0, longest - len(row)), constant_values=padding) for row in sequences]
     masks = [np.arange(longest) < len(row) for row in sequences]
     extra = {}
-    if model.config.model_type != "distilbert":
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
         extra["token_type_ids"] = torch.tensor(np.array([np.pad(t, (0, longest - len(t))) for t in types]))
     mask = torch.tensor(np.array(masks)).long()
     return model(torch.tensor(np.array(rows)), attention_mask=mask, **extra).logits

@@ -17,10 +17,10 @@ from fastmask.core.config import ScoreConfig
 from fastmask.core.config_train import MaskerConfig
 from fastmask.core.errors import FastmaskError, ModelError, OutputError
 from fastmask.models.directory import load_tokenizer, resolve_model
-from fastmask.models.trainable import enable_packing, pack
+from fastmask.models.trainable import enable_packing, pack, token_logits
 from fastmask.models.weights import load_masker
 from fastmask.pipeline import score_corpus
-from fastmask.train.masker import measure, token_counts, token_logits, token_scores, train_masker
+from fastmask.train.masker import measure, token_counts, token_scores, train_masker
 from fastmask.train.tagged import UNLABELLED, TaggedSentences, read_tagged, split_documents
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,0 +1,87 @@
+"""ModernBERT, and mmBERT, which is one with another tokenizer."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from ..family import Family, Names
+
+LAYER = MappingProxyType(
+    {
+        "attention_norm": "attn_norm",
+        "qkv": "attn.Wqkv",
+        "attention_output": "attn.Wo",
+        "feed_forward_norm": "mlp_norm",
+        "gated": "mlp.Wi",
+        "output": "mlp.Wo",
+    }
+)
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+HEAD_ACTIVATIONS = ("gelu", "relu", "tanh")
+
+
+class ModernBert(Family):
+    """A dense layer, an activation and a norm before the classifier of sequences, of tokens and of the vocabulary."""
+
+    names = Names("model", "layers", LAYER, "head.dense", "", "classifier", ("head.", "decoder."))
+    kind = "pre_norm"
+    has_types = False
+    activation_field = "hidden_activation"
+
+    def fault(self, config):
+        """See ``Family.fault``."""
+        if config.classifier_activation not in HEAD_ACTIVATIONS:
+            return "classifier_activation"
+        if config.classifier_pooling not in ("cls", "mean"):
+            return "classifier_pooling"
+        if not {*_layer_types(config)} <= {LOCAL, GLOBAL} or len(_layer_types(config)) != config.num_hidden_layers:
+            return "layer_types"
+        if any(_rotary(config, kind).get("rope_type", "default") != "default" for kind in (LOCAL, GLOBAL)):
+            return "rope_parameters"
+        size, rest = divmod(config.hidden_size, 2 * config.num_attention_heads)
+        return "head_dim" if rest or getattr(config, "head_dim", None) not in (None, 2 * size) else None
+
+    def attention(self, config):
+        """See ``Family.attention``."""
+        window = config.local_attention // 2
+        thetas = {kind: float(_rotary(config, kind)["rope_theta"]) for kind in (LOCAL, GLOBAL)}
+        return [(window if kind == LOCAL else None, thetas[kind]) for kind in _layer_types(config)]
+
+    def pooled(self, model, hidden, bounds):
+        """See ``Family.pooled``."""
+        if model.config.classifier_pooling != "mean":
+            return super().pooled(model, hidden, bounds)
+        lengths = bounds.diff()
+        number = lengths.new_ones(1).expand(len(lengths)).cumsum(0).sub(1).repeat_interleave(lengths)
+        sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, number, hidden)
+        return sums / lengths[:, None]
+
+    def class_logits(self, model, pooled):
+        """See ``Family.class_logits``."""
+        return model.classifier(model.drop(model.head(pooled)))
+
+    token_logits = class_logits
+
+    def vocabulary_logits(self, model, hidden):
+        """See ``Family.vocabulary_logits``."""
+        return model.decoder(model.head(hidden))
+
+
+def _layer_types(config) -> list[str]:
+    """Return the kind of each block's attention; older versions of transformers have how many blocks apart instead."""
+    if types := getattr(config, "layer_types", None):
+        return types
+    every = getattr(config, "global_attn_every_n_layers", 3)
+    return [LOCAL if index % every else GLOBAL for index in range(config.num_hidden_layers)]
+
+
+def _rotary(config, kind: str) -> dict:
+    """Return the rotary parameters of a kind of attention, which older versions of transformers have in two fields."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if parameters.get(kind):
+        return parameters[kind]
+    theta = config.local_rope_theta if kind == LOCAL else None
+    return {"rope_theta": config.global_rope_theta if theta is None else theta}
+
+
+FAMILY = ModernBert()
