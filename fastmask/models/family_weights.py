@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -81,7 +81,7 @@ class FamilyWeights:
         longest: most tokens of a sequence.
         embedding_norm: layer norm after the sum of the three.
         projection: E -> H, or None where E = H.
-        layers: the blocks, all of one kind.
+        layers: the blocks, all of them PostNormLayer or all PreNormLayer.
         final_norm: of the last block's rows, or None.
         heads: of the attention.
         activation: one of ACTIVATIONS' values.
@@ -98,7 +98,7 @@ class FamilyWeights:
     longest: int
     embedding_norm: LayerNorm
     projection: Linear | None
-    layers: tuple[PostNormLayer, ...] | tuple[PreNormLayer, ...]
+    layers: tuple[Any, ...]
     final_norm: LayerNorm | None
     heads: int
     activation: str

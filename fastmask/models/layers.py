@@ -19,7 +19,7 @@ DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
 }
-KINDS = {PostNormLayer: PostNormBlocks, PreNormLayer: PreNormBlocks}
+KINDS: dict[type, type[PostNormBlocks | PreNormBlocks]] = {PostNormLayer: PostNormBlocks, PreNormLayer: PreNormBlocks}
 """Class of a block's weights -> that of all blocks."""
 
 

@@ -67,6 +67,7 @@ class PreNormBlocks:
             PreNormBlock(ops, layer, weights.activation, wide, weights.heads, angles[layer.theta])
             for layer in weights.layers
         ]
+        assert weights.final_norm is not None
         self.final_norm = weights.final_norm.to(wide)
 
     def first_qkv(self, x: torch.Tensor) -> torch.Tensor | None:
