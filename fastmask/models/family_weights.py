@@ -51,7 +51,7 @@ class PreNormLayer:
     Matrices are [out, in]; H hidden, F feed-forward size.
 
     Attributes:
-        attention_norm: None where the block reads the rows as they are.
+        attention_norm: None in the first block, which reads the embeddings' rows as they are.
         qkv: queries, keys and values [3 * H, H].
         attention_output: [H, H].
         window: how far a token sees to each side; None for all of its sequence.

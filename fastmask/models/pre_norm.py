@@ -34,7 +34,6 @@ class PreNormBlock:
 
     def __init__(self, ops, weights: PreNormLayer, activation: str, wide: torch.dtype, heads: int, angles: Angles):
         self.ops, self.heads, self.angles, self.window = ops, heads, angles, weights.window
-        self.norm = None if weights.attention_norm is None else weights.attention_norm.to(wide)
         self.qkv = ops.linear(weights.qkv)
         self.attention_output = ops.linear(weights.attention_output)
         self.feed_forward_norm = weights.feed_forward_norm.to(wide)
@@ -67,27 +66,26 @@ class PreNormBlocks:
             PreNormBlock(ops, layer, weights.activation, wide, weights.heads, angles[layer.theta])
             for layer in weights.layers
         ]
-        assert weights.final_norm is not None
-        self.final_norm = weights.final_norm.to(wide)
+        norms = [*(layer.attention_norm for layer in weights.layers[1:]), weights.final_norm]
+        self.norms = [norm.to(wide) for norm in norms]  # after each block
 
-    def first_qkv(self, x: torch.Tensor) -> torch.Tensor | None:
+    def first_qkv(self, x: torch.Tensor) -> torch.Tensor:
         """See ``layers.Blocks``."""
-        first = self.blocks[0]
-        return first.qkv(x if first.norm is None else self.ops.layernorm(x.to(self.wide), *first.norm))
+        return self.blocks[0].qkv(x)
 
     def __call__(self, x: torch.Tensor, sequences: Sequences, qkv: torch.Tensor | None = None) -> torch.Tensor:
         """See ``layers.Blocks``."""
         qkv = self.first_qkv(x) if qkv is None else qkv
         stream = x.to(self.wide)
-        for block, following in zip(self.blocks, self.blocks[1:], strict=False):
+        *before, last = self.blocks
+        for block, following, norm in zip(before, self.blocks[1:], self.norms, strict=False):
             branch, stream = block.feed_forward(block.attend(qkv, sequences), stream)
-            stream, normed = self.ops.add_layernorm(branch, stream, *following.norm)
+            stream, normed = self.ops.add_layernorm(branch, stream, *norm)
             qkv = following.qkv(normed)
-        last = self.blocks[-1]
         context = last.attend(qkv, sequences)
         if self.pooling == "first":
             index = first_rows(sequences)
             context, stream = context[index], stream[index]
         branch, stream = last.feed_forward(context, stream)
-        _, rows = self.ops.add_layernorm(branch, stream, *self.final_norm)
+        _, rows = self.ops.add_layernorm(branch, stream, *self.norms[-1])
         return self.ops.mean_rows(rows, sequences) if self.pooling == "mean" else rows
