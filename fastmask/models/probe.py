@@ -17,7 +17,7 @@ MIDDLE = 5
 def fault_of(encoder, template: Template) -> str | None:
     """Return what keeps an encoder from running at its precision; None where it runs."""
     try:
-        encoder.logits(_packed([_variant(template, 1, 0)]))
+        encoder.logits(_packed([variant(template, 1, 0)]))
     except Exception as error:  # each family's own: no such kernel, types that do not match, ...
         return f"the model cannot run in {encoder.precision}: {first_line(error)}"
     return None
@@ -30,7 +30,7 @@ def unsteady(encoder, template: Template, longest: int) -> str | None:
     """
     most = longest - len(template.prefix) - len(template.suffix)
     middle = min(MIDDLE, most)
-    inputs = [_variant(template, count, n) for n, count in enumerate((most, 1, middle, middle, middle))]
+    inputs = [variant(template, count, n) for n, count in enumerate((most, 1, middle, middle, middle))]
     try:
         each = [encoder.logits(_packed([one])) for one in inputs]
         together = encoder.logits(_packed(inputs))
@@ -38,16 +38,20 @@ def unsteady(encoder, template: Template, longest: int) -> str | None:
     except Exception as error:
         return first_line(error)
     first, last = np.concatenate(each), np.concatenate(again)
-    allowed = FLOOR + NOISE * np.abs(first).max()
     if not np.isfinite(first).all():
         return "it gives no finite numbers"
-    if np.abs(first - last).max() > allowed:
+    if differ(first, last):
         return "asked the same again it gives another answer"
-    return None if np.abs(first - together).max() <= allowed else "a text's answer depends on the texts beside it"
+    return "a text's answer depends on the texts beside it" if differ(first, together) else None
 
 
-def _variant(template: Template, count: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and token types, int32 each, of the template around ``count`` words; another text for each ``number``."""
+def differ(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether two arrays of one shape are two answers."""
+    return bool(np.abs(first - second).max() > FLOOR + NOISE * np.abs(first).max())
+
+
+def variant(template: Template, count: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids and token types, int32 each, of the template around ``count`` words, others for each ``number``."""
     return template.around(np.resize(np.roll(template.words, number), count))
 
 

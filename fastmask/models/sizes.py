@@ -27,7 +27,7 @@ FEW_NUMBERS = 2**27
 """So many may be missing in a file, as those of a new head are."""
 _LARGEST_HEADER = 10**8
 _COUNTS = re.compile(r"(num|n)_.*|.*_(size|dim)")
-_HEADS = re.compile(r".*_heads?")
+_HEADS = re.compile(r"(?!chunk_).*_heads?")
 
 
 def shapes_of(files: Iterable[Path]) -> Shapes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.errors import ModelError, first_line
 from .family import family_of
 from .family_rules import first_position, packing_fault
 
@@ -151,6 +152,12 @@ def runs_packed(model: torch.nn.Module) -> bool:
     return not packing_fault(model.config)
 
 
+def own_forward_remark(model: torch.nn.Module, pads: bool) -> str:
+    """Return what is said of a model that does not run packed; ``pads`` as MaskedLoss has it."""
+    how = "padded through its own forward" if pads else "through its own forward, inputs of one length at a time"
+    return f"a model of type {model.config.model_type} runs {how}: slower"
+
+
 def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
     """Give a model of a packed family the packed attention; others come back unchanged."""
     if runs_packed(model):
@@ -200,12 +207,19 @@ def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
 
 
 def own_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
-    """Return logits [B, C], or [T, C] of a token classifier, by the model's own forward pass."""
+    """Return logits [B, C], or [T, C] of a token classifier, by the model's own forward pass.
+
+    Raises:
+        ModelError: it does not take such inputs.
+    """
     import torch
 
     from .generic import forward_alike
 
     types, bounds = batch.token_type_ids if batch.is_typed else None, batch.cu_seqlens.cpu().numpy()
-    places, logits = zip(*forward_alike(model, batch.input_ids, types, bounds), strict=True)
+    try:
+        places, logits = zip(*forward_alike(model, batch.input_ids, types, bounds), strict=True)
+    except Exception as error:  # each family its own
+        raise ModelError(f"a model of type {model.config.model_type} cannot be run: {first_line(error)}") from error
     order = torch.from_numpy(np.argsort(np.concatenate(places))).to(batch.input_ids.device)
     return torch.cat(logits)[order]

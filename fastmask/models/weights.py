@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelError, first_line
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from .family_weights import FamilyWeights
+
+TASKS = MappingProxyType(
+    {
+        "SequenceClassification": ("SEQUENCE_CLASSIFICATION", "classifier"),
+        "TokenClassification": ("TOKEN_CLASSIFICATION", "token classifier"),
+        "MaskedLM": ("MASKED_LM", "masked-language model"),
+    }
+)
+"""End of the name of an ``AutoModelFor...`` class -> part of the name of transformers' table of it, and what it is."""
 
 
 def load_weights(
@@ -164,11 +174,14 @@ def load_pretrained(
     import torch
     import transformers
 
-    kind = getattr(transformers, f"AutoModelFor{task}")
+    kind, config = getattr(transformers, f"AutoModelFor{task}"), load_config(files)
+    table, said = TASKS[task]
+    if type(config) not in getattr(transformers, f"MODEL_FOR_{table}_MAPPING"):
+        raise ModelError(f"{files.name}: transformers knows no {said} of type {config.model_type}")
     try:
         with quiet_transformers():
             with torch.device("meta"):
-                check_numbers(kind.from_config(load_config(files)), shapes_of(weight_files(files.dir)), files.name)
+                check_numbers(kind.from_config(config), shapes_of(weight_files(files.dir)), files.name)
             model, report = kind.from_pretrained(
                 files.dir, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **overrides,
@@ -177,11 +190,21 @@ def load_pretrained(
         raise
     except Exception as error:  # unknown architecture, bad value in the config, ...: many unrelated types
         raise ModelError(f"{files.name}: cannot be loaded: {first_line(error)}") from error
+    missing = set(report["missing_keys"]) | {entry[0] for entry in report["mismatched_keys"]}
+    _clear_biases(model, missing)
     if bad := not_finite(model):
         raise ModelError(f"{files.name}: its weight {bad} is not finite")
     _whole_feed_forward(model)
-    mismatched = {entry[0] for entry in report["mismatched_keys"]}
-    return model, sorted(set(report["missing_keys"]) | mismatched)
+    return model, sorted(missing)
+
+
+def _clear_biases(model: torch.nn.Module, missing: set[str]) -> None:
+    """Set new biases to 0: transformers leaves those of some heads as the memory was."""
+    import torch
+
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name in missing and name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
 
 
 def _whole_feed_forward(model: torch.nn.Module) -> None:
@@ -215,7 +238,8 @@ def redrawn(model: torch.nn.Module, names: Collection[str], seed: int | None = N
 
 def is_head(model: torch.nn.Module, name: str) -> bool:
     """Return whether a parameter is of the layers on top of the encoder, which a pre-trained encoder may lack."""
-    return not name.startswith(f"{model.base_model_prefix}.") or "pooler." in name
+    prefix = model.base_model_prefix
+    return hasattr(model, prefix) and (not name.startswith(f"{prefix}.") or "pooler." in name)
 
 
 def not_finite(model: torch.nn.Module) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..core.directories import new_directory
 from ..core.durable import json_bytes
 from ..core.errors import FastmaskError, OutputError
-from ..models.directory import quiet_transformers
+from ..models.directory import CONFIG, quiet_transformers
 from ..models.weights import not_finite
 
 if TYPE_CHECKING:
@@ -68,16 +68,25 @@ def _write_model(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, dir
     tokenizer.save_pretrained(directory)
     if (getattr(model.config, "type_vocab_size", None) or 0) > 1:
         _name_token_types(directory)
+    if type(model).__name__.endswith("Classification"):
+        # transformers leaves default names out, and some types have three classes by default
+        names = {"id2label": model.config.id2label, "label2id": model.config.label2id}
+        _change(directory / CONFIG, names)
 
 
 def _name_token_types(directory: Path) -> None:
     """Let a saved tokenizer give its model token types: transformers names them for some classes of tokenizers."""
     file = directory / "tokenizer_config.json"
-    content = json.loads(file.read_text("utf-8"))
-    names = content.get("model_input_names") or ["input_ids", "attention_mask"]
+    names = json.loads(file.read_text("utf-8")).get("model_input_names") or ["input_ids", "attention_mask"]
     if "token_type_ids" not in names:
         names.insert(1, "token_type_ids")
-    file.write_text(json.dumps(content | {"model_input_names": names}, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    _change(file, {"model_input_names": names})
+
+
+def _change(file: Path, values: dict) -> None:
+    """Set values in a JSON document."""
+    content = json.loads(file.read_text("utf-8")) | values
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _settle(directory: Path) -> None:

@@ -17,6 +17,7 @@ from ..models.trainable import pack
 
 if TYPE_CHECKING:
     from ..data.stream import TrainingStream
+    from ..models.packing import Template
 
 AHEAD = 2
 """Batches that wait for the model."""
@@ -42,6 +43,7 @@ class Builder:
         mask_id, ordinary: id of [MASK], and int32 [K] the ids that may replace a token.
         part_tokens: about how many tokens a part has.
         device: where the tensors go.
+        template: what token types the model is given, and whether.
     """
 
     seed: int
@@ -49,6 +51,7 @@ class Builder:
     ordinary: np.ndarray
     part_tokens: int
     device: str
+    template: Template
 
     def parts(self, items: list[tuple[int, Example]]) -> tuple[Part, ...]:
         """Return ``(epoch, example)`` pairs, in any order of length, as parts of sequences of similar length."""
@@ -78,9 +81,17 @@ class Builder:
 
         at = _places(examples, np.array([len(ids) for ids in corrupted]))
         labels = np.concatenate([example.input_ids for example in examples])[at].astype(np.int64)
-        types = np.zeros(sum(map(len, corrupted)), np.int64)
-        packed = pack(corrupted, [types], self.device)
+        packed = pack(corrupted, [self._types(len(ids)) for ids in corrupted], self.device, self.template.typed)
         return Part(packed, *(torch.from_numpy(array).to(self.device) for array in (at, labels)))
+
+    def _types(self, length: int) -> np.ndarray:
+        """Token types int32 [length] of a sequence: a special token, text, a special token."""
+        types = np.full(length, self.template.content_type, np.int32)
+        if len(self.template.prefix):
+            types[0] = self.template.types[0]
+        if len(self.template.suffix):
+            types[-1] = self.template.types[-1]
+        return types
 
 
 def _places(examples: list[Example], lengths: np.ndarray) -> np.ndarray:

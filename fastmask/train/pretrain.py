@@ -22,8 +22,10 @@ from ..data.stream import TrainingStream
 from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..models.lengths import longest_input
-from ..models.mlm_model import MaskedLoss, load_masked_lm, product_dtype
+from ..models.mlm_model import MaskedLoss, fit_own_forward, has_tied_decoder, load_masked_lm, product_dtype
+from ..models.template import model_template
 from ..models.tokenizer import check_tokenizer, tokenizer_hash, vocabulary
+from ..models.trainable import own_forward_remark, runs_packed
 from ..report.progress import Progress
 from .loop import Diverged, freed_memory_kept, linear_schedule, make_optimizer, seed_everything, set_rate, take_step
 from .mlm_batches import AHEAD, Builder, batches_of, held_out_parts
@@ -93,7 +95,7 @@ class Plan:
         held_out: the data of ``eval``; None without.
         builder: makes parts of sequences of both.
         steps: optimizer steps of the whole run.
-        dtype: of the matrix products.
+        dtype, pads: of MaskedLoss.
         header: what decides the result, JSON-ready.
         say: shows one line.
     """
@@ -107,6 +109,7 @@ class Plan:
     builder: Builder
     steps: int
     dtype: torch.dtype
+    pads: bool
     header: dict
     say: Say
 
@@ -117,23 +120,38 @@ def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     tokenizer = load_tokenizer(files)
     model, missing = load_masked_lm(files)
     if missing:
-        say(f"{files.name} has no masked-language-model head: a new one, tied to its word embeddings, is trained")
+        tied = ", tied to its word embeddings," if has_tied_decoder(model) else ""
+        say(f"{files.name} has no masked-language-model head: a new one{tied} is trained")
     max_length = longest_input(model, model.config, tokenizer, files.name, config.max_length)
     if max_length < config.max_length:
         say(f"sequences have at most {max_length} tokens, all that the model has positions for")
     join = {"max_length": max_length, "pack": config.pack}
     stream = _open(config.shards, config.seed, join, files, tokenizer, ranks)
     held_out = _open(config.eval, config.seed, join, files, tokenizer, ranks) if config.eval else None
-    dtype = product_dtype(config.precision, ranks.device)
+    template = model_template(model.config, tokenizer, files.name, is_pair=False)
+    dtype, pads = _products(config, ranks, model, template, max_length, files.name, say)
     ordinary = ordinary_ids(*vocabulary(tokenizer))
-    if remark := processor.remark(config.precision, ranks.device):
-        say(remark)
-    builder = Builder(config.seed, _mask_id(stream, files), ordinary, config.part_tokens, ranks.device)
+    builder = Builder(config.seed, _mask_id(stream, files), ordinary, config.part_tokens, ranks.device, template)
     steps = _steps(config, stream, ranks)
     say(f"{len(stream):,} sequences with masks; {steps:,} steps, {ranks.world} x {ranks.device}, "
         f"{str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
     header = _header(config, ranks, files, tokenizer, stream, held_out, dtype)
-    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, steps, dtype, header, say)
+    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, steps, dtype, pads, header, say)
+
+
+def _products(config, ranks, model, template, max_length: int, name: str, say: Say) -> tuple[torch.dtype, bool]:
+    """Return the two settings of MaskedLoss, and say where the model or the processor is slow."""
+    dtype = product_dtype(config.precision, ranks.device)
+    if remark := processor.remark(config.precision, ranks.device):
+        say(remark)
+    if runs_packed(model):
+        return dtype, True
+    dtypes = [dtype, torch.float32] if config.precision == "auto" else [dtype]
+    pads, able = fit_own_forward(model, template, max_length, name, ranks.device, dtypes)
+    say(own_forward_remark(model, pads))
+    if able != dtype:
+        say(f"it cannot be trained in {str(dtype).removeprefix('torch.')}: float32 is used")
+    return able, pads
 
 
 def _open(shards: tuple[str, ...], seed: int, join: dict, files: ModelFiles, tokenizer, ranks: Ranks) -> TrainingStream:
@@ -282,10 +300,14 @@ class _State:
 def _state(plan: Plan, checkpoint: Path | None) -> _State:
     """Return what training starts from: the checkpoint, to which the stream is set too, or the model as it is."""
     ranks, config = plan.ranks, plan.config
-    model = plan.model if checkpoint is None else load_masked_lm(resolve_model(str(checkpoint)))[0]
+    model = plan.model
+    if checkpoint is not None:
+        model.load_state_dict(load_masked_lm(resolve_model(str(checkpoint)))[0].state_dict())
     model = model.to(ranks.device).train()
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
-    state = _State(model, optimizer, MaskedLoss(model, plan.dtype), {"step": 0, "tokens": 0, "masked": 0}, [])
+    state = _State(
+        model, optimizer, MaskedLoss(model, plan.dtype, plan.pads), {"step": 0, "tokens": 0, "masked": 0}, []
+    )
     torch.manual_seed(config.seed + ranks.rank)  # dropout differs between ranks
     if checkpoint is not None:
         saved = restore(checkpoint, model, optimizer, ranks)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,7 +246,7 @@ def training_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer, r
         own["cuda"] = torch.cuda.get_rng_state(ranks.device)
     random = {f"random.{rank}.{kind}": state for rank, states in enumerate(ranks.gather(own))
               for kind, state in states.items()}  # fmt: skip
-    state = {f"optimizer.{name}.{key}": value.contiguous() for name, parameter in model.named_parameters()
+    state = {f"optimizer.{name}.{key}": value.contiguous() for name, parameter in _trained(model)
              for key, value in optimizer.state[parameter].items()}  # fmt: skip
     return {**state, **random}
 
@@ -265,7 +266,7 @@ def restore(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Opt
 
     try:
         tensors = load_file(checkpoint / TENSORS)
-        for name, parameter in model.named_parameters():
+        for name, parameter in _trained(model):
             state = {key: tensors[f"optimizer.{name}.{key}"].to(parameter.device)
                      for key in ("step", "exp_avg", "exp_avg_sq")}  # fmt: skip
             if [each.shape for each in state.values()] != [(), parameter.shape, parameter.shape]:
@@ -280,6 +281,11 @@ def restore(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Opt
         return saved
     except (SafetensorError, KeyError, OSError, RuntimeError, TypeError) as error:  # the last two: a bad random state
         raise ModelError(f"{checkpoint}: is damaged, remove it to begin again ({error})") from error
+
+
+def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Yield the parameters that the optimizer has, with their names."""
+    return (pair for pair in model.named_parameters() if pair[1].requires_grad)
 
 
 def name_of(step: int) -> str:

@@ -311,18 +311,6 @@ def test_steps_larger_than_the_data(config):
         pretrain(replace(config, batch_size=None, batch_tokens=50_000), quiet)
 
 
-def test_other_families_are_refused(config, tmp_path, mr_tiny):
-    from transformers import AlbertConfig
-
-    shape = {**SHAPE, "vocab_size": 8192, "embedding_size": 16}
-    albert = save_model(tmp_path / "albert", AutoModelForMaskedLM.from_config(AlbertConfig(**shape)), mr_tiny)
-    with pytest.raises(
-        ModelError,
-        match=r"of type albert; bert, roberta, .* can be pre-trained",
-    ):
-        pretrain(replace(config, init=albert), quiet)
-
-
 @pytest.mark.parametrize(("change", "option"), [
     ({"shards": ()}, "SHARDS"), ({"batch_tokens": 5}, "--batch-size, --batch-tokens"),
     ({"epochs": 1}, "--max-steps, --epochs"), ({"batch_size": 0}, "--batch-size 0"), ({"lr": 0.0}, "--lr"),
