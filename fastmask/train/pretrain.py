@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from fastmask_kernels import processor
 
-from .. import __version__
 from ..core.background import run_ahead
-from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig
-from ..core.errors import FastmaskError, ModelError
-from ..core.locked import VERSION
-from ..data.corruption import ordinary_ids
+from ..core.config_train import PretrainConfig
+from ..core.errors import FastmaskError
 from ..data.stream import TrainingStream
 from ..models.device import choose_device
-from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
-from ..models.lengths import longest_input
-from ..models.mlm_model import MaskedLoss, fit_own_forward, has_tied_decoder, load_masked_lm, product_dtype
-from ..models.template import model_template
-from ..models.tokenizer import check_tokenizer, tokenizer_hash, vocabulary
-from ..models.trainable import own_forward_remark, runs_packed
+from ..models.directory import quiet_transformers, resolve_model
+from ..models.mlm_model import MaskedLoss, load_masked_lm
 from ..report.progress import Progress
-from .loop import Diverged, freed_memory_kept, linear_schedule, make_optimizer, seed_everything, set_rate, take_step
-from .mlm_batches import AHEAD, Builder, batches_of, held_out_parts
+from .loop import Diverged, freed_memory_kept, linear_schedule, make_optimizer, set_rate, take_step
+from .mlm_batches import AHEAD, batches_of, held_out_parts
+from .pretrain_plan import Plan, Say, batch_size_of, make_plan
 from .ranks import Ranks, start_ranks
 from .run_directory import LOG, Log, TrainingRun, restore, training_tensors
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from transformers import PreTrainedTokenizerBase
 
     from ..models.mlm_model import Part
-
-Say = Callable[[str], None]
-UNSETTLING = ("out", "overwrite", "save_every")
-"""Options that leave the result as it is."""
 
 
 def pretrain(config: PretrainConfig, report: Say, console: Console | None = None) -> dict:
@@ -74,141 +62,13 @@ def pretrain(config: PretrainConfig, report: Say, console: Console | None = None
 
 def _pretrain(config: PretrainConfig, ranks: Ranks, say: Say, console: Console | None) -> dict:
     """Train on this process's rank; nothing of the model is left in memory at the end, as ``Ranks.stop`` wants it."""
-    plan = _plan(config, ranks, say)
+    plan = make_plan(config, ranks, say)
     with TrainingRun(config.out, plan.header, config.overwrite) if ranks.rank == 0 else nullcontext() as run:
         return _train(plan, run, console)
 
 
 def _nothing(line: str) -> None:
     pass
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The model, data and settings of a run, all built from one PretrainConfig.
-
-    Attributes:
-        ranks: this process among those that train together.
-        model: as ``init`` has it, on the CPU, packing enabled.
-        tokenizer: the model's.
-        stream: the training data, sequences without a mask left out.
-        held_out: the data of ``eval``; None without.
-        builder: makes parts of sequences of both.
-        steps: optimizer steps of the whole run.
-        dtype, pads: of MaskedLoss.
-        header: what decides the result, JSON-ready.
-        say: shows one line.
-    """
-
-    config: PretrainConfig
-    ranks: Ranks
-    model: torch.nn.Module
-    tokenizer: PreTrainedTokenizerBase
-    stream: TrainingStream
-    held_out: TrainingStream | None
-    builder: Builder
-    steps: int
-    dtype: torch.dtype
-    pads: bool
-    header: dict
-    say: Say
-
-
-def _plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
-    seed_everything(config.seed)
-    files = resolve_model(config.init)
-    tokenizer = load_tokenizer(files)
-    model, missing = load_masked_lm(files)
-    if missing:
-        tied = ", tied to its word embeddings," if has_tied_decoder(model) else ""
-        say(f"{files.name} has no masked-language-model head: a new one{tied} is trained")
-    max_length = longest_input(model, model.config, tokenizer, files.name, config.max_length)
-    if max_length < config.max_length:
-        say(f"sequences have at most {max_length} tokens, all that the model has positions for")
-    join = {"max_length": max_length, "pack": config.pack}
-    stream = _open(config.shards, config.seed, join, files, tokenizer, ranks)
-    held_out = _open(config.eval, config.seed, join, files, tokenizer, ranks) if config.eval else None
-    template = model_template(model.config, tokenizer, files.name, is_pair=False)
-    dtype, pads = _products(config, ranks, model, template, max_length, files.name, say)
-    ordinary = ordinary_ids(*vocabulary(tokenizer))
-    builder = Builder(config.seed, _mask_id(stream, files), ordinary, config.part_tokens, ranks.device, template)
-    steps = _steps(config, stream, ranks)
-    say(f"{len(stream):,} sequences with masks; {steps:,} steps, {ranks.world} x {ranks.device}, "
-        f"{str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
-    header = _header(config, ranks, files, tokenizer, stream, held_out, dtype)
-    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, steps, dtype, pads, header, say)
-
-
-def _products(config, ranks, model, template, max_length: int, name: str, say: Say) -> tuple[torch.dtype, bool]:
-    """Return the two settings of MaskedLoss, and say where the model or the processor is slow."""
-    dtype = product_dtype(config.precision, ranks.device)
-    if remark := processor.remark(config.precision, ranks.device):
-        say(remark)
-    if runs_packed(model):
-        return dtype, True
-    dtypes = [dtype, torch.float32] if config.precision == "auto" else [dtype]
-    pads, able = fit_own_forward(model, template, max_length, name, ranks.device, dtypes)
-    say(own_forward_remark(model, pads))
-    if able != dtype:
-        say(f"it cannot be trained in {str(dtype).removeprefix('torch.')}: float32 is used")
-    return able, pads
-
-
-def _open(shards: tuple[str, ...], seed: int, join: dict, files: ModelFiles, tokenizer, ranks: Ranks) -> TrainingStream:
-    """Open shards; ModelError if they have another vocabulary, FastmaskError if nothing is masked in them."""
-    stream = TrainingStream(shards, **join, seed=seed, masked_only=True, rank=ranks.rank, world=ranks.world)
-    check_tokenizer(shards[0], stream.tokenizer, tokenizer, files.name)
-    if not len(stream):
-        raise FastmaskError(f"{', '.join(shards)}: no token is masked; there is nothing to learn from")
-    return stream
-
-
-def _mask_id(stream: TrainingStream, files: ModelFiles) -> int:
-    mask = stream.tokenizer["special_ids"]["mask"]
-    if mask is None:
-        raise ModelError(f"{files.name}: the tokenizer has no mask token")
-    return mask
-
-
-def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
-    """Return the number of steps of the run.
-
-    Raises:
-        FastmaskError: a step cannot be divided among the processes, or is larger than the data.
-    """
-    size = _batch_size(config)
-    if size and size % ranks.world:
-        raise FastmaskError(f"--batch-size {size}: cannot be divided among {ranks.world} processes")
-    if size and len(stream) < size:
-        raise FastmaskError(f"{', '.join(config.shards)}: {len(stream):,} sequences have masks, "
-                            f"fewer than a step's {size:,} (--batch-size)")  # fmt: skip
-    of_tokens = config.batch_tokens or 0
-    if not size and stream.tokens < of_tokens:
-        raise FastmaskError(f"{', '.join(config.shards)}: {stream.tokens:,} tokens in sequences with masks, "
-                            f"fewer than a step's {of_tokens:,} (--batch-tokens)")  # fmt: skip
-    if config.max_steps is not None:
-        return config.max_steps
-    of_epoch, of_step = (len(stream), size) if size else (stream.tokens, of_tokens)
-    return -(-of_epoch * (config.epochs or EPOCHS) // of_step)
-
-
-def _batch_size(config: PretrainConfig) -> int | None:
-    return BATCH_SIZE if config.batch_size is None and config.batch_tokens is None else config.batch_size
-
-
-def _header(config, ranks, files, tokenizer, stream, held_out, dtype) -> dict:
-    settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
-    return {
-        VERSION: __version__,
-        "config": {name: value for name, value in settings.items() if name not in UNSETTLING},
-        "weights_sha256": files.weights_sha256,
-        "tokenizer_sha256": tokenizer_hash(tokenizer),
-        "shards": stream.state_dict()["stream"]["shards"],
-        "held_out_shards": held_out and held_out.state_dict()["stream"]["shards"],
-        "processes": ranks.world,
-        "device": ranks.device.partition(":")[0],
-        "products": str(dtype).removeprefix("torch."),
-    }
 
 
 def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict:
@@ -224,7 +84,7 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
     state = _state(plan, checkpoint)
     trained = ranks.wrap(state.masked_loss)
     factor = linear_schedule(plan.steps, config.warmup)
-    shares = (value and max(1, value // ranks.world) for value in (_batch_size(config), config.batch_tokens))
+    shares = (value and max(1, value // ranks.world) for value in (batch_size_of(config), config.batch_tokens))
     with (Log(run.path / LOG, state.step) if run else nullcontext() as log, freed_memory_kept(),
           Progress("steps", plan.steps, state.step, plan.say, console) as progress,
           closing(run_ahead(batches_of(plan.stream, plan.builder, *shares), AHEAD)) as batches):  # fmt: skip

@@ -206,7 +206,7 @@ def test_new_biases_are_zero(tmp_path, monkeypatch):
 
 def test_a_precision_that_a_model_cannot_be_trained_in(files, tmp_path, monkeypatch):
     start = tiny_model(tmp_path / "start", "deberta", "MaskedLM")
-    monkeypatch.setattr("fastmask.train.pretrain.product_dtype", lambda precision, device: torch.bfloat16)
+    monkeypatch.setattr("fastmask.train.pretrain_plan.product_dtype", lambda precision, device: torch.bfloat16)
     lines = []
     result = pretrain(config_of(files, tmp_path / "out", start, max_steps=1, precision="auto"), lines.append)
     assert result["products"] == "float32" and "it cannot be trained in bfloat16: float32 is used" in lines
