@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..core.memory import freed_memory_kept
 from ..report.progress import Progress
-from .loop import freed_memory_kept, linear_schedule, make_optimizer, set_rate, shuffled_batches, take_step
+from .loop import linear_schedule, make_optimizer, set_rate, shuffled_batches, take_step
 
 if TYPE_CHECKING:
     import torch

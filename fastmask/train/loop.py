@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
 
 CLIP_NORM = 1.0
 SORT_WINDOW = 50
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
-_LARGE = 32 << 20  # bytes
 
 
 class Diverged(FastmaskError):
@@ -31,27 +27,6 @@ def seed_everything(seed: int) -> np.random.Generator:
 
     torch.manual_seed(seed)
     return np.random.default_rng(seed)
-
-
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Let this process reuse large buffers inside, instead of getting fresh, zeroed pages from the system every step.
-
-    Afterwards free memory goes back to the system. Without effect where the C library is not glibc.
-    """
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "mallopt"):
-        yield
-        return
-    library.mallopt(_MMAP_MAX, 0)
-    library.mallopt(_TRIM_THRESHOLD, -1)
-    try:
-        yield
-    finally:
-        # glibc's defaults, but for a threshold that it raises to this by itself
-        for option, value in ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 2 * _LARGE), (_MMAP_THRESHOLD, _LARGE)):
-            library.mallopt(option, value)
-        library.malloc_trim(0)
 
 
 def linear_schedule(total_steps: int, warmup: float) -> Callable[[int], float]:

@@ -105,27 +105,21 @@ def batches_of(stream: TrainingStream, builder: Builder, size: int | None, token
     """Yield batches without end: of ``size`` sequences each, or of as many as it takes to reach ``tokens`` tokens."""
     items = iter(stream)
     while True:
-        taken = list(islice(items, size)) if size else list(_until(items, tokens or 0))
+        taken = list(islice(items, size)) if size else list(_reaching(items, tokens or 0))
         real, masked = (sum(len(value) for value in values) for values in
                         ([e for _, e in taken], [e.at for _, e in taken]))  # fmt: skip
         yield Batch(builder.parts(taken), real, masked, stream.state_dict())
 
 
-def _until(items: Iterator[tuple[int, Example]], tokens: int) -> Iterator[tuple[int, Example]]:
-    while tokens > 0:
-        item = next(items)
-        tokens -= len(item[1])
-        yield item
-
-
 def held_out_parts(stream: TrainingStream, builder: Builder) -> Iterator[Part]:
     """Yield this rank's sequences, each once, corrupted as in epoch 0: the same at every measurement."""
     items, several = ((0, example) for example in stream.epoch(0)), 8 * builder.part_tokens
-    while taken := list(_at_most(items, several)):
+    while taken := list(_reaching(items, several)):
         yield from builder.parts(taken)
 
 
-def _at_most(items: Iterator[tuple[int, Example]], tokens: int) -> Iterator[tuple[int, Example]]:
+def _reaching(items: Iterator[tuple[int, Example]], tokens: int) -> Iterator[tuple[int, Example]]:
+    """Yield items until they have so many tokens, or there are no more."""
     for item in items:
         yield item
         tokens -= len(item[1])

@@ -14,12 +14,13 @@ import torch
 from ..core.background import run_ahead
 from ..core.config_train import PretrainConfig
 from ..core.errors import FastmaskError
+from ..core.memory import freed_memory_kept
 from ..data.stream import TrainingStream
 from ..models.device import choose_device
 from ..models.directory import quiet_transformers, resolve_model
 from ..models.mlm_model import MaskedLoss, load_masked_lm
 from ..report.progress import Progress
-from .loop import Diverged, freed_memory_kept, linear_schedule, make_optimizer, set_rate, take_step
+from .loop import Diverged, linear_schedule, make_optimizer, set_rate, take_step
 from .mlm_batches import AHEAD, batches_of, held_out_parts
 from .pretrain_plan import Plan, Say, batch_size_of, make_plan
 from .ranks import Ranks, start_ranks
