@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from .layers import DTYPES, blocks_of, make_head
 
 OutOfMemory = torch.OutOfMemoryError
 """What an encoder raises when a batch does not fit on its device."""
-# Rows of a packed batch are filled up to a multiple of this.
+# Packed batches are filled up to a multiple of so many rows.
 ROW_MULTIPLE = 32
 # Activation elements [T, H] of a batch: enough for full matrix products, few enough to stay in a core's cache.
 BATCH_ELEMENTS = 1024 * 384
@@ -37,7 +38,7 @@ FIRST_ROWS_BYTES = 64 << 20
 
 
 class Encoder(Protocol):
-    """What scoring needs of a model; thread-safe.
+    """A model at one precision, on the processor or on a device; thread-safe.
 
     Attributes:
         name: which back end this is, for the manifest.
@@ -53,13 +54,20 @@ class Encoder(Protocol):
     spare_tokens: int
     most_tokens: int
 
+
+class HostEncoder(Encoder, Protocol):
+    """An encoder of batches that are packed by the processor; the other kind is ``gpu.DeviceEncoder``."""
+
     def memory(self) -> object:
         """Return what ``logits`` may remember from batch to batch of related variants; for one thread at a time."""
         ...
 
-    def logits(self, batch: PackedBatch, memory: object) -> np.ndarray:
-        """Class logits float64 [B, C] of the batch's B variants; [T, C] of its T tokens by a token classifier."""
+    def logits(self, batch: PackedBatch, memory: Any) -> np.ndarray:
+        """Return class logits float64 [B, C] of B variants, or [T, C] of T tokens by a token classifier."""
         ...
+
+
+Compute = Callable[[np.ndarray], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 class FirstRows:
@@ -71,8 +79,8 @@ class FirstRows:
     def _forget(self) -> None:
         self._memo, self._x, self._qkv = Memo(), GrowingRows(), GrowingRows()
 
-    def rows(self, triples: np.ndarray, compute) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings [T, H] and query, key and value rows [T, 3 * H] of triples int32 [3, T].
+    def rows(self, triples: np.ndarray, compute: Compute) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return embeddings [T, H] and query, key and value rows [T, 3 * H] of triples int32 [3, T].
 
         ``compute`` makes those of triples that were not met before.
         """
@@ -87,36 +95,40 @@ class FirstRows:
             self._x.append(x)
             if qkv is not None:
                 self._qkv.append(qkv)
-        index = torch.from_numpy(slots)
-        return self._x.values[index], None if self._qkv.values is None else self._qkv.values[index]
+        return self._x.take(slots), self._qkv.take(slots) if self._qkv.bytes else None
 
 
 class GrowingRows:
-    """A matrix that grows by rows, in amortised constant time a row; ``values`` may have spare rows at its end."""
+    """A matrix that grows by rows, in amortised constant time a row."""
 
     def __init__(self) -> None:
-        self.values: torch.Tensor | None = None
+        self._values: torch.Tensor | None = None  # may have spare rows at its end
         self._count = 0
 
     @property
     def bytes(self) -> int:
-        """Memory held."""
-        return 0 if self.values is None else self.values.nbytes
+        """Return how many bytes it holds."""
+        return 0 if self._values is None else self._values.nbytes
+
+    def take(self, chosen: np.ndarray) -> torch.Tensor:
+        """Return the rows at ``chosen`` int64 [R], which have been appended: [R, N]."""
+        assert self._values is not None
+        return self._values[torch.from_numpy(chosen)]
 
     def append(self, rows: torch.Tensor) -> None:
         """Add rows [R, N] after those there are."""
         end = self._count + len(rows)
-        if self.values is None or end > len(self.values):
+        if self._values is None or end > len(self._values):
             grown = rows.new_empty(2 * end, rows.shape[1])
-            if self.values is not None:
-                grown[: self._count] = self.values[: self._count]
-            self.values = grown
-        self.values[self._count : end] = rows
+            if self._values is not None:
+                grown[: self._count] = self._values[: self._count]
+            self._values = grown
+        self._values[self._count : end] = rows
         self._count = end
 
 
 def _keys(triples: np.ndarray) -> np.ndarray:
-    """uint64 [T], different for different triples int32 [3, T]: a product by an odd number loses nothing."""
+    """Return uint64 [T], different for different triples int32 [3, T]: a product by an odd number loses nothing."""
     ids, positions, types = triples.astype(np.uint64)
     keys = (ids | positions << np.uint64(32) | types << np.uint64(56)) * np.uint64(0x9E3779B97F4A7C15)
     return keys ^ keys >> np.uint64(32)
@@ -151,7 +163,7 @@ class PackedEncoder:
         self.head = make_head(weights, wide)
 
     def memory(self) -> FirstRows:
-        """Embeddings and first query, key and value rows, which variants of a sentence have in common."""
+        """Return a memory of embeddings and first query, key and value rows, which variants have in common."""
         return FirstRows()
 
     @torch.inference_mode()
@@ -164,7 +176,7 @@ class PackedEncoder:
         return self.head(self.blocks(x, sequences, qkv)[:rows]).double().numpy()
 
     def _triples(self, batch: PackedBatch) -> np.ndarray:
-        """int32 [3, T]: token, position and type ids, which are all that a row depends on before attention."""
+        """Return token, position and type ids, int32 [3, T]: all that a row depends on before attention."""
         positions = position_ids(batch.input_ids, batch.cu_seqlens, self.position_offset)
         positions, types = (
             np.minimum(ids, len(table) - 1)  # a table of one row is every token's
@@ -173,7 +185,7 @@ class PackedEncoder:
         return np.stack([batch.input_ids, positions, types]).astype(np.int32)
 
     def _first_rows(self, triples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings [R, H] of int32 [3, R]; query, key and value rows [R, 3 * H] if the first block wants them."""
+        """Return embeddings [R, H] of int32 [3, R]; query, key and value rows [R, 3 * H] if the first block wants them."""
         count = triples.shape[1]
         x = self._embed(np.pad(triples, ((0, 0), (0, -count % ROW_MULTIPLE)), mode="edge"))
         qkv = self.blocks.first_qkv(x)
@@ -219,10 +231,13 @@ def build_encoder(
     Raises:
         FastmaskError: the model has no Triton path.
     """
-    weights = model if isinstance(model, FamilyWeights) else family_weights(model)
-    if weights is None and kernels == "triton":
+    if isinstance(model, FamilyWeights):
+        weights = model
+    elif (found := family_weights(model)) is not None:
+        weights = found
+    elif kernels == "triton":
         raise FastmaskError(f"--kernels triton: there are none for {model.config.model_type} models; use auto")
-    if weights is None:
+    else:
         return GenericEncoder(copy.deepcopy(model), precision, device, typed)
     if device == "cpu" and kernels != "triton":
         return PackedEncoder(weights, precision, kernels)

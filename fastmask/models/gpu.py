@@ -13,7 +13,7 @@ from fastmask_kernels.layouts import Sequences, Special, Texts
 from ..core.errors import FastmaskError
 from .family_rules import position_ids
 from .family_weights import FamilyWeights
-from .layers import DTYPES, blocks_of, make_head
+from .layers import DTYPES, ClassHead, blocks_of, make_head
 from .packing import Block, Template, Variants, bounds_of, pack_variants
 
 # A batch of these fills a large GPU; one of the other hardly costs more than an empty one.
@@ -23,7 +23,7 @@ INTERPRETED_SPARE_TOKENS = 128
 
 
 def send(device: torch.device, *arrays: np.ndarray) -> list[torch.Tensor]:
-    """int32 arrays to the device in one copy that does not wait: tensors of the same shapes, 16-byte aligned."""
+    """Send int32 arrays to the device in one copy that does not wait: tensors of the same shapes, 16-byte aligned."""
     starts = np.cumsum([0, *(-(-array.size // 4) * 4 for array in arrays)]).tolist()
     staging = torch.empty(starts[-1], dtype=torch.int32, pin_memory=device.type == "cuda")
     for start, array in zip(starts, arrays, strict=False):
@@ -33,7 +33,7 @@ def send(device: torch.device, *arrays: np.ndarray) -> list[torch.Tensor]:
 
 
 def read(parts: list[torch.Tensor]) -> np.ndarray:
-    """Tensors [*, N] joined along N and brought to the host: the one place that waits for the device."""
+    """Return tensors [*, N] joined along N, on the host: the one place that waits for the device."""
     joined = torch.cat(parts, dim=-1)
     if joined.is_cuda:
         host = torch.empty(joined.shape, dtype=joined.dtype, pin_memory=True)
@@ -49,14 +49,15 @@ class DeviceBlock:
     def __init__(self, block: Block, device: torch.device, first_position: int):
         self.block, self.device, self.first_position = block, device, first_position
         around = block.prefix, block.middle, block.suffix
-        if not np.array_equal(block.special_types, Template(*around, block.content_type).types):
+        if not np.array_equal(block.special_types, Template(*around, int(block.content_type)).types):
             raise FastmaskError("the tokenizer's special tokens have types of their own: use --device cpu")
         small = (array.astype(np.int32) for array in (block.offsets, block.context_offsets))
         special = np.concatenate(around).astype(np.int32)
         self.offsets, self.context_offsets, self.input_ids, self.context_ids, ids = send(
             device, *small, block.input_ids, block.context_ids, special
         )
-        self.special = Special(ids, *map(len, around), int(block.content_type))
+        prefix, middle, suffix = map(len, around)
+        self.special = Special(ids, prefix, middle, suffix, int(block.content_type))
         tokens = special, block.input_ids, block.context_ids
         self.has_padding = first_position > 0 and any((one == first_position - 1).any() for one in tokens)
 
@@ -75,7 +76,7 @@ class DeviceBlock:
         return DeviceBatch(table, texts, self.special, sequences, self._positions(variants))
 
     def _positions(self, variants: Variants) -> torch.Tensor | None:
-        """int32 [T] where padding ids in the text have to be skipped."""
+        """Return position ids, int32 [T], where padding ids in the text have to be skipped; else None."""
         if not self.has_padding:
             return None
         packed = pack_variants(self.block, variants)
@@ -136,12 +137,12 @@ class DeviceEncoder:
         self.head = make_head(weights, wide)
 
     def batch(self, block: DeviceBlock, variants: Variants) -> DeviceBatch:
-        """At least one variant, sent."""
+        """Send at least one variant."""
         return block.batch(variants, self.ops.tiles)
 
     @torch.inference_mode()
     def logits(self, batch: DeviceBatch) -> torch.Tensor:
-        """Class logits [V, C] of variants or [T, C] of tokens, float32 or, at that precision, float64, still there."""
+        """Return class logits [V, C] of variants or [T, C] of tokens, float32 or float64, still on the device."""
         return self.head(self._rows(batch))
 
     @torch.inference_mode()
@@ -151,6 +152,7 @@ class DeviceEncoder:
         Args:
             row: int32 [K], each question's variant in the batch; target: int32 [K], its class.
         """
+        assert isinstance(self.head, ClassHead)  # nothing asks a token classifier for log-odds
         rows, wanted = send(self.device, row, target)
         return self.ops.log_odds(self._rows(batch), self.head.parameters, rows, wanted)
 

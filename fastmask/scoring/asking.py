@@ -10,7 +10,7 @@ import torch
 
 from ..core.errors import FastmaskError
 from ..core.memo import Memo
-from ..models.encoder import Encoder, GrowingRows, OutOfMemory
+from ..models.encoder import Encoder, GrowingRows, HostEncoder, OutOfMemory
 from ..models.gpu import DeviceBlock, DeviceEncoder, read
 from ..models.packing import Variants, batch_starts, hash_variants, pack_variants
 from .blocks import SentenceBlock
@@ -68,8 +68,7 @@ class Asker:
         first = first[fresh >= before]
         if len(first):
             known.append(torch.from_numpy(_in_order(self.forward(precision, variants.take(first)))))
-        assert known.values is not None  # the first time all variants were new
-        found: np.ndarray = known.values.numpy()[slots]
+        found: np.ndarray = known.take(slots).numpy()
         return found
 
     def log_odds(self, level: int, variants: Variants, target: np.ndarray) -> np.ndarray:
@@ -82,15 +81,19 @@ class Asker:
         Raises:
             FastmaskError: an answer of the highest precision is not finite, or a text does not fit in memory.
         """
-        encoder = self.encoder(precision)
+        encoder = self._on_host(precision)
         if precision not in self._memories:
             self._memories[precision] = encoder.memory()
 
         def run(part: np.ndarray) -> np.ndarray:
             packed = pack_variants(self.block, variants.take(part))
-            return self._finite(precision, self.encoder(precision).logits(packed, self._memories[precision]))
+            return self._finite(precision, self._on_host(precision).logits(packed, self._memories[precision]))
 
         return self._in_batches(encoder, variants.lengths, run)
+
+    def _on_host(self, precision: str) -> HostEncoder:
+        """Return the encoder of a precision, which packs on the processor unless this is a ``DeviceAsker``."""
+        return cast(HostEncoder, self.encoder(precision))
 
     def _finite(self, precision: str, answers: np.ndarray) -> np.ndarray:
         """Return answers of a precision; what is not finite is a doubt as long as there is a higher one to ask."""
