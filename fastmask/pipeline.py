@@ -83,7 +83,7 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
         inputs = HashedInputs(paths)
         with RunDirectory.open(out, _settings(scorer), _identity(scorer, inputs.entries), overwrite) as run:
             if run.manifest is not None:
-                meter.nothing_to_do(out)
+                meter.note(f"{out} is complete for this configuration; nothing to do")
                 return run.manifest
             counting = meter.running(lambda: count_rows(paths), _rows(run.entries))
             with counting, closing(LocalExecutor(scorer, inputs)) as executor:

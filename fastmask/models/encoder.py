@@ -185,7 +185,7 @@ class PackedEncoder:
         return np.stack([batch.input_ids, positions, types]).astype(np.int32)
 
     def _first_rows(self, triples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return embeddings [R, H] of int32 [3, R]; query, key and value rows [R, 3 * H] if the first block wants them."""
+        """Return embeddings [R, H] of int32 [3, R], and, if the first block wants them, its inputs [R, 3 * H]."""
         count = triples.shape[1]
         x = self._embed(np.pad(triples, ((0, 0), (0, -count % ROW_MULTIPLE)), mode="edge"))
         qkv = self.blocks.first_qkv(x)

@@ -100,9 +100,6 @@ class NoMeter:
     def note(self, line: str) -> None:
         """Show one line that the user should know."""
 
-    def nothing_to_do(self, out: str) -> None:
-        """Show that the run was finished before."""
-
 
 class Meter(NoMeter):
     """Shows the progress of scoring; serves several runs, one after the other.
@@ -149,7 +146,3 @@ class Meter(NoMeter):
     def note(self, line: str) -> None:
         """See ``NoMeter.note``."""
         self._say(line)
-
-    def nothing_to_do(self, out: str) -> None:
-        """See ``NoMeter.nothing_to_do``."""
-        self._say(f"{out} is complete for this configuration; nothing to do")
