@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -45,8 +45,17 @@ def special_ids_in_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [i for i in vocabulary(tokenizer)[1] if i != tokenizer.unk_token_id or i in roles]
 
 
-def not_masked(table: np.ndarray, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Look up ``never_masked`` for sentences' tokens: int [T], int64 [S + 1] -> bool [T]."""
+class Finder(Protocol):
+    """Finds the tokens of sentences that are never masked."""
+
+    def among(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Return bool [T] for tokens int [T] of sentences int64 [S + 1]."""
+
+
+def not_masked(table: np.ndarray | Finder, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return bool [T]: which sentences' tokens int [T], int64 [S + 1] are never masked, by ``never_masked``."""
+    if not isinstance(table, np.ndarray):
+        return table.among(input_ids, offsets)
     first = np.zeros(len(input_ids), np.int64)
     first[offsets[:-1][offsets[:-1] < offsets[1:]]] = 1
     return table[first, input_ids]
@@ -58,7 +67,7 @@ def _reader(backend: Tokenizer) -> Callable[[str], tuple[str, bool]]:
         return lambda piece: (piece, True)
     content = json.loads(backend.to_str())
     model = content["model"]
-    parts = [part for key in ("normalizer", "pre_tokenizer", "decoder") for part in _parts(content[key])]
+    parts = [part for key in ("normalizer", "pre_tokenizer", "decoder") for part in parts_of(content[key])]
     types = {part["type"] for part in parts}
     if suffix := model.get("end_of_word_suffix"):
         # only the end of a word is marked
@@ -71,13 +80,13 @@ def _reader(backend: Tokenizer) -> Callable[[str], tuple[str, bool]]:
     return lambda piece: (piece.removeprefix(prefix), not piece.startswith(prefix))
 
 
-def _parts(component: dict | None) -> Iterator[dict]:
+def parts_of(component: dict | None) -> Iterator[dict]:
     """Yield a component of a tokenizer and those that it is made of."""
     if component is not None:
         yield component
         for inner in ("normalizers", "pretokenizers", "decoders"):
             for part in component.get(inner, ()):
-                yield from _parts(part)
+                yield from parts_of(part)
 
 
 def _of_bytes(piece: str) -> tuple[str, bool]:

@@ -13,6 +13,7 @@ from ..core.config import ScoreConfig
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.family_weights import FamilyWeights
 from ..models.packing import Template
+from ..models.pieces import Finder
 from .backend import Backend
 from .blocks import SentenceBlock, distinct_sentences
 from .cascade import Bounds, Evidence, calibrated, uncertified, widened_by
@@ -47,7 +48,7 @@ class Engine:
         model: float32 model in eval mode, not written to.
         template: its special tokens.
         config: the run's configuration.
-        never_masked: bool [2, V], see ``pieces.never_masked``.
+        never_masked: what finds them, see ``pieces.not_masked``.
         progress: see ``method.Progress``.
         calibration: sentences to calibrate with; a corpus of fewer starts at float32.
     """
@@ -58,7 +59,7 @@ class Engine:
         model: FamilyWeights | nn.Module,
         template: Template,
         config: ScoreConfig,
-        never_masked: np.ndarray,
+        never_masked: np.ndarray | Finder,
         progress: Progress = lambda share, tokens: None,
         calibration: int = CALIBRATION_SENTENCES,
     ):

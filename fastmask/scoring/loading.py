@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ..core.config import ScoreConfig
 from ..core.errors import ModelError
+from ..models.decoded_words import unmaskable
 from ..models.directory import ModelFiles
 from ..models.lengths import longest_input
-from ..models.pieces import never_masked
 from ..models.template import model_template
 from ..models.weights import load_weights
 from ..text.stop_words import stop_words
@@ -42,5 +42,5 @@ def load_engine(
     longest = longest_input(model, model_config, tokenizer, files.name, config.max_length)
     if longest < config.max_length:
         raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {longest} tokens")
-    unmaskable = never_masked(tokenizer, stop_words(config.stop_words, config.language))
-    return Engine(method, model, template, config, unmaskable, progress)
+    never = unmaskable(tokenizer, stop_words(config.stop_words, config.language), config.language)
+    return Engine(method, model, template, config, never, progress)

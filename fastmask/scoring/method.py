@@ -12,6 +12,7 @@ import numpy as np
 from ..core.config import METHODS, ScoreConfig, demand
 from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
+from ..models.pieces import Finder
 from ..shards.reader import setting
 from .cascade import Bounds, Evidence
 
@@ -35,14 +36,14 @@ class Rules:
     Attributes:
         threshold: d.
         mask_rate: None, or the cap's rate.
-        never_masked: bool [2, V], see ``pieces.never_masked``.
+        never_masked: what finds them, see ``pieces.not_masked``.
         certify: whether the cascade runs.
         seed: of the audit sample.
     """
 
     threshold: float
     mask_rate: float | None
-    never_masked: np.ndarray
+    never_masked: np.ndarray | Finder
     certify: bool
     seed: int
 

@@ -1,0 +1,163 @@
+"""Stop words as words of the decoded text: for every language but English, where each piece is looked up by itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from unicodedata import category, normalize
+
+import numpy as np
+
+from ..core.languages import ENGLISH
+from .pieces import BYTE_PIECE, BYTES, never_masked, parts_of, special_ids_in_text
+from .tokenizer import vocabulary
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+_TURKIC = ("tr", "az")
+# Scripts that write words without spaces between them: Thai to Myanmar, Khmer, kana, Han.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff]"
+)
+_JOINERS = "\u200c\u200d"
+_APART, _JOINED, _ALONE = 0, 1, 2
+_LONGEST = 6  # parts of a word such as vis-à-vis after the first
+_CACHED = 1 << 16
+
+
+def unmaskable(
+    tokenizer: PreTrainedTokenizerBase, words: frozenset[str], language: str = ENGLISH
+) -> np.ndarray | DecodedWords:
+    """Return what ``pieces.not_masked`` finds special tokens and stop words by: in English the authors' table."""
+    if language == ENGLISH or not words:
+        return never_masked(tokenizer, words)
+    return DecodedWords(tokenizer, words, language)
+
+
+class DecodedWords:
+    """Finds the tokens of stop words: bool [T] of sentences' tokens.
+
+    A word is a run of letters, digits and their marks in the decoded text, of however many tokens: "the" + "##sis" is
+    no stop word. In scripts without spaces each token is a word. Words with apostrophes and hyphens, as "l'" and
+    "vis-à-vis", are found where they stand, too: all their tokens are a stop word's.
+
+    Args:
+        tokenizer: the model's.
+        words: as spaCy's ``is_stop`` looks them up: in small letters.
+        language: Turkish and Azerbaijani have small letters of their own.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, words: frozenset[str], language: str):
+        size = vocabulary(tokenizer)[0]
+        backend, self._turkic = tokenizer.backend_tokenizer, language in _TURKIC
+        self._words = frozenset(filter(None, (form for word in words for form in _normal_forms(word, backend))))
+        self._marks = {mark for word in self._words for mark in word if _kind(mark) == _APART and len(word) > 1}
+        self._written = [b""] * size
+        self._first, self._last = np.zeros((2, size), np.uint8)
+        self._begins, self._ends, self._spaced, self._found, self._joins = np.zeros((5, size), bool)
+        read = _reader(backend)
+        for piece, index in tokenizer.get_vocab().items():
+            written, self._begins[index], self._ends[index] = read(piece)
+            self._spaced[index] = written[:1].isspace()
+            self._written[index] = written
+            text = written.decode("utf-8", "replace").strip()
+            self._first[index], self._last[index] = _kind(text[:1]), _kind(text[-1:])
+            self._found[index] = self._is_stop(text)
+            self._joins[index] = _plain(text) in self._marks
+        self._special = np.zeros(size, bool)
+        self._special[special_ids_in_text(tokenizer)] = True
+        self._is_stop_word = lru_cache(_CACHED)(self._decoded_is_stop)
+
+    def among(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Return bool [T]: which tokens int [T] of sentences int64 [S + 1] are special or a stop word's."""
+        found: np.ndarray = self._special[input_ids]
+        if not len(input_ids):
+            return found
+        begins = self._begins[input_ids] | (self._first[input_ids] != _JOINED)
+        begins[1:] |= self._ends[input_ids[:-1]] | (self._last[input_ids[:-1]] != _JOINED)
+        begins[offsets[:-1][offsets[:-1] < offsets[1:]]] = True
+        bounds = np.append(np.flatnonzero(begins), len(begins))
+        starts, sizes = bounds[:-1], np.diff(bounds)
+        short = starts[sizes == 1]
+        found[short] |= self._found[input_ids[short]]
+        longer = starts[sizes > 1]
+        for start, end in zip(longer.tolist(), (longer + sizes[sizes > 1]).tolist(), strict=True):
+            if self._is_stop_word(input_ids[start:end].tobytes()):
+                found[start:end] = True
+        for start, end in self._joined(input_ids, offsets, bounds):
+            found[start:end] = True
+        return found
+
+    def _joined(self, input_ids: np.ndarray, offsets: np.ndarray, bounds: np.ndarray) -> Iterator[tuple[int, int]]:
+        """Yield the tokens of stop words that have a mark such as an apostrophe in them or at their end."""
+        joins, spaced = self._joins[input_ids[bounds[:-1]]], self._spaced[input_ids[bounds[:-1]]]
+        sentence = np.searchsorted(offsets, bounds[:-1], side="right")
+        for at in np.flatnonzero(joins & ~spaced).tolist():
+            if not at or sentence[at - 1] != sentence[at]:
+                continue
+            for end in range(at + 1, min(at + _LONGEST, len(bounds))):
+                if self._is_stop_word(input_ids[bounds[at - 1] : bounds[end]].tobytes()):
+                    yield int(bounds[at - 1]), int(bounds[end])
+                # what follows is no part of the word: another sentence's, after a space, or a word after a word
+                if end == len(joins) or sentence[end] != sentence[at] or spaced[end] or joins[end] == joins[end - 1]:
+                    break
+
+    def _decoded_is_stop(self, ids: bytes) -> bool:
+        text = b"".join(self._written[index] for index in np.frombuffer(ids, np.int32))
+        return self._is_stop(text.decode("utf-8", "replace").strip())
+
+    def _is_stop(self, text: str) -> bool:
+        if _plain(text.lower()) in self._words:
+            return True
+        return self._turkic and _plain(text.replace("I", "ı").replace("İ", "i").lower()) in self._words
+
+
+def _normal_forms(word: str, backend: Tokenizer) -> tuple[str, str]:
+    """Return a word as it is looked up, and what is left of it where the tokenizer takes accents away."""
+    normalized = backend.normalizer.normalize_str(word) if backend.normalizer else ""
+    return _plain(word), _plain(normalized.replace("▁", " ").strip())
+
+
+def _plain(text: str) -> str:
+    """Return a text with one kind of apostrophe, and without the dot that Python's small İ keeps."""
+    return normalize("NFC", text.replace("i\u0307", "i").replace("’", "'"))
+
+
+def _kind(character: str) -> int:
+    """Return how a character, perhaps part of one, stands in words: between them, in them, or as one of its own."""
+    if not character:
+        return _APART
+    if _UNSPACED.match(character):
+        return _ALONE
+    return _JOINED if character in f"{_JOINERS}\ufffd" or category(character)[0] in "LMN" else _APART
+
+
+def _reader(backend: Tokenizer) -> Callable[[str], tuple[bytes, bool, bool]]:
+    """Return the function from a piece to the bytes it writes and whether it begins a word for sure, or ends one."""
+    content = json.loads(backend.to_str())
+    model = content["model"]
+    parts = [part for key in ("normalizer", "pre_tokenizer", "decoder") for part in parts_of(content[key])]
+    of_bytes = any(part["type"] == "ByteLevel" for part in parts)
+    has_marks = any("▁" in (part.get("replacement"), part.get("content")) for part in parts)
+    suffix, prefix = model.get("end_of_word_suffix"), model.get("continuing_subword_prefix")
+
+    def read(piece: str) -> tuple[bytes, bool, bool]:
+        if BYTE_PIECE.fullmatch(piece):
+            return bytes([int(piece[1:-1], 16)]), False, False
+        if of_bytes and all(map(BYTES.__contains__, piece)):
+            written = bytes(map(BYTES.__getitem__, piece))
+            return written, written[:1].isspace(), False
+        if suffix:
+            return piece.removesuffix(suffix).encode(), False, piece.endswith(suffix)
+        if has_marks:
+            return piece.replace("▁", " ").encode(), piece.startswith("▁"), False
+        inside = bool(prefix) and piece.startswith(prefix) and piece != prefix
+        return (piece.removeprefix(prefix) if inside else piece).encode(), not inside, False
+
+    return read
