@@ -18,8 +18,8 @@ STAGES = {
     "embedding": ("embed",),
     "attention": ("attention", "softmax"),
     "layer norm": ("layernorm", "layer_norm"),
-    "bias and GELU": ("bias_gelu", "gelu"),
-    "head": ("log_odds", "mask_indices"),
+    "bias and GELU": ("bias_gelu", "geglu", "gelu"),
+    "head": ("log_odds",),
     "halves": ("split_half",),
     "copies": ("memcpy", "memset"),
 }

@@ -17,6 +17,7 @@ from .splitmix import mix
 
 _JIT = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
 _LOWEST = np.float32(-1e30)
+_SUMMED = 256
 # Of 2^24 values of a random number, those below _MASKED mean [MASK], and those below _KEPT no change.
 _MASKED, _KEPT = np.uint64(0.8 * 2**24), np.uint64(0.9 * 2**24)
 
@@ -193,21 +194,25 @@ def _softmax(scores, base, length, blocks):
 
 @nb.njit(**_JIT)
 def _weighted4(scores, stride, scale, values, first, end, head_dim, c, result):
-    """Write columns c..c+16 of p @ values, keys ``first`` to ``end``, of four queries to ``result`` [4 * 16]."""
-    o0 = simd.splat(np.float32(0.0))
-    o1 = o0
-    o2 = o0
-    o3 = o0
-    for j in range(first, end):
-        v = simd.load(values, j * head_dim + c)
-        o0 = simd.fma(simd.splat(scores[j]), v, o0)
-        o1 = simd.fma(simd.splat(scores[stride + j]), v, o1)
-        o2 = simd.fma(simd.splat(scores[2 * stride + j]), v, o2)
-        o3 = simd.fma(simd.splat(scores[3 * stride + j]), v, o3)
-    simd.store(result, 0, simd.mul(o0, simd.splat(scale[0])))
-    simd.store(result, LANES, simd.mul(o1, simd.splat(scale[1])))
-    simd.store(result, 2 * LANES, simd.mul(o2, simd.splat(scale[2])))
-    simd.store(result, 3 * LANES, simd.mul(o3, simd.splat(scale[3])))
+    """Write columns c..c+16 of p @ values of the keys ``first`` to ``end`` for four queries to ``result`` [4 * 16].
+
+    Sums of _SUMMED keys each are added up: one sum of thousands would lose digits.
+    """
+    zero = simd.splat(np.float32(0.0))
+    t0, t1, t2, t3 = zero, zero, zero, zero
+    for start in range(first, end, _SUMMED):
+        o0, o1, o2, o3 = zero, zero, zero, zero
+        for j in range(start, min(end, start + _SUMMED)):
+            v = simd.load(values, j * head_dim + c)
+            o0 = simd.fma(simd.splat(scores[j]), v, o0)
+            o1 = simd.fma(simd.splat(scores[stride + j]), v, o1)
+            o2 = simd.fma(simd.splat(scores[2 * stride + j]), v, o2)
+            o3 = simd.fma(simd.splat(scores[3 * stride + j]), v, o3)
+        t0, t1, t2, t3 = simd.add(t0, o0), simd.add(t1, o1), simd.add(t2, o2), simd.add(t3, o3)
+    simd.store(result, 0, simd.mul(t0, simd.splat(scale[0])))
+    simd.store(result, LANES, simd.mul(t1, simd.splat(scale[1])))
+    simd.store(result, 2 * LANES, simd.mul(t2, simd.splat(scale[2])))
+    simd.store(result, 3 * LANES, simd.mul(t3, simd.splat(scale[3])))
 
 
 @nb.njit(**_JIT)

@@ -58,7 +58,7 @@ def _tokens(
 def _embed_variants(
     variants, cu_seqlens, row_variant, offsets, input_ids, context_offsets, context_ids, kept, special,
     word, position, token_type, weight, bias, out, total, position_offset, eps,
-    PREFIX: tl.constexpr, MIDDLE: tl.constexpr, CONTENT_TYPE: tl.constexpr,
+    PREFIX: tl.constexpr, MIDDLE: tl.constexpr, CONTENT_TYPE: tl.constexpr, POSITION_STRIDE: tl.constexpr,
     HIDDEN: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """ROWS packed rows a program, TILE of them at a time; BLOCK >= HIDDEN. The arguments are the launcher's."""
@@ -73,7 +73,7 @@ def _embed_variants(
     for done in range(0, ROWS, TILE):
         chosen = done + tl.arange(0, TILE)
         at_word = tl.gather(ids, chosen, 0).to(tl.int64)[:, None] * HIDDEN
-        at_position = (tl.gather(places, chosen, 0) + position_offset)[:, None] * HIDDEN
+        at_position = (tl.gather(places, chosen, 0) + position_offset)[:, None] * POSITION_STRIDE
         at_type = tl.gather(second, chosen, 0)[:, None] * (CONTENT_TYPE * HIDDEN)
         # positions, types and parameters are met again by every program: they are to stay in the nearest cache
         x = tl.load(word + at_word + columns, mask=inside, other=0.0)
@@ -120,7 +120,8 @@ def embed_variants(
             (removed is 2^30 where nothing is).
         cu_seqlens: int32 [V + 1]; row_variant: int32 [T], the variant of each packed row.
         texts, special: what the variants are made of.
-        tables: word, position and token-type table, float32 [*, E]; special.content_type is cut to the last one's rows.
+        tables: word, position and token-type table, float32 [*, E]; special.content_type is cut to the last one's rows,
+            and a position table of one row is for every position.
         position_offset: position id of a variant's first token.
         weight, bias: float32 [E]; eps: of the layer norm.
         dtype: float16, bfloat16 or float32.
@@ -137,7 +138,8 @@ def embed_variants(
         _embed_variants[(triton.cdiv(rows, ROWS),)](
             variants, cu_seqlens, row_variant, *texts, special.ids, word, position, token_type, weight, bias, out,
             rows, position_offset, eps, PREFIX=special.prefix, MIDDLE=special.middle,
-            CONTENT_TYPE=min(special.content_type, len(token_type) - 1), **_blocks(hidden), num_warps=_warps(hidden),
+            CONTENT_TYPE=min(special.content_type, len(token_type) - 1),
+            POSITION_STRIDE=hidden if len(position) > 1 else 0, **_blocks(hidden), num_warps=_warps(hidden),
         )  # fmt: skip
     return out
 
@@ -151,7 +153,8 @@ def cases() -> list[Case]:
     found = []
     for dtype, (hidden, middle) in product(OUT_DTYPES, ((128, 0), (384, 0), (768, 0), (768, 2), (1024, 0))):
         name = TRITON_NAMES[dtype]
-        constants = {"PREFIX": 1, "MIDDLE": middle, "CONTENT_TYPE": middle // 2, **_blocks(hidden)}
+        constants = {"PREFIX": 1, "MIDDLE": middle, "CONTENT_TYPE": middle // 2, "POSITION_STRIDE": hidden}
+        constants |= _blocks(hidden)
         case = f"embed_variants/{name}/{hidden}{'-pair' if middle else ''}"
         found.append(Case(case, _embed_variants, signature | {"out": f"*{name}"}, constants, num_warps=_warps(hidden)))
     return found

@@ -75,12 +75,13 @@ class Special(NamedTuple):
 
 
 class Head(NamedTuple):
-    """``classifier(activation(dense(row)))``, made by ``head_of``.
+    """``classifier(norm(activation(dense(row))))``, made by ``head_of``.
 
     Attributes:
-        dense_weight: float [P, H], laid out column by column; dense_bias: float [P].
+        dense_weight: float [P, H]; dense_bias: float [P].
         activation: "tanh", "relu" or "gelu".
         weight: float [C, P]; bias: float [C].
+        norm_weight, norm_bias: float [P] of a layer norm before the classifier, None without one; norm_eps: its own.
     """
 
     dense_weight: torch.Tensor
@@ -88,8 +89,11 @@ class Head(NamedTuple):
     activation: str
     weight: torch.Tensor
     bias: torch.Tensor
+    norm_weight: torch.Tensor | None = None
+    norm_bias: torch.Tensor | None = None
+    norm_eps: float = 0.0
 
 
-def head_of(dense_weight, dense_bias, activation: str, weight, bias) -> Head:
-    """Return a head of parameters [P, H], [P], [C, P], [C], laid out once for ``log_odds``."""
-    return Head(dense_weight.t().contiguous().t(), dense_bias, activation, weight.contiguous(), bias)
+def head_of(dense_weight, dense_bias, activation: str, weight, bias, norm=None) -> Head:
+    """Return a head of parameters [P, H], [P], [C, P], [C]; norm is (weight [P], bias [P], eps) or None."""
+    return Head(dense_weight.contiguous(), dense_bias, activation, weight.contiguous(), bias, *(norm or ()))

@@ -117,9 +117,9 @@ def bias_gelu(x, bias, activation, scale=1.0):
 
 
 def split_half(x):
-    """Split x float32 [T, K] -> float16 [T, 3 * K]: rows [hi, hi, lo] with hi = half(x) and lo = half(x - hi)."""
+    """Split x float32 [T, K] -> float16 [T, 3 * K]: rows [lo, hi, hi] with hi = half(x) and lo = half(x - hi)."""
     hi = x.half()
-    return torch.cat([hi, hi, (x - hi.float()).half()], dim=1)
+    return torch.cat([(x - hi.float()).half(), hi, hi], dim=1)
 
 
 def _activate(y, activation):
@@ -134,7 +134,7 @@ def embed_variants(variants, cu_seqlens, row_variant, texts, special, tables, fi
     """Return the layer norm of V packed variants' embeddings: descriptors int [V, 5], row_variant int [T] -> [T, E].
 
     The descriptors, ``texts`` and ``special`` are those of ``embed_variants.embed_variants``; nothing synchronises.
-    ``first_position`` may be all position ids, int [T], instead.
+    ``first_position`` may be all position ids, int [T], instead. A position table of one row is for every position.
     """
     row = row_variant.long()
     unit, buffered, following, removed, count = variants.long()[row].unbind(1)
@@ -152,8 +152,9 @@ def embed_variants(variants, cu_seqlens, row_variant, texts, special, tables, fi
     )
     ids = torch.where((in_content >= 0) & (in_content < count), _at(texts.input_ids, start + position), ids)
     types = (in_content >= 0).long() * min(special.content_type, len(tables[2]) - 1)
-    positions = first_position.long() if isinstance(first_position, torch.Tensor) else place + first_position
     word, position, token_type = tables
+    positions = first_position.long() if isinstance(first_position, torch.Tensor) else place + first_position
+    positions = positions if len(position) > 1 else torch.zeros_like(place)
     return embed(ids, positions, types, word, position, token_type, weight, bias, eps, dtype)
 
 
@@ -163,35 +164,24 @@ def _at(values, index):
     return padded[index.clamp(0, len(values))].long()
 
 
+def head_logits(rows, head):
+    """Return class logits [B, C] of first rows [B, H], at least float32."""
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    activation = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}[head.activation]
+    pooled = activation(F.linear(rows.to(wide), head.dense_weight.to(wide), head.dense_bias.to(wide)))
+    if head.norm_weight is not None:
+        pooled = layernorm(pooled, head.norm_weight, head.norm_bias, head.norm_eps)
+    return F.linear(pooled, head.weight.to(wide), head.bias.to(wide))
+
+
 def log_odds(rows, head, row, target):
     """Return log-odds float64 [V] of V questions about [CLS] rows [B, H]; see ``log_odds.log_odds``."""
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    dense_weight, dense_bias, weight, bias = (head[n].to(wide) for n in (0, 1, 3, 4))
-    activation = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}[head.activation]
-    logits = F.linear(activation(F.linear(rows[row.long()].to(wide), dense_weight, dense_bias)), weight, bias)
+    logits = head_logits(rows, head)[row.long()]
     index = target.long()[:, None]
     others = logits.scatter(1, index, -torch.inf)
     top = others.amax(1, keepdim=True)
     z = logits.gather(1, index).squeeze(1) - (top.squeeze(1) + (others - top).exp().sum(1).log())
     return z.double()
-
-
-def mask_indices(candidate, rank, offsets, cap, largest):
-    """Return offsets int64 [S + 1] and positions to mask, int32 [M]; candidate, rank [T], offsets int [S + 1], cap [S].
-
-    The candidates with the smallest (``largest``: the largest) rank of each sentence, at most ``cap``, ties by
-    position, NaN last; positions are counted from the sentence's start and ascend.
-    """
-    sentence = torch.repeat_interleave(offsets.diff())
-    order = torch.sort((-rank if largest else rank) + 0.0, stable=True).indices
-    order = order[torch.sort(candidate[order] == 0, stable=True).indices]
-    order = order[torch.sort(sentence[order], stable=True).indices]
-    place = torch.arange(len(rank), device=rank.device) - offsets[sentence]
-    chosen = torch.zeros_like(candidate, dtype=torch.bool)
-    chosen[order] = (candidate[order] != 0) & (place < cap[sentence])
-    masked = chosen.nonzero().squeeze(1)
-    mask_offsets = F.pad(torch.cumsum(chosen, 0), (1, 0))[offsets]
-    return mask_offsets, (masked - offsets[sentence[masked]]).int()
 
 
 def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary):

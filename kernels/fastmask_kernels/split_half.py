@@ -1,7 +1,8 @@
 """float32 rows as half-precision rows of three times the width, for products of float32 accuracy on tensor cores.
 
-With x = hi + lo and w = w_hi + w_lo, ``x @ w`` is ``hi @ w_hi + hi @ w_lo + lo @ w_hi`` to float32's rounding: one
-product of inner size 3 * K of rows [hi, hi, lo] with weights laid out as [w_hi, w_lo, w_hi].
+With x = hi + lo and w = w_hi + w_lo, ``x @ w`` is ``lo @ w_hi + hi @ w_lo + hi @ w_hi`` to float32's rounding: one
+product of inner size 3 * K of rows [lo, hi, hi] with weights laid out as [w_hi, w_lo, w_hi]. The small terms come
+first: tensor cores cut their sums off after each step, and only while sums are large does that matter.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ def _split_half(x_ptr, out_ptr, tokens, WIDTH: tl.constexpr, ROWS: tl.constexpr,
     hi = x.to(tl.float16)
     lo = (x - hi.to(tl.float32)).to(tl.float16)
     out = out_ptr + rows[:, None] * (3 * WIDTH) + columns[None, :]
-    tl.store(out, hi, mask)
+    tl.store(out, lo, mask)
     tl.store(out + WIDTH, hi, mask)
-    tl.store(out + 2 * WIDTH, lo, mask)
+    tl.store(out + 2 * WIDTH, hi, mask)
 
 
 def _constants(width: int) -> dict[str, int]:
@@ -39,7 +40,7 @@ def _constants(width: int) -> dict[str, int]:
 
 
 def split_half(x, out=None):
-    """Split x fp32 [T, K] -> fp16 [T, 3 * K], rows [hi, hi, lo] with hi = half(x) and lo = half(x - hi)."""
+    """Split x fp32 [T, K] -> fp16 [T, 3 * K], rows [lo, hi, hi] with hi = half(x) and lo = half(x - hi)."""
     tokens, width = x.shape
     if x.dtype != torch.float32 or not x.is_contiguous():
         raise ValueError(f"split_half: x has to be contiguous float32, not {x.dtype}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,6 +21,9 @@ from .log_odds import MAX_CLASSES, log_odds
 from .residual_layernorm import WIDEST, add_layernorm, layernorm, residual_layernorm
 from .split_half import split_half
 from .varlen_attention import HEAD_DIMS, NARROWEST_TURNED, attention_tiles, tile_rows, varlen_attention
+
+LONGEST_SUM = 768
+"""Columns of float32 that tensor cores sum up at a time, as many as keep their error near that of a float32 sum."""
 
 
 def misfit(hidden: int, head_dim: int, classes: int) -> str:
@@ -89,10 +94,12 @@ class TritonOps:
 class HalfProducts:
     """A float32 linear layer by three products of halves, which tensor cores are an order of magnitude faster at.
 
-    x = hi + lo, each a half, has 22 bits, and so have the weights; x @ w = hi hi + hi lo + lo hi, and lo lo is below
-    float32's rounding. One product of inner size 3 K sums all three in float32. Weights are scaled by a power of
-    two, so that their low halves are not subnormal; activations past 65504 become infinite, which scoring takes for a
-    doubt. How exact this is on a device is measured at the start of a run, like the error of any other level.
+    x = hi + lo, each a half, has 22 bits, and so have the weights; x @ w = lo hi + hi lo + hi hi, and lo lo is below
+    float32's rounding. One product of inner size 3 K sums all three in float32, the small ones first, and every
+    LONGEST_SUM columns of the last begin a new sum: tensor cores round each step towards zero, and that adds up.
+    Weights are scaled by a power of two, so that their low halves are not subnormal; activations past 65504 become
+    infinite, which scoring takes for a doubt. How exact this is on a device is measured at the start of a run, like
+    the error of any other level.
     """
 
     def __init__(self, layer, activation: str):
@@ -101,18 +108,22 @@ class HalfProducts:
         high = (weight * 2.0**exponent).half()
         low = (weight * 2.0**exponent - high.float()).half()
         self.weight = torch.cat([high, low, high], dim=1).t()
+        inner = len(self.weight)
+        self.bounds = [0, *range(2 * inner // 3 + LONGEST_SUM, inner, LONGEST_SUM), inner]
         self.scale, self.bias, self.activation = 2.0**-exponent, layer.bias.detach().float(), activation
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """float32 [T, K] -> [T, N]."""
-        y = _product(split_half(x), self.weight)
+        halves = split_half(x)
+        first, *others = (self.product(halves[:, a:b], self.weight[a:b]) for a, b in pairwise(self.bounds))
+        y = reduce(torch.Tensor.add_, others, first)
         if self.activation == "none":
             return torch.add(self.bias, y, alpha=self.scale)
         return bias_gelu(y, self.bias, self.activation, self.scale)
 
-
-def _product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """float32 [T, N] of halves [T, K] @ [K, N], summed in float32."""
-    if x.is_cuda:
-        return torch.mm(x, weight, out_dtype=torch.float32)
-    return x.float() @ weight.float()
+    @staticmethod
+    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """float32 [T, N] of halves [T, K] @ [K, N], summed in float32."""
+        if x.is_cuda:
+            return torch.mm(x, weight, out_dtype=torch.float32)
+        return x.float() @ weight.float()

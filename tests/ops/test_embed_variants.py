@@ -210,3 +210,16 @@ def test_refusals():
     problem.variants = problem.variants.long()
     with pytest.raises(ValueError, match="int32"):
         problem.by_descriptors(embed_variants, tables, 0, norm, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_position_table_of_one_row_is_for_every_position(dtype):
+    """For models whose positions come in by attention: the row is added everywhere, zero or not."""
+    units = random_units([1, 9, 30])
+    problem, (tables, norm) = Problem(units, some_of_each(units)), parameters(72)
+    one, many = tables[1][5:6].clone(), tables[1][5:6].expand(PLACES, -1).contiguous()
+    for function in (embed_variants, reference.embed_variants):
+        found, expected = (
+            problem.by_descriptors(function, (tables[0], table, tables[2]), 3, norm, dtype) for table in (one, many)
+        )
+        assert torch.equal(found, expected)

@@ -14,11 +14,12 @@ def ints(values) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int32, device=DEVICE)
 
 
-def random_head(hidden, pooled, classes, activation):
+def random_head(hidden, pooled, classes, activation, normed=False):
     scale = hidden**-0.5
     parameters = normal(pooled, hidden, seed=1, scale=scale), normal(pooled, seed=2, scale=0.1)
     outer = normal(classes, pooled, seed=3, scale=0.2), normal(classes, seed=4)
-    return head_of(*(t.to(DEVICE) for t in parameters), activation, *(t.to(DEVICE) for t in outer))
+    norm = (*(normal(pooled, seed=n).to(DEVICE) for n in (5, 6)), 1e-5) if normed else None
+    return head_of(*(t.to(DEVICE) for t in parameters), activation, *(t.to(DEVICE) for t in outer), norm)
 
 
 def questions(count, rows, classes, seed=0):
@@ -55,6 +56,22 @@ def test_heads(hidden, pooled, classes, activation, dtype):
     """Several questions are about the same row; sizes that no block divides."""
     rows = normal(19, hidden).to(dtype).to(DEVICE)
     check(rows, random_head(hidden, pooled, classes, activation), questions(37, 19, classes))
+
+
+@pytest.mark.parametrize(("pooled", "classes", "activation"), [(128, 2, "gelu"), (131, 5, "tanh"), (768, 3, "relu")])
+def test_a_norm_before_the_classifier(pooled, classes, activation):
+    """As transformers' ModernBertPredictionHead has it: also against torch's own modules."""
+    head = random_head(48, pooled, classes, activation, normed=True)
+    rows, (row, target) = normal(19, 48).to(DEVICE), questions(37, 19, classes)
+    check(rows, head, (row, target))
+    dense = torch.nn.functional.linear(rows.double(), head.dense_weight.double(), head.dense_bias.double())
+    norm = torch.nn.LayerNorm(pooled, eps=1e-5, dtype=torch.float64, device=DEVICE).requires_grad_(False)
+    norm.weight.copy_(head.norm_weight), norm.bias.copy_(head.norm_bias)
+    pooled_rows = norm({"gelu": torch.nn.GELU(), "tanh": torch.nn.Tanh(), "relu": torch.nn.ReLU()}[activation](dense))
+    exact = torch.nn.functional.linear(pooled_rows, head.weight.double(), head.bias.double())
+    assert (reference.head_logits(rows.double(), head) - exact).abs().max() < 1e-12
+    p = torch.softmax(exact, dim=1)[row.long(), target.long()]
+    assert (log_odds(rows, head, row, target) - torch.logit(p)).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 31, 32, 33, 127, 2503])
@@ -114,7 +131,7 @@ def test_refusals():
     for other, words in [
         (head._replace(activation="silu"), "silu"),
         (head._replace(bias=head.bias[:1]), "1 classes"),
-        (head._replace(dense_weight=head.dense_weight.contiguous()), "head_of"),
+        (head._replace(dense_weight=head.dense_weight.t()), "head_of"),
     ]:
         with pytest.raises(ValueError, match=words):
             log_odds(rows, other, *asked)

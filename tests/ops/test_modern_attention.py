@@ -129,6 +129,15 @@ def test_tables_that_it_cannot_read(rotary):
         on_device(normal(4, 3 * 64), [4], 1, None, rotary)
 
 
+def test_thousands_of_keys_lose_no_digits():
+    """At most twice torch's error, whose products sum in blocks."""
+    qkv, bounds = normal(6000, 3 * 32), bounds_of([6000])
+    exact = reference.varlen_attention(qkv.double(), bounds, 6000, 1)
+    by_torch = reference.varlen_attention(qkv, bounds, 6000, 1)
+    found = on_cpu(qkv, [6000], 1, None, None)
+    assert (found - exact).abs().max() <= 2 * (by_torch - exact).abs().max()
+
+
 def test_poison_is_overwritten():
     """The numba op writes every row and no more, also where the last tile of four queries is not full."""
     qkv, bounds, rotary = normal(23, 3 * 32), bounds_of([9, 14]), rotary_for(32)
