@@ -24,7 +24,7 @@ import harness
 
 from fastmask.core.config import ScoreConfig
 from fastmask.pipeline import score_corpus
-from fastmask.report.progress import NoMeter
+from fastmask.report.progress import Meter
 from fastmask.shards.schema import read_manifest
 
 CORPUS = harness.SHARED / "data/yelp/corpus.txt"
@@ -85,14 +85,15 @@ class Enough(Exception):
     """Raised when as many shards were scored as were wanted."""
 
 
-class StopAfter(NoMeter):
+class StopAfter(Meter):
     """A meter that ends a run after ``shards`` shards (0: never) and counts their rows."""
 
     def __init__(self, shards: int):
+        super().__init__()
         self.shards, self.begun, self.rows = shards, 0, 0
 
     def shard(self, first_row: int, end_row: int) -> None:
-        """See ``NoMeter.shard``."""
+        """See ``Meter.shard``."""
         if self.shards and self.begun == self.shards:
             raise Enough
         self.begun, self.rows = self.begun + 1, self.rows + end_row - first_row

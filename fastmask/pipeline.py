@@ -13,7 +13,7 @@ from pathlib import Path
 from . import __version__
 from .core.config import ScoreConfig
 from .core.errors import FastmaskError, InputError, OutputError
-from .report.progress import NoMeter
+from .report.progress import Meter
 from .scoring.cascade import Bounds, is_made_with, merged_certificate, widened_by
 from .scoring.executor import Executor, LocalExecutor, Wanted
 from .scoring.method import load_method
@@ -34,7 +34,7 @@ def score_corpus(
     config: ScoreConfig | None = None,
     *,
     overwrite: bool = False,
-    meter: NoMeter | None = None,
+    meter: Meter | None = None,
     control: str | None = None,
 ) -> dict:
     """Score a corpus into a shard directory; ``fastmask score`` as a function.
@@ -44,7 +44,7 @@ def score_corpus(
         out: output directory; a partial one of the same configuration is resumed, a finished one left alone.
         config: what to do; defaults to ScoreConfig().
         overwrite: replace a directory of another configuration.
-        meter: told of progress (see ``progress.NoMeter``).
+        meter: told of progress (see ``progress.Meter``).
         control: another directory, for the same sentences with as many masks each at random positions.
 
     Returns:
@@ -53,7 +53,7 @@ def score_corpus(
     Raises:
         FastmaskError: with one line for the user.
     """
-    config, meter = config or ScoreConfig(), meter or NoMeter()
+    config, meter = config or ScoreConfig(), meter or Meter()
     paths, out = [os.fspath(path) for path in paths], os.fspath(out)
     runs = [(out, config)]
     if control is not None:
@@ -76,7 +76,7 @@ def _checked_control(config: ScoreConfig, out: str, control: str) -> ScoreConfig
     return config.control_of(out)
 
 
-def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter: NoMeter) -> dict:
+def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter: Meter) -> dict:
     """Score a corpus into one directory; return its manifest."""
     # the model first: a mistake in its name should not wait for the hash of a large corpus
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
@@ -152,7 +152,7 @@ def _write(run: RunDirectory, shards: Generator, inputs: HashedInputs) -> None:
             run.write_shard(index, scored)
 
 
-def repair(out: str, meter: NoMeter | None = None) -> list[str]:
+def repair(out: str, meter: Meter | None = None) -> list[str]:
     """Make the damaged shards of a finished directory again, from the inputs named in its manifest.
 
     Returns:

@@ -83,42 +83,28 @@ def _bar(console: Console):
     return Bar(*columns, console=console, transient=True)
 
 
-class NoMeter:
-    """What scoring reports to; this one shows nothing."""
-
-    @contextmanager
-    def running(self, rows: Callable[[], int | None], done: int) -> Iterator[None]:
-        """Run a corpus inside: ``rows()`` in it (None if unknown), of which ``done`` were done before."""
-        yield
-
-    def shard(self, first_row: int, end_row: int) -> None:
-        """Begin the shard of these rows, for the first time or again. Several may be in work."""
-
-    def advance(self, first_row: int, share: float, tokens: int) -> None:
-        """Add a share of the shard from that row, with so many tokens through the encoder; from any thread."""
-
-    def note(self, line: str) -> None:
-        """Show one line that the user should know."""
-
-
-class Meter(NoMeter):
-    """Shows the progress of scoring; serves several runs, one after the other.
+class Meter:
+    """Shows the progress of scoring; serves several runs, one after the other. Without arguments it shows nothing.
 
     Args:
         console, say: as ``Progress`` has them.
         out: the directory that is written to, where the user did not name it: shown when scoring begins.
     """
 
-    def __init__(self, console: Console | None, say: Callable[[str], None], out: str | None = None):
+    def __init__(
+        self, console: Console | None = None, say: Callable[[str], None] = lambda line: None, out: str | None = None
+    ):
         self._console, self._say, self._unsaid = console, say, out
         self._lock = threading.Lock()
+        # share done and rows of each shard by its first row
+        self._shards: dict[int, tuple[float, int]] = {}
+        self._rows = 0.0
+        self._progress: Progress | None = None
 
     @contextmanager
     def running(self, rows: Callable[[], int | None], done: int) -> Iterator[None]:
-        """See ``NoMeter.running``."""
-        # share done and rows of each shard by its first row
-        self._shards: dict[int, tuple[float, int]] = {}
-        self._rows, total = float(done), rows()
+        """Run a corpus inside: ``rows()`` in it (None if unknown), of which ``done`` were done before."""
+        self._rows, self._shards, total = float(done), {}, rows()
         if self._unsaid:
             self._say(f"writing to {self._unsaid}")
             self._unsaid = None
@@ -128,21 +114,22 @@ class Meter(NoMeter):
             yield
 
     def shard(self, first_row: int, end_row: int) -> None:
-        """See ``NoMeter.shard``."""
+        """Begin the shard of these rows, for the first time or again. Several may be in work."""
         with self._lock:
             share, rows = self._shards.get(first_row, (0.0, 0))
             self._rows -= share * rows
             self._shards[first_row] = 0.0, end_row - first_row
 
     def advance(self, first_row: int, share: float, tokens: int) -> None:
-        """See ``NoMeter.advance``."""
+        """Add a share of the shard from that row, with so many tokens through the encoder; from any thread."""
         with self._lock:
-            before, rows = self._shards[first_row]
+            before, rows = self._shards.get(first_row, (0.0, 0))
             after = min(before + share, 1.0)  # blocks that are scored again do not count twice
             self._shards[first_row] = after, rows
             self._rows += (after - before) * rows
-            self._progress.update(self._rows, tokens)
+            if self._progress is not None:
+                self._progress.update(self._rows, tokens)
 
     def note(self, line: str) -> None:
-        """See ``NoMeter.note``."""
+        """Show one line that the user should know."""
         self._say(line)

@@ -10,7 +10,7 @@ from ..core.config import ScoreConfig
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.directory import load_tokenizer, resolve_model
 from ..models.tokenizer import tokenizer_record
-from ..report.progress import NoMeter
+from ..report.progress import Meter
 from ..text.stop_words import stop_words
 from ..text.tokens import TextEncoder
 from .cascade import Bounds
@@ -24,13 +24,13 @@ class Scorer:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
     """
 
-    def __init__(self, config: ScoreConfig, is_aspect: bool = False, meter: NoMeter | None = None):
+    def __init__(self, config: ScoreConfig, is_aspect: bool = False, meter: Meter | None = None):
         self.config, self.method = config, load_method(config)
         self.files = resolve_model(config.model)
         self.tokenizer = load_tokenizer(self.files)
         self.encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.files.name)
         self.classes = replace(self.files.classes, keep_others=self.method.keeps_other_labels)
-        self.meter = meter or NoMeter()
+        self.meter = meter or Meter()
         self._first_row = 0
         self.engine = self.method.without_model(config, self.tokenizer, self._advance) or self._loaded(is_aspect)
         for remark in filter(None, (self.engine.remark, self._without_words())):

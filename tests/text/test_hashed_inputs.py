@@ -12,7 +12,7 @@ from fastmask.core.errors import FastmaskError, InputError
 from fastmask.experiment.ledger import Ledger
 from fastmask.experiment.steps import Step
 from fastmask.pipeline import repair
-from fastmask.report.progress import NoMeter
+from fastmask.report.progress import Meter
 from fastmask.text.documents import HashedInputs, read_rows
 
 CHANGED = "has changed since it was hashed"
@@ -20,10 +20,11 @@ FIRST = [{"text": f"a good film number {n}"} for n in range(6)]
 OTHER = [{"text": f"a poor film number {n}"} for n in range(6)]
 
 
-class Doing(NoMeter):
+class Doing(Meter):
     """Does something once the inputs are hashed, before they are read."""
 
     def __init__(self, act):
+        super().__init__()
         self.act = act
 
     @contextmanager
@@ -32,10 +33,11 @@ class Doing(NoMeter):
         yield
 
 
-class DoingAtLast(NoMeter):
+class DoingAtLast(Meter):
     """Does something when the last shard begins: all is read by then."""
 
     def __init__(self, act):
+        super().__init__()
         self.act = act
 
     def shard(self, first_row, end_row):
@@ -130,10 +132,11 @@ def test_repair(corpus, tmp_path, mr_tiny):
     assert shard.read_bytes() == whole
 
 
-class _Shards(NoMeter):
+class _Shards(Meter):
     """Does something when a shard begins."""
 
     def __init__(self, act):
+        super().__init__()
         self.act = act
 
     def shard(self, first_row, end_row):
