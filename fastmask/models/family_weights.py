@@ -110,7 +110,7 @@ class FamilyWeights:
 
     @property
     def hidden(self) -> int:
-        """Columns of a row."""
+        """Return the number of columns of a row."""
         return self.classifier.weight.shape[1]
 
     def to(self, device: str) -> FamilyWeights:

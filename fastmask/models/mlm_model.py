@@ -36,7 +36,7 @@ class Part:
 
 
 def load_masked_lm(files: ModelFiles) -> tuple[torch.nn.Module, list[str]]:
-    """The masked-language model in ``files``, float32, on the CPU, packing enabled where its family has it.
+    """Load the masked-language model in ``files``: float32, on the CPU, packing enabled where its family has it.
 
     An encoder without a head, such as a classifier's, gets a new one, whose decoder is the word embeddings where it can
     be.
@@ -87,14 +87,14 @@ class MaskedLoss(torch.nn.Module):
         self.model, self.dtype, self.pads = model, dtype, pads
 
     def forward(self, part: Part) -> torch.Tensor:
-        """float32 scalar; 0, with a graph, where nothing is masked."""
+        """Return the loss, a float32 scalar: 0, with a graph, where nothing is masked."""
         kind = part.packed.input_ids.device.type
         with torch.autocast(kind, self.dtype, enabled=self.dtype != torch.float32):
             logits = self._logits(part)
         return torch.nn.functional.cross_entropy(logits.float(), part.labels, reduction="sum")
 
     def _logits(self, part: Part) -> torch.Tensor:
-        """[M, V]."""
+        """Return the logits of the masked tokens, [M, V]."""
         if not runs_packed(self.model):
             return masked_logits(self.model, part.packed, part.at, self.pads)
         hidden = hidden_states(self.model.base_model, part.packed).index_select(0, part.at)
@@ -149,7 +149,7 @@ def _training_fault(loss: MaskedLoss, part: Part) -> str | None:
 
 
 def product_dtype(precision: str, device: str) -> torch.dtype:
-    """The dtype that a precision of PretrainConfig means on a device."""
+    """Return the dtype that a precision of PretrainConfig means on a device."""
     if precision != "auto":
         return getattr(torch, precision)
     if device.startswith("cuda"):

@@ -43,7 +43,7 @@ def masked_logits(model: torch.nn.Module, batch: PackedTensors, at: torch.Tensor
 
 
 def _groups(lengths: np.ndarray, least: float) -> Iterator[tuple[int, int]]:
-    """Runs (start, end) of neighbours, int64 [B], none shorter than ``least`` of the longest of its run."""
+    """Return runs (start, end) of neighbours, int64 [B], none shorter than ``least`` of the longest of its run."""
     start, low, high = 0, lengths[0], lengths[0]
     for number, length in enumerate(lengths):
         low, high = min(low, length), max(high, length)
@@ -56,7 +56,7 @@ def _groups(lengths: np.ndarray, least: float) -> Iterator[tuple[int, int]]:
 def _group_logits(
     model: torch.nn.Module, batch: PackedTensors, group: tuple[int, int, int], row: np.ndarray, column: np.ndarray
 ) -> torch.Tensor:
-    """Logits [N, V] at places (row, column), int64 [N] each, of the sequences (first, end, longest length)."""
+    """Return logits [N, V] at places (row, column), int64 [N] each, of the sequences (first, end, longest length)."""
     start, end, longest = group
     index, real = (table[start:end, :longest] for table in (batch.padded_index, batch.real))
     accepted, padding = inspect.signature(model.forward).parameters, model.config.get_text_config().pad_token_id or 0
@@ -73,7 +73,7 @@ def _group_logits(
 
 @contextmanager
 def _decoded_at(model: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
-    """Inside, the decoder is given some places of a batch only, int64 [N], if it is a module that the model calls."""
+    """Give the decoder some places of a batch only, int64 [N], inside a ``with``, if it is a module of the model."""
     decoder = model.get_output_embeddings()
     if not isinstance(decoder, torch.nn.Linear):
         yield
@@ -120,7 +120,7 @@ def tried_inputs(template: Template, longest: int) -> list[tuple[np.ndarray, np.
 
 
 def _tried_logits(model: torch.nn.Module, inputs: list, typed: bool, pads: bool) -> torch.Tensor:
-    """Logits at a few places of each input, the first and the last among them."""
+    """Return logits at a few places of each input, the first and the last among them."""
     ids, types = zip(*inputs, strict=True)
     batch = pack(ids, types, is_typed=typed)
     starts, lengths = batch.cu_seqlens[:-1, None], batch.cu_seqlens.diff()[:, None]

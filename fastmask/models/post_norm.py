@@ -29,7 +29,7 @@ class TransformerBlock:
         self.output_norm = weights.output_norm.to(norm_dtype)
 
     def feed_forward(self, context: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Attention context and block input [T, H] -> block output [T, H]."""
+        """Return the block's output [T, H] for attention context and block input [T, H]."""
         x = self.ops.residual_layernorm(self.attention_output(context), x, *self.attention_norm)
         return self.ops.residual_layernorm(self.output(self.intermediate(x)), x, *self.output_norm)
 

@@ -46,7 +46,7 @@ class PreNormBlock:
         return self.ops.varlen_attention(qkv, sequences, self.heads, self.window, rotary)
 
     def feed_forward(self, context: torch.Tensor, stream: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention context and stream [T, H] -> what the feed-forward adds to it, and the stream so far."""
+        """Return what the feed-forward adds to the stream, and the stream so far, for context and stream [T, H]."""
         stream, normed = self.ops.add_layernorm(self.attention_output(context), stream, *self.feed_forward_norm)
         return self.output(self.gated(normed)), stream
 

@@ -52,7 +52,7 @@ class PackedTensors:
 def pack(
     sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray], device: str = "cpu", is_typed: bool = True
 ) -> PackedTensors:
-    """Packs B sequences of ids (int [n_i], special tokens included, n_i >= 1) and their token types.
+    """Pack B sequences of ids (int [n_i], special tokens included, n_i >= 1) and their token types.
 
     On the CPU attention is faster when sequences of one length are neighbours.
     """
@@ -81,7 +81,7 @@ def pack(
 
 
 def _runs(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Runs of equal lengths, int64 [B]; none where they are too short to be worth their calls."""
+    """Return runs of equal lengths, int64 [B]; none where they are too short to be worth their calls."""
     ends = np.flatnonzero(np.diff(lengths, append=0)) + 1
     counts = np.diff(ends, prepend=0)
     return tuple(zip(counts.tolist(), lengths[ends - 1].tolist(), strict=True)) if 2 * len(ends) <= len(lengths) else ()
@@ -90,7 +90,7 @@ def _runs(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
 def packed_attention(
     module, query, key, value, attention_mask, scaling, dropout=0.0, *, packing, sliding_window=None, **_
 ):
-    """Attention inside each sequence of a packed batch, as transformers calls attention functions.
+    """Return the attention inside each sequence of a packed batch, as transformers calls attention functions.
 
     Args:
         module: the attention module that calls; unused.
@@ -131,7 +131,7 @@ def _near(length: int, sliding_window: int | None, device: torch.device) -> torc
 
 
 def _attention_by_runs(query, key, value, scaling, dropout, runs, sliding_window) -> torch.Tensor:
-    """``packed_attention`` of sequences of one length at a time: nothing is padded, gathered or masked."""
+    """Return ``packed_attention``, by sequences of one length at a time: nothing is padded, gathered or masked."""
     import torch
 
     sizes = [count * length for count, length in runs]
@@ -178,7 +178,7 @@ def hidden_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tenso
 
 
 def _position_ids(batch: PackedTensors, first: int) -> torch.Tensor:
-    """int64 [T]; the rule of ``family_rules.position_ids``, without waiting for the device."""
+    """Return position ids, int64 [T], by the rule of ``family_rules.position_ids``, without waiting for the device."""
     if first == 0:
         return batch.position_ids
     skipped = batch.input_ids == first - 1

@@ -159,7 +159,7 @@ def load_masker(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
 def load_pretrained(
     files: ModelFiles, dtype: torch.dtype, *, task: str = "SequenceClassification", **overrides
 ) -> tuple[torch.nn.Module, list[str]]:
-    """Loads a model with a head and the sorted names of parameters that the weights lack (random, then).
+    """Load a model with a head; return it and the sorted names of parameters that the weights lack (random, then).
 
     Args:
         files: the model.

@@ -129,7 +129,7 @@ def surfaces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
 def sentence_text(
     words: Sequence[str], importance: Numbers | None, mask_index: Places, *, large_is_important: bool
 ) -> Text:
-    """One sentence as it reads: tokens coloured by importance (stronger is more important), masked ones in [brackets].
+    """Return a sentence's text: tokens coloured by importance (stronger is more important), masked ones in [brackets].
 
     Args:
         words: [n] strings, as ``surfaces`` makes them.

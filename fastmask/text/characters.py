@@ -40,5 +40,5 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _is_one_space(text: str, at: int) -> bool:
-    """Whether there is a space that spaCy takes as part of the character before it; others are tokens."""
+    """Return whether there is a space that spaCy takes as part of the character before it; others are tokens."""
     return text[at] == " " and not text[at - 1].isspace()

@@ -62,7 +62,7 @@ def _cls_attention(
     KEYS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One sequence a program: query, out fp32 [*, HEADS, HIDDEN], x [T, HIDDEN], cu_seqlens int32 [sequences + 1].
+    """Compute a sequence a program: query, out fp32 [*, HEADS, HIDDEN], x [T, HIDDEN], cu_seqlens int32 [B + 1].
 
     HEAD_ROWS >= HEADS. Of a sequence longer than KEYS, ``out`` holds the attention over the rows met so far.
     """

@@ -119,7 +119,7 @@ def embed(input_ids, position_ids, token_type_ids, word, position, token_type, w
 
 @nb.njit(**_JIT)
 def _turn(x, base, half, cos, sin, at, row):
-    """``row`` [2 * half] is x from ``base`` on, turned by the tables from ``at`` on; as it is where they are empty."""
+    """Copy x from ``base`` on to ``row`` [2 * half], turned by the tables from ``at`` on unless they are empty."""
     if len(cos) == 0:
         for c in range(0, 2 * half, LANES):
             simd.store(row, c, simd.load(x, base + c))
@@ -226,7 +226,7 @@ def _hide(scores, base, first, end, low, high):
 
 @nb.njit(**_JIT)
 def _attend4(q, keys, values, i, length, head_dim, window, scores, stride, inverse):
-    """Weights of the queries i..i+4 in ``scores`` and their sums' inverses; returns the first and the end key used."""
+    """Compute the weights of queries i..i+4 in ``scores`` and their sums' inverses; return the first and end key."""
     first, end = max(0, i - window), min(length, i + 4 + window)
     block_from, block_to = first // LANES, (end + LANES - 1) // LANES
     start = block_from * LANES

@@ -28,7 +28,7 @@ def _tokens(
     rows, valid, row_variant, variants, cu_seqlens, offsets, input_ids, context_offsets, context_ids, kept, special,
     PREFIX: tl.constexpr, MIDDLE: tl.constexpr,
 ):  # fmt: skip
-    """Of rows int32 [ROWS]: token id, place in its variant, and whether it is the content's or after it (0 or 1)."""
+    """Return token id, place in its variant, and 0 or 1 (1: content or after it) of rows int32 [ROWS]."""
     variant = tl.load(row_variant + rows, mask=valid, other=0)
     descriptor = variants + 5 * variant
     unit, buffered, following = tl.load(descriptor), tl.load(descriptor + 1), tl.load(descriptor + 2)

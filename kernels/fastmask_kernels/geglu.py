@@ -17,7 +17,7 @@ def _geglu(
     x_ptr, out_ptr, tokens,
     WIDTH: tl.constexpr, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """A tile of ROWS x COLUMNS a program: x [tokens, 2 * WIDTH], out [tokens, WIDTH]."""
+    """Compute a tile of ROWS x COLUMNS a program: x [tokens, 2 * WIDTH], out [tokens, WIDTH]."""
     blocks: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
     halves: tl.constexpr = out_ptr.dtype.element_ty.primitive_bitwidth == 16
     rows = (tl.program_id(0) // blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -35,7 +35,7 @@ def _constants(width: int, activation: str) -> dict[str, object]:
 
 
 def geglu(x, activation, out=None):
-    """x [T, 2 * I], activation gelu (by erf), gelu_tanh or relu -> [T, I] of x's dtype, computed in float32."""
+    """Return ``activation(x[:, :I]) * x[:, I:]`` [T, I] in x's dtype, computed in float32: gelu, gelu_tanh or relu."""
     tokens, width = x.shape[0], x.shape[1] // 2
     if x.dtype not in DTYPES or not x.is_contiguous() or x.shape[1] % 2:
         raise ValueError(f"geglu: x has to be contiguous, of even width and of one of {DTYPES}, not {x.dtype}")

@@ -39,7 +39,7 @@ def _activate(x, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def _odds(logits, target, CLASSES: tl.constexpr, BLOCK_C: tl.constexpr):
-    """log P(y) - log(1 - P(y)) float32 [BLOCK] for logits [BLOCK, BLOCK_C] and y = target [BLOCK]."""
+    """Return log P(y) - log(1 - P(y)) float32 [BLOCK] for logits [BLOCK, BLOCK_C] and y = target [BLOCK]."""
     classes = tl.arange(0, BLOCK_C)[None, :]
     is_target = classes == target[:, None]
     others = tl.where(is_target | (classes >= CLASSES), float("-inf"), logits)

@@ -106,7 +106,7 @@ def add_layernorm(x, residual, weight, bias, eps, total=None, out=None):
 
 
 def _case(dtype: torch.dtype, hidden: int, op: str, absent: tuple[str, ...], stream: torch.dtype | None = None) -> Case:
-    """Rows of a size in a dtype, without the pointers that an op does not have; the residual may have its own dtype."""
+    """Return the case of rows of a size in a dtype, the residual of ``stream``, without pointers that an op lacks."""
     rows, wide = "*" + TRITON_NAMES[dtype], "*" + TRITON_NAMES[stream or dtype]
     signature = {"x_ptr": wide if op == "layernorm" else rows, "residual_ptr": wide, "total_ptr": wide, "out_ptr": rows}
     signature |= {"weight_ptr": "*fp32", "bias_ptr": "*fp32", "tokens": "i32", "eps": "fp32"}
@@ -116,7 +116,7 @@ def _case(dtype: torch.dtype, hidden: int, op: str, absent: tuple[str, ...], str
 
 
 def cases() -> list[Case]:
-    """MiniLM, BERT-base and BERT-large rows in each dtype, and ModernBERT's, whose residual is float32."""
+    """Return what to compile: MiniLM, BERT-base and BERT-large rows in each dtype, and ModernBERT's."""
     found = []
     for dtype in DTYPES:
         found += [_case(dtype, hidden, "residual_layernorm", ("total_ptr",)) for hidden in (384, 768, 1024)]

@@ -27,7 +27,7 @@ LONGEST_SUM = 768
 
 
 def misfit(hidden: int, head_dim: int, classes: int) -> str:
-    """What of a model's shape some kernel does not take, in words; "" where all do."""
+    """Return what of a model's shape some kernel does not take, in words; "" where all do."""
     if head_dim not in HEAD_DIMS:
         return f"heads of {head_dim}"
     if classes > MAX_CLASSES:
@@ -46,7 +46,7 @@ class TritonOps:
         self.dtype = dtype
 
     def tiles(self, cu_seqlens: np.ndarray) -> np.ndarray:
-        """int32 [N, 4], the attention's plan for sequences cu_seqlens int32 [B + 1], made on the host."""
+        """Return int32 [N, 4], the attention's plan for sequences cu_seqlens int32 [B + 1], made on the host."""
         return attention_tiles(cu_seqlens, tile_rows(self.dtype))
 
     def embed_variants(self, *args):
@@ -77,7 +77,7 @@ class TritonOps:
         return cls_attention(query, x, sequences.cu_seqlens, heads)
 
     def linear(self, layer, activation: str = "none"):
-        """A callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights laid out once."""
+        """Return a callable ``[T, K] -> [T, N]`` for an ``nn.Linear``, its weights laid out once."""
         if self.dtype == torch.float32:
             return HalfProducts(layer, activation)
         weight, bias = layer.weight.detach().to(self.dtype).contiguous(), layer.bias.detach().to(self.dtype)
@@ -86,7 +86,7 @@ class TritonOps:
         return lambda x: bias_gelu(F.linear(x, weight), bias, activation)
 
     def gated_linear(self, layer, activation: str):
-        """A callable ``[T, K] -> [T, I]``: ``geglu`` of a linear layer of 2 * I outputs."""
+        """Return a callable ``[T, K] -> [T, I]``: ``geglu`` of a linear layer of 2 * I outputs."""
         product = self.linear(layer)
         return lambda x: geglu(product(x), activation)
 

@@ -73,7 +73,7 @@ def _varlen_attention(
     DOT: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """One tile of one head a program: qkv [T, 3 * HIDDEN], row_sequence int32 [T], tiles int32 [N, 4], out [T, HIDDEN].
+    """Compute a tile of a head a program: qkv [T, 3 * HIDDEN], row_sequence int32 [T], tiles int32 [N, 4], out.
 
     ``scale`` includes log2(e), for powers of two. Products take operands of DOT. A row sees WINDOW rows to either side,
     all if that is -1. cos and sin turn queries and keys, unless they are None.
@@ -140,7 +140,7 @@ def tile_rows(dtype: torch.dtype) -> int:
 
 @nb.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")
 def attention_tiles(cu_seqlens: np.ndarray, rows: int = TILE) -> np.ndarray:
-    """cu_seqlens int32 [B + 1] -> tiles int32 [N, 4]: first and end query row, first and end key row.
+    """Return tiles int32 [N, 4] of cu_seqlens int32 [B + 1]: first and end query row, first and end key row.
 
     Consecutive sequences share a tile while all of them fit in its ``rows``; a longer sequence is split.
     """
@@ -166,7 +166,7 @@ def attention_tiles(cu_seqlens: np.ndarray, rows: int = TILE) -> np.ndarray:
 
 
 def _check(qkv, integers, heads: int) -> None:
-    """Raises ValueError for what the kernel cannot read."""
+    """Raise ValueError for what the kernel cannot read."""
     if qkv.dtype not in DTYPES or not qkv.is_contiguous():
         raise ValueError(f"varlen_attention: qkv has to be contiguous and of one of {tuple(DTYPES)}, not {qkv.dtype}")
     if not all(t.dtype == torch.int32 and t.is_contiguous() for t in integers):
@@ -177,7 +177,7 @@ def _check(qkv, integers, heads: int) -> None:
 
 
 def _constants(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None, turned: bool) -> dict[str, object]:
-    """The kernel's constants; the interpreter, which would multiply bfloat16's bits, multiplies float32."""
+    """Return the kernel's constants; the interpreter, which would multiply bfloat16's bits, multiplies float32."""
     dot = tl.float32 if INTERPRETED and dtype == torch.bfloat16 else DTYPES[dtype]
     tile = tile_rows(dtype)
     shape = {"HIDDEN": hidden, "HEAD_DIM": head_dim, "TILE": tile, "KEYS": min(tile, KEYS_TURNED) if turned else tile}
@@ -185,7 +185,7 @@ def _constants(dtype: torch.dtype, hidden: int, head_dim: int, window: int | Non
 
 
 def _check_rotary(rotary: Rotary, head_dim: int) -> None:
-    """Raises ValueError for tables that the kernel cannot read."""
+    """Raise ValueError for tables that the kernel cannot read."""
     if head_dim < NARROWEST_TURNED:
         raise ValueError(f"varlen_attention: heads of {head_dim} columns are too narrow to be turned")
     if not all(t.dtype == torch.float32 and t.is_contiguous() and t.shape[1:] == (head_dim // 2,) for t in rotary):
@@ -195,7 +195,7 @@ def _check_rotary(rotary: Rotary, head_dim: int) -> None:
 def varlen_attention(
     qkv, cu_seqlens, row_sequence, tiles, heads, window: int | None = None, rotary: Rotary | None = None, out=None
 ):
-    """Softmax attention inside each packed sequence, of scale 1 / sqrt(head size).
+    """Return softmax attention inside each packed sequence, of scale 1 / sqrt(head size).
 
     Args:
         qkv: [T, 3 * H] rows of query, key, value, the heads consecutive in each, of one of HEAD_DIMS columns.
@@ -224,7 +224,7 @@ def varlen_attention(
 
 
 def _case(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None, turned: bool) -> Case:
-    """One head shape in one dtype."""
+    """Return the case of one head shape in one dtype."""
     rows = "*" + TRITON_NAMES[dtype]
     signature = dict.fromkeys(("cu_seqlens_ptr", "row_sequence_ptr", "tiles_ptr"), "*i32")
     signature |= {"qkv_ptr": rows, "out_ptr": rows, "scale": "fp32", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
