@@ -19,6 +19,7 @@ from ..core.errors import ModelError, first_line
 from ..core.labels import NUMBERS_ARE_NAMES, Classes
 from ..core.panics import panics_told
 from ..core.plain import is_special, parse_json, read_regular, short_number
+from .conversion import WEIGHTS, WEIGHTS_INDEX, check_converted
 from .sizes import check_counts, shapes_of
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).parents[1] / "assets"
 EMBEDDED = "embedded"
-WEIGHTS, WEIGHTS_INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+CONFIG = "config.json"
 MOST_OF_A_CHARACTER = 4096
 """What replacements of a normalizer may make of it: real ones make three."""
 DOWNLOADS = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -65,8 +65,8 @@ def resolve_model(model: str | None) -> ModelFiles:
     """Find a model: None is the embedded classifier, else a directory, else a Hugging Face hub id.
 
     Raises:
-        ModelError: no such directory or hub model, no config.json or one that cannot be read, or no safetensors
-            weights.
+        ModelError: no such directory or hub model, no config.json or one that cannot be read, no safetensors weights,
+            or a tokenizer that has to be converted.
     """
     path, name = (ASSETS, EMBEDDED) if model is None else (Path(model), model)
     is_local = model != "" and os.path.isdir(path)  # Path("") is the current directory
@@ -76,6 +76,7 @@ def resolve_model(model: str | None) -> ModelFiles:
     if special := next(filter(is_special, inside), None):
         raise ModelError(f"{name}: {special.relative_to(path)} is not a regular file")
     config = _read_config(path, name)
+    check_converted(path, name, config, is_local)
     check_counts(config, shapes_of(weight_files(path)), name)
     class_names = _class_names(config, name)
     return ModelFiles(path, name, is_local, config, class_names, len(class_names), weights_hash(path))
@@ -122,13 +123,11 @@ def weight_files(path: Path) -> list[Path]:
     """Return the safetensors files of a model directory, the one file or the sorted parts that its index names.
 
     Raises:
-        ModelError: there are none (and says so if there is a pickle instead), or a part is missing or elsewhere.
+        ModelError: there are none, or a part is missing or elsewhere.
     """
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
     if not (path / WEIGHTS_INDEX).is_file():
-        if any((path / pickle).is_file() for pickle in PICKLES):
-            raise ModelError(f"{path}: has pickled weights only; fastmask loads safetensors only ({WEIGHTS})")
         raise ModelError(f"{path}: {WEIGHTS} is missing")
     try:
         names = set(parse_json(read_regular(path / WEIGHTS_INDEX))["weight_map"].values())

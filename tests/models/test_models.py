@@ -102,11 +102,6 @@ def test_weights_missing(copy):
     assert "model.safetensors is missing" in refusal(copy)
 
 
-def test_pickle_alone(copy):
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    assert "safetensors only" in refusal(copy)
-
-
 @pytest.mark.parametrize("kept", [0, 7, 1000, -1])
 def test_weights_cut_short(copy, kept):
     file = copy / "model.safetensors"
