@@ -14,7 +14,7 @@ from ..core.directories import claim
 from ..core.errors import FastmaskError, ModelError
 from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
-from ..models.trainable import enable_packing, token_logits
+from ..models.trainable import enable_packing, own_forward_remark, runs_packed, token_logits
 from ..models.weights import is_head, is_token_classifier, load_pretrained, redrawn
 from .checkpoint import save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
@@ -90,6 +90,8 @@ def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable
     files = resolve_model(config.init)
     tokenizer, model = load_tokenizer(files), _token_classifier(files)
     max_length, is_typed = reading_of(model, tokenizer, files.name, config.max_length, is_pair=False)
+    if not runs_packed(model):
+        report(own_forward_remark(model, pads=False))
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     sentences = read_tagged(config.shards, files, tokenizer, max_length, is_typed)

@@ -11,7 +11,7 @@ from ..core.errors import FastmaskError, ModelError
 from ..core.labels import NUMBERS_ARE_NAMES, Classes
 from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, resolve_model
-from ..models.trainable import enable_packing
+from ..models.trainable import enable_packing, own_forward_remark, runs_packed
 from ..models.weights import is_head, load_pretrained, redrawn
 from ..text.documents import read_documents
 from .examples import Examples, Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
@@ -61,6 +61,8 @@ def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
     # a model with fewer positions than --max-length sets the limit
     name = config.init or "the new model"
     max_length, is_typed = reading_of(model, tokenizer, name, config.max_length, has_pairs(hard))
+    if not runs_packed(model):
+        report(own_forward_remark(model, pads=False))
     if max_length < config.max_length:
         report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     encoded = {path: encode_rows(tokenizer, rows, classes, max_length, is_typed) for path, rows in files.items()}

@@ -60,7 +60,8 @@ def test_a_tokenizer_of_sentencepiece_alone(tmp_path):
     resolve_model(str(model))  # beside tokenizer.json it is not read
     (model / "tokenizer.json").unlink()
     expected = (f"{model}: its tokenizer is spm.model alone, without tokenizer.json; convert it once, with "
-                f"sentencepiece and protobuf installed: python -c \"import transformers as t; n, out = '{model}', 'old-safe'; "
+                "sentencepiece and protobuf installed: "
+                f"python -c \"import transformers as t; n, out = '{model}', 'old-safe'; "
                 "[k.from_pretrained(n).save_pretrained(out) for k in (t.DebertaV2ForSequenceClassification, "
                 't.AutoTokenizer)]"')  # fmt: skip
     with pytest.raises(ModelError, match=f"^{re.escape(expected)}$"):

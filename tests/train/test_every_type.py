@@ -81,6 +81,8 @@ def test_every_command(kind, files, tmp_path):
     expected = next(words for kinds, words in how.items() if kind in kinds)
     lines = [line for line in said["pretrain"].splitlines() if f"a model of type {kind} runs" in line]
     assert len(lines) == (expected is not None) and all(expected in line for line in lines)
+    for command in ("finetune", "train-masker"):
+        assert said[command].count(f"a model of type {kind} runs through its own forward") == len(lines)
 
 
 def own_loss(model, sequences, at) -> torch.Tensor:
