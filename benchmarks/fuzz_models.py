@@ -85,6 +85,7 @@ def fuzz_weights(rng: Random, folder: Path, world: World) -> None:
 def fuzz_text(rng: Random, folder: Path, world: World) -> None:
     """Score a hostile text."""
     (folder / "c.txt").write_bytes((hostile.text(rng) + hostile.text(rng)).encode("utf-8", "replace") + b"\n")
-    options = ("--max-length", 32, "--threads", 1, "--device", "cpu", "-q")
+    language = rng.choice(("en", "de", "el", "zh", "ja", "ar"))
+    options = ("--language", language, "--max-length", 32, "--threads", 1, "--device", "cpu", "-q")
     command("score", folder / "c.txt", "-o", folder / "o", "--model", world.model, "--method", "random", *options)
     command("inspect", folder / "o", "--rows", 3)

@@ -91,7 +91,7 @@ class _SentenceRules:
             # The tokenizer is called by itself: Language.max_length guards the memory of parsers, not of rules.
             self._tokenizer, self._strings = nlp.tokenizer, nlp.vocab.strings
             self._tokenizer(".")
-        except (ImportError, OSError) as error:
+        except Exception as error:  # of whatever type a package of a language makes it
             reason = f"its tokenizer cannot be loaded: {first_line(error)}; --segment line does without"
             raise FastmaskError(f"--language {self._language}: {reason}") from error
         if self._language not in PACKAGES:
