@@ -138,11 +138,14 @@ class ScoreConfig:
     mask_rate: float | None = option(None, "At most max(1, int(RATE * n)) masks in a sentence of n tokens; 0.15 for "
                                      "masker and random.",
                                      check=within(0, 1, "above 0, at most 1", ends="(]"))  # fmt: skip
+    unit: str = option("token", "What is masked as one: a token, or a word, as the tokenizer divides words; the rate "
+                       "counts these.", choices=("token", "word"))  # fmt: skip
     like: str | None = option(None, "For --method random: a finished shard directory; each sentence gets as many "
-                              "masks as there.")  # fmt: skip
+                              "masks, or masked words, as there.")  # fmt: skip
     language: str = option(ENGLISH, "Language of the texts, by spaCy's code: where sentences end, and stop words.",
                            check=language_fault)  # fmt: skip
     stop_words: str = option("language", "Never masked: the list of the language, none, or a file, a word a line.")
+    keep_punctuation: bool = option(False, "Never mask punctuation.")
     segment: str = option("sentence", "sentence: documents are cut into sentences; line: each is one sentence.",
                           choices=("sentence", "line"))  # fmt: skip
     text_field: str = option("text", "Column or key of the text.")

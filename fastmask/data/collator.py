@@ -190,4 +190,5 @@ def _sentences(rows: Sequence[Mapping[str, Any]]) -> Sentences:
         np.concatenate([[0], np.cumsum([len(values) for values in lists])]).astype(np.int64)
         for lists in (input_ids, mask_index)
     )
-    return Sentences(numbers, sentence, offsets, np.concatenate(input_ids), mask_offsets, np.concatenate(mask_index))
+    masks = np.concatenate(mask_index)  # none of them is left out, so that words stay whole whatever they are
+    return Sentences(numbers, sentence, offsets, np.concatenate(input_ids), mask_offsets, masks, masks)

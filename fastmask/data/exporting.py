@@ -113,7 +113,7 @@ class _Corruption:
         table = np.zeros(len(examples), fields_of(self.config.max_length, self.config.max_predictions))
         table["input_ids"] = self.pad_id
         for number, (fields, example) in enumerate(zip(table, examples, strict=True), first):
-            chosen = self._chosen(len(example.at), number)
+            chosen = self._chosen(example, number)
             at = example.at[chosen]
             fields["input_ids"][: len(example)] = corrupt(
                 example.input_ids, at, example.row[chosen], example.sentence[chosen], example.position[chosen],
@@ -124,15 +124,26 @@ class _Corruption:
             fields["masked_lm_ids"][: len(at)] = example.input_ids[at]
         return table
 
-    def _chosen(self, masks: int, number: int) -> np.ndarray:
+    def _chosen(self, example: Example, number: int) -> np.ndarray:
         """Return which masks of sequence ``number`` are kept, int64 ascending: all, or as many as may be, at random.
 
-        The first ones would leave the ends of long sequences without any.
+        The first ones would leave the ends of long sequences without any. Words are kept whole or not at all.
         """
-        most = self.config.max_predictions
+        most, masks = self.config.max_predictions, len(example.at)
         if masks <= most:
             return np.arange(masks)
-        return np.sort(np.random.default_rng((self.config.seed, number)).choice(masks, most, replace=False))
+        keys = example.row, example.sentence, example.word
+        word = np.append(0, np.cumsum(np.logical_or.reduce([key[1:] != key[:-1] for key in keys])))
+        drawn = np.random.default_rng((self.config.seed, number))
+        sizes = np.bincount(word)
+        if len(sizes) == masks or sizes.min() > most:
+            return np.sort(drawn.choice(masks, most, replace=False))
+        kept = []
+        for one in drawn.permutation(len(sizes)):
+            if sizes[one] <= most:
+                kept.append(one)
+                most -= sizes[one]
+        return np.flatnonzero(np.isin(word, kept))
 
 
 def fields_of(max_length: int, max_predictions: int) -> np.dtype:

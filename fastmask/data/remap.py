@@ -14,6 +14,7 @@ from ..core.errors import FastmaskError, InputError, ModelError
 from ..core.panics import panics_told
 from ..core.plain import Json
 from ..models.pieces import special_ids_in_text
+from ..models.punctuation import Punctuation
 from ..shards.reader import ShardSet, open_shards, setting
 from ..text.documents import HashedInputs, read_rows
 from ..text.ragged_tokens import Tokens, collect, trim_spaces, word_numbers
@@ -26,6 +27,7 @@ DOCUMENTS = 512
 """Documents that are tokenised at a time."""
 KEPT = ("row", "sentence", "label", "predicted", "prob")
 """Columns that another tokenizer leaves as they are."""
+SPANS = ("char_start", "char_end")
 
 
 def remap_masks(
@@ -35,7 +37,9 @@ def remap_masks(
 
     A document is tokenised whole. A token belongs to the sentence in which its last character lies; characters between
     two sentences belong to the first. Tokens of no width (some tokenizers make them) go with the token before and are
-    never masked, nor are special tokens that stand in a text. Everything is streamed, in the order of the shards.
+    never masked, nor are special tokens that stand in a text. Where the shards mask whole words, words of the other
+    tokenizer are masked whole, with such tokens, but without punctuation where the shards keep that. Everything is
+    streamed, in the order of the shards.
 
     Args:
         shards: a finished directory.
@@ -57,11 +61,11 @@ def remap_masks(
     if not tokenizer.is_fast:
         raise ModelError(f"{tokenizer.name_or_path}: is not a fast tokenizer, so it gives no character positions")
     opened = shards if isinstance(shards, ShardSet) else open_shards(shards)
-    rows = (row for batch in opened.batches() for row in batch.to_pylist())
+    rows, target = (row for batch in opened.batches() for row in batch.to_pylist()), Target(tokenizer, opened.manifest)
     if texts is not None:
-        return remapped(rows, enumerate(texts), tokenizer)
+        return remapped(rows, enumerate(texts), target)
     inputs = inputs_again(opened.manifest)
-    return _checked(remapped(rows, texts_again(opened.manifest, inputs), tokenizer), inputs)
+    return _checked(remapped(rows, texts_again(opened.manifest, inputs), target), inputs)
 
 
 def _checked(sentences: Iterator[dict[str, Any]], inputs: HashedInputs) -> Iterator[dict[str, Any]]:
@@ -69,8 +73,28 @@ def _checked(sentences: Iterator[dict[str, Any]], inputs: HashedInputs) -> Itera
     inputs.check()
 
 
+class Target:
+    """The tokenizer that masks are made for, and how they are: as the shards' own, of this manifest.
+
+    Attributes:
+        tokenizer: a fast one.
+        by_word: whether whole words are masked.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, manifest: Json):
+        config = manifest["config"]
+        self.tokenizer, self.by_word = tokenizer, config.get("unit") == "word"
+        self._special = special_ids_in_text(tokenizer)
+        self._punctuation = Punctuation(tokenizer) if config.get("keep_punctuation") else None
+
+    def may_mask(self, tokens: Tokens) -> np.ndarray:
+        """Return bool [n]: which tokens of a document are not special, and no punctuation where that is kept."""
+        allowed = ~np.isin(tokens.ids, self._special)
+        return allowed & ~self._punctuation.among(tokens.ids, tokens.offsets) if self._punctuation else allowed
+
+
 def remapped(
-    rows: Iterable[dict[str, Any]], texts: Iterator[tuple[int, str]], tokenizer: PreTrainedTokenizerBase
+    rows: Iterable[dict[str, Any]], texts: Iterator[tuple[int, str]], target: Target
 ) -> Iterator[dict[str, Any]]:
     """Yield whole documents' rows in another tokenizer's tokens, as ``remap_masks`` does.
 
@@ -79,7 +103,7 @@ def remapped(
         texts: (row number, text), also of other documents, in the same order; what is not needed yet is left in it.
     """
     by_document = ((row, list(sentences)) for row, sentences in groupby(rows, key=lambda sentence: sentence["row"]))
-    documents, special = _with_text(by_document, texts), special_ids_in_text(tokenizer)
+    documents, tokenizer = _with_text(by_document, texts), target.tokenizer
     while batch := list(islice(documents, DOCUMENTS)):
         with panics_told(tokenizer.name_or_path):
             encoded = tokenizer(
@@ -94,7 +118,7 @@ def remapped(
         tokens = tokens._replace(begins=trim_spaces(tokens, [text for text, _ in batch]).begins)
         for (_, sentences), (start, end) in zip(batch, pairwise(tokens.offsets.tolist()), strict=True):
             own = Tokens(tokens.offsets, *(column[start:end] for column in tokens[1:]))
-            yield from _one_document(sentences, own, np.isin(own.ids, special))
+            yield from _one_document(sentences, own, target)
 
 
 def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end: np.ndarray) -> np.ndarray:
@@ -150,12 +174,32 @@ def _with_text(
         yield text, sentences
 
 
-def _one_document(sentences: list[dict[str, Any]], tokens: Tokens, special: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield a document's sentences with its n tokens, of which some are special: bool [n]."""
+def _masked(sentences: list[dict[str, Any]], tokens: Tokens, target: Target) -> np.ndarray:
+    """Return bool [n]: which of a document's tokens are masked."""
+    spans = [_masked_spans(sentence, target.by_word) for sentence in sentences]
+    masked = covered(tokens.start, tokens.end, *np.concatenate(spans, axis=1))
+    if target.by_word:
+        word = np.cumsum(tokens.begins)
+        masked = np.isin(word, word[masked])
+    found: np.ndarray = masked & target.may_mask(tokens)
+    return found
+
+
+def _masked_spans(sentence: dict[str, Any], by_word: bool) -> np.ndarray:
+    """Return starts and ends of the masked characters of a sentence, int32 [2, m]; a word's are one span."""
+    at = np.array(sentence["mask_index"], np.int64)
+    starts, ends = (np.array(sentence[name], np.int32)[at] for name in SPANS)
+    if by_word and len(at):
+        word = np.array(sentence["word"], np.int32)[at]
+        apart = (np.diff(word) != 0) | (np.diff(at) != 1)  # a token between them that is not masked is left alone
+        starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
+    return np.stack([starts, ends])
+
+
+def _one_document(sentences: list[dict[str, Any]], tokens: Tokens, target: Target) -> Iterator[dict[str, Any]]:
+    """Yield a document's sentences with its n tokens."""
     _, input_ids, char_start, char_end, begins_word = tokens
-    masks = [(np.array(sentence[name], np.int32)[sentence["mask_index"]]) for sentence in sentences
-             for name in ("char_start", "char_end")]  # fmt: skip
-    masked = covered(char_start, char_end, np.concatenate(masks[::2]), np.concatenate(masks[1::2])) & ~special
+    masked = _masked(sentences, tokens, target)
     # a sentence without tokens begins where the next one does, and so gets nothing
     nowhere = np.iinfo(np.int32).max
     firsts = [sentence["char_start"][0] if sentence["char_start"] else nowhere for sentence in sentences]
@@ -183,7 +227,7 @@ def _carried(
     if sentence.get(name) is None:
         return None
     theirs = np.append(np.array(sentence[name], np.float32), np.float32(nothing))
-    starts, ends = (np.array(sentence[name], np.int32) for name in ("char_start", "char_end"))
+    starts, ends = (np.array(sentence[name], np.int32) for name in SPANS)
     masked = np.append(sentence["mask_index"], len(starts)).astype(np.int64)
     # the old tokens lo to hi - 1 share a character with a new one: spans are in order and do not overlap
     lo, hi = np.searchsorted(ends, char_start, "right"), np.searchsorted(starts, char_end, "left")

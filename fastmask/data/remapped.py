@@ -19,7 +19,7 @@ from ..models.tokenizer import tokenizer_record
 from ..shards.reader import ShardSet, open_shards
 from ..shards.schema import header_of
 from ..shards.writer import RunDirectory
-from .remap import inputs_again, remapped, texts_again
+from .remap import Target, inputs_again, remapped, texts_again
 
 UNTOLD = "skipped; the shards that these were made from do not say why"
 
@@ -56,10 +56,11 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
         if run.plan is None:
             run.write_plan({})
         inputs = inputs_again(manifest)
+        target = Target(tokenizer, manifest)
         texts, missing = texts_again(manifest, inputs), run.missing(len(manifest["shards"]))
         for entry, skipped in _entries(manifest):
             if entry["index"] in missing:
-                rows = list(remapped(_rows(opened, entry), texts, tokenizer))
+                rows = list(remapped(_rows(opened, entry), texts, target))
                 inputs.check()
                 run.write_shard(entry["index"], _scored(rows, entry, skipped))
         inputs.check()

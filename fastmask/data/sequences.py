@@ -36,6 +36,7 @@ class Example:
         at: int32 [m], masked places in ``input_ids``, ascending.
         row: int64 [m], sentence: int32 [m], position: int32 [m]: the key of each masked token, which decides what it
             becomes (``corruption.corrupt``).
+        word: int32 [m], the word that each is of; their positions where tokens are masked one by one.
         origin: whose tokens these are; None where that is not known.
     """
 
@@ -44,6 +45,7 @@ class Example:
     row: np.ndarray
     sentence: np.ndarray
     position: np.ndarray
+    word: np.ndarray
     origin: Origin | None = None
 
     def __len__(self) -> int:
@@ -90,6 +92,7 @@ class Sentences:
         row: int64 [N], sentence: int32 [N]: which document, which sentence of it.
         offsets: int64 [N + 1] into ``input_ids`` int32 [T], from 0 to T.
         mask_offsets: int64 [N + 1] into ``mask_index`` int32 [M], from 0 to M; ascending in each sentence.
+        mask_word: int32 [M], the word of each mask; its position where tokens are masked one by one.
     """
 
     row: np.ndarray
@@ -98,6 +101,7 @@ class Sentences:
     input_ids: np.ndarray
     mask_offsets: np.ndarray
     mask_index: np.ndarray
+    mask_word: np.ndarray
 
     def __len__(self) -> int:
         return len(self.row)
@@ -131,7 +135,8 @@ class Examples(Sequence[Example]):
         arrays = s.row, s.sentence, s.offsets, s.input_ids, s.mask_offsets, s.mask_index
         built = _build(*arrays, self.starts[index], self.ends[index], frame.first, frame.last)
         input_ids, at, row, sentence, position = built
-        return Example(input_ids, at, row, sentence, position, frame.origin)
+        word = s.mask_word[s.mask_offsets[self.starts[index]] : s.mask_offsets[self.ends[index]]]
+        return Example(input_ids, at, row, sentence, position, word, frame.origin)
 
 
 def examples_of(
@@ -176,16 +181,16 @@ def check_room(max_length: int) -> int:
 def _fitted(s: Sentences, room: int) -> Sentences:
     """Return the sentences that are not empty, each cut at ``room`` tokens."""
     lengths, masks = np.diff(s.offsets), np.diff(s.mask_offsets)
-    input_ids, mask_index = s.input_ids, s.mask_index
+    input_ids, mask_index, mask_word = s.input_ids, s.mask_index, s.mask_word
     if (lengths > room).any():
         position = np.arange(len(input_ids)) - np.repeat(s.offsets[:-1], lengths)
         input_ids, keep = input_ids[position < room], mask_index < room
         owner = np.repeat(np.arange(len(s)), masks)[keep]
-        mask_index, masks = mask_index[keep], np.bincount(owner, minlength=len(s))
+        mask_index, mask_word, masks = mask_index[keep], mask_word[keep], np.bincount(owner, minlength=len(s))
         lengths = np.minimum(lengths, room)
     real = lengths > 0
     offsets, mask_offsets = (np.concatenate([[0], np.cumsum(n[real])]) for n in (lengths, masks))
-    return Sentences(s.row[real], s.sentence[real], offsets, input_ids, mask_offsets, mask_index)
+    return Sentences(s.row[real], s.sentence[real], offsets, input_ids, mask_offsets, mask_index, mask_word)
 
 
 @nb.njit(**JIT)

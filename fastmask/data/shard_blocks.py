@@ -14,7 +14,7 @@ import numpy as np
 from ..core.arrays import offsets_of
 from ..core.errors import FastmaskError, OutputError
 from ..shards.columns import flat, list_lengths, numbers
-from ..shards.reader import ShardSet, open_shards
+from ..shards.reader import ShardSet, masked_words, open_shards
 from ..shards.schema import manifest_path
 from ..shards.table import ROW_GROUP
 from .sequences import Sentences
@@ -98,25 +98,27 @@ def _make_blocks(sets: Sequence[ShardSet]) -> Iterator[tuple[tuple[Part, ...], i
 
 def _sentences(part: Part) -> Sentences:
     """Return the part's sentences."""
-    table = part.shards.read_rows(part.shard, part.start, part.stop, COLUMNS)
+    by_word = part.shards.manifest["config"].get("unit") == "word"
+    table = part.shards.read_rows(part.shard, part.start, part.stop, [*COLUMNS, *(["word"] if by_word else [])])
     lengths, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
     input_ids, mask_index = (flat(table[name]) for name in ("input_ids", "mask_index"))
     row, sentence = numbers(table["row"]) + part.base, numbers(table["sentence"])
-    return Sentences(row, sentence, offsets_of(lengths), input_ids, offsets_of(masks), mask_index)
+    word = masked_words(flat(table["word"]), lengths, mask_index, masks) if by_word else mask_index
+    return Sentences(row, sentence, offsets_of(lengths), input_ids, offsets_of(masks), mask_index, word)
 
 
 def _concatenated(parts: Sequence[Sentences]) -> Sentences:
     if len(parts) == 1:
         return parts[0]
-    row, sentence, input_ids, mask_index = (
+    row, sentence, input_ids, mask_index, word = (
         np.concatenate([getattr(part, name) for part in parts])
-        for name in ("row", "sentence", "input_ids", "mask_index")
+        for name in ("row", "sentence", "input_ids", "mask_index", "mask_word")
     )
     offsets, mask_offsets = (
         offsets_of(np.concatenate([np.diff(getattr(part, name)) for part in parts]))
         for name in ("offsets", "mask_offsets")
     )
-    return Sentences(row, sentence, offsets, input_ids, mask_offsets, mask_index)
+    return Sentences(row, sentence, offsets, input_ids, mask_offsets, mask_index, word)
 
 
 def _paths(shards: str | Sequence[str]) -> list[str]:

@@ -61,7 +61,7 @@ class DecodedWords:
         self._written = [b""] * size
         self._first, self._last = np.zeros((2, size), np.uint8)
         self._begins, self._ends, self._spaced, self._found, self._joins = np.zeros((5, size), bool)
-        read = _reader(backend)
+        read = byte_reader(backend)
         for piece, index in tokenizer.get_vocab().items():
             written, self._begins[index], self._ends[index] = read(piece)
             self._spaced[index] = written[:1].isspace()
@@ -138,7 +138,7 @@ def _kind(character: str) -> int:
     return _JOINED if character in f"{_JOINERS}\ufffd" or category(character)[0] in "LMN" else _APART
 
 
-def _reader(backend: Tokenizer) -> Callable[[str], tuple[bytes, bool, bool]]:
+def byte_reader(backend: Tokenizer) -> Callable[[str], tuple[bytes, bool, bool]]:
     """Return the function from a piece to the bytes it writes and whether it begins a word for sure, or ends one."""
     content = json.loads(backend.to_str())
     model = content["model"]

@@ -90,8 +90,8 @@ def _counts(totals: dict) -> Iterator[tuple[str, str]]:
 
 def _settings(manifest: dict) -> Iterator[tuple[str, str]]:
     config, model = manifest["config"], manifest["model"] or {}
-    for name in ("method", "threshold", "mask_rate", "language", "stop_words"):
-        value = config.get(name)
+    for name in ("method", "threshold", "mask_rate", "unit", "language", "stop_words"):
+        value = config.get(name, "token" if name == "unit" else None)
         yield name.replace("_", " "), "none" if value is None else str(value)
     yield "model", str(model.get("name", "none"))
     # the configuration has what was asked for, which may be "auto"; the environment has what was used

@@ -22,7 +22,7 @@ class SentenceBlock:
 
     Attributes:
         sentences: int64 [S], their numbers in the shard.
-        offsets: int64 [S + 1], input_ids: int32 [T], the sentences' own tokens.
+        offsets: int64 [S + 1], input_ids: int32 [T], the sentences' own tokens; word: int32 [T], their words.
         unit_sentence: int32 [U], each unit's sentence in this block; unit_label: int32 [U], -1 where unknown.
         key: uint64 [U], identity of the unit in the corpus, for the audit sample.
         is_aspect: whether the units are (aspect, text) pairs.
@@ -32,6 +32,7 @@ class SentenceBlock:
     sentences: np.ndarray
     offsets: np.ndarray
     input_ids: np.ndarray
+    word: np.ndarray
     unit_sentence: np.ndarray
     unit_label: np.ndarray
     key: np.ndarray
@@ -55,6 +56,7 @@ def _sentence_hashes(
     unit_label: np.ndarray,
     context_offsets: np.ndarray,
     context_ids: np.ndarray,
+    word: np.ndarray,
     out: np.ndarray,
 ) -> None:
     for s in range(len(offsets) - 1):
@@ -62,11 +64,13 @@ def _sentence_hashes(
         state = _fold(state, unit_label[unit_start[s] : unit_start[s + 1]])
         for u in range(unit_start[s], unit_start[s + 1]):
             state = _fold(state, context_ids[context_offsets[u] : context_offsets[u + 1]])
+        if len(word):
+            state = _fold(state, word[offsets[s] : offsets[s + 1]])
         out[s] = state
 
 
-def distinct_sentences(shard: EncodedSentences) -> tuple[np.ndarray, np.ndarray]:
-    """Find which sentences have to be scored, and which repeat one of them, labels and aspects included.
+def distinct_sentences(shard: EncodedSentences, by_word: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Find which sentences have to be scored, and which repeat one of them: labels, aspects, if need be words, too.
 
     Returns:
         distinct int64 [S], ascending, sentences with at least one unit; original int64 [N], for each sentence of the
@@ -74,10 +78,9 @@ def distinct_sentences(shard: EncodedSentences) -> tuple[np.ndarray, np.ndarray]
     """
     n = len(shard)
     unit_start = _unit_start(shard)
-    hashes = np.empty(n, np.uint64)
-    _sentence_hashes(
-        shard.offsets, shard.input_ids, unit_start, shard.unit_label, shard.context_offsets, shard.context_ids, hashes
-    )
+    hashes, word = np.empty(n, np.uint64), shard.word if by_word else shard.word[:0]
+    contexts = shard.context_offsets, shard.context_ids
+    _sentence_hashes(shard.offsets, shard.input_ids, unit_start, shard.unit_label, *contexts, word, hashes)
     _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
     return np.sort(first[np.diff(unit_start)[first] > 0]), first[inverse]
 
@@ -137,6 +140,7 @@ def _block(
     shard: EncodedSentences, chosen: np.ndarray, unit_start: np.ndarray, template: Template, max_length: int
 ) -> SentenceBlock:
     offsets, input_ids = take_ragged(shard.offsets, shard.input_ids, chosen)
+    _, word = take_ragged(shard.offsets, shard.word, chosen)
     counts = (unit_start[1:] - unit_start[:-1])[chosen]
     units = np.repeat(unit_start[:-1][chosen], counts) + within(counts)
     unit_sentence = np.repeat(np.arange(len(chosen), dtype=np.int32), counts)
@@ -152,7 +156,7 @@ def _block(
     room = template.room(np.diff(context_offsets), max_length)
     block = make_block(unit_offsets, unit_ids, context_offsets, context_ids, room, template)
     return SentenceBlock(
-        chosen, offsets, input_ids, unit_sentence, shard.unit_label[units], key, shard.is_aspect, block
+        chosen, offsets, input_ids, word, unit_sentence, shard.unit_label[units], key, shard.is_aspect, block
     )
 
 

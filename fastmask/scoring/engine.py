@@ -66,7 +66,8 @@ class Engine:
         self.method, self.config, self.progress, self.calibration = method, config, progress, calibration
         self.backend = Backend(model, template, config)
         self.levels = self.backend.levels(cascade(config, method.fastest(self.backend)))
-        self.rules = Rules(config.threshold, method.rate(config), never_masked, config.certify, config.seed)
+        rate, by_word = method.rate(config), config.unit == "word"
+        self.rules = Rules(config.threshold, rate, never_masked, config.certify, config.seed, by_word)
 
     def stop(self) -> None:
         """End running ``score`` calls soon, with Stopped."""
@@ -108,7 +109,7 @@ class Engine:
         """Return blocks of the first ``calibration`` sentences that can be scored, and whether there are so many."""
         blocks, missing = [], self.calibration
         for shard in shards:
-            chosen = distinct_sentences(self._read(shard))[0][:missing]
+            chosen = distinct_sentences(self._read(shard), self.rules.by_word)[0][:missing]
             blocks += self.backend.blocks(self._read(shard), chosen, for_calibration=True)
             missing -= len(chosen)
             if not missing:
@@ -137,7 +138,7 @@ class Engine:
         """Return the scores and masks of one shard; see ``ShardScorer.score``."""
         assert bounds is not None  # what ``calibrate`` gave
         read = self._read(shard)
-        distinct, original = distinct_sentences(read)
+        distinct, original = distinct_sentences(read, self.rules.by_word)
         if not len(distinct):
             return _assemble(shard, original, [], {})
 

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 from ..core.config import ScoreConfig
 from ..core.errors import ModelError
-from ..models.decoded_words import unmaskable
 from ..models.directory import ModelFiles
 from ..models.lengths import longest_input
 from ..models.template import model_template
 from ..models.weights import load_weights
-from ..text.stop_words import stop_words
 from .engine import Engine
-from .method import Method, Progress
+from .method import Method, Progress, never_masked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,5 +40,4 @@ def load_engine(
     longest = longest_input(model, model_config, tokenizer, files.name, config.max_length)
     if longest < config.max_length:
         raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {longest} tokens")
-    never = unmaskable(tokenizer, stop_words(config.stop_words, config.language), config.language)
-    return Engine(method, model, template, config, never, progress)
+    return Engine(method, model, template, config, never_masked(config, tokenizer), progress)

@@ -12,9 +12,13 @@ import numpy as np
 from ..core.config import METHODS, ScoreConfig, demand
 from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
-from ..models.pieces import Finder
+from ..models.decoded_words import unmaskable
+from ..models.pieces import Finder, not_masked
+from ..models.punctuation import Punctuation
 from ..shards.reader import setting
+from ..text.stop_words import stop_words
 from .cascade import Bounds, Evidence
+from .policy import Items
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,6 +43,7 @@ class Rules:
         never_masked: what finds them, see ``pieces.not_masked``.
         certify: whether the cascade runs.
         seed: of the audit sample.
+        by_word: whether whole words are masked.
     """
 
     threshold: float
@@ -46,6 +51,15 @@ class Rules:
     never_masked: np.ndarray | Finder
     certify: bool
     seed: int
+    by_word: bool = False
+
+    def items(self, offsets: np.ndarray, word: np.ndarray) -> Items:
+        """Return what is masked as one in sentences int64 [S + 1] with words int32 [T]."""
+        return Items.of(offsets, word if self.by_word else None)
+
+    def may_mask(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Return bool [T]: which of sentences' tokens, int32 [T], int64 [S + 1], are ever masked."""
+        return ~not_masked(self.never_masked, input_ids, offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +166,13 @@ class Method:
     def score(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules) -> BlockScores:
         """Score and decide one block; called from several threads."""
         raise NotImplementedError
+
+
+def never_masked(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> np.ndarray | Finder:
+    """Return what finds the tokens that a run never masks: special ones, stop words, punctuation if it is kept."""
+    words = stop_words(config.stop_words, config.language)
+    found = unmaskable(tokenizer, words, config.language)
+    return Punctuation(tokenizer, found) if config.keep_punctuation else found
 
 
 def method_named(name: str) -> Method:

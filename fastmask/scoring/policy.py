@@ -1,6 +1,12 @@
-"""From importances to mask positions: stop words, rate cap, ties by position; and the random control."""
+"""From importances to mask positions: whole words, what is never masked, rate cap, ties by position; and the control.
+
+``choose`` is the policy: threshold or decision (the method's) -> whole words -> special tokens, stop words and
+punctuation out -> rate cap.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numba as nb
 import numpy as np
@@ -10,12 +16,74 @@ from ..core.arrays import JIT
 
 
 def cap_of(lengths: np.ndarray, mask_rate: float | None) -> np.ndarray:
-    """Return int64 [S]: most masks in sentences of int [S] tokens, ``max(1, int(rate * n))``; all without a rate."""
+    """Return int64 [S]: most masks in sentences of int [S] items, ``max(1, int(rate * n))``; all without a rate."""
     if mask_rate is None:
         return lengths.astype(np.int64)
     # The tiny allowance keeps 0.15 * 20 at 3, not 2: the product is a hair below in binary.
     most: np.ndarray = np.minimum(np.maximum(1, np.floor(mask_rate * lengths + 1e-9)), lengths)
     return most.astype(np.int64)
+
+
+class Items(NamedTuple):
+    """What is masked as one, tokens or words: I of them in S sentences of T tokens.
+
+    Attributes:
+        offsets: int64 [S + 1] into the items.
+        starts: int64 [I], the first token of each.
+        of_token: int64 [T], the item of each token.
+    """
+
+    offsets: np.ndarray
+    starts: np.ndarray
+    of_token: np.ndarray
+
+    @classmethod
+    def of(cls, offsets: np.ndarray, word: np.ndarray | None) -> Items:
+        """Return the items of sentences int64 [S + 1]: their words, int32 [T], or where there is none their tokens."""
+        begins = np.ones(offsets[-1], bool)
+        if word is not None:
+            begins[1:] = word[1:] != word[:-1]
+            begins[offsets[:-1][offsets[:-1] < offsets[1:]]] = True
+        starts = np.flatnonzero(begins)
+        return cls(np.searchsorted(starts, offsets).astype(np.int64), starts, np.cumsum(begins) - 1)
+
+    def any(self, flags: np.ndarray) -> np.ndarray:
+        """Return bool [I]: which have a token that is flagged, bool [T]."""
+        found: np.ndarray = np.logical_or.reduceat(flags, self.starts) if len(flags) else flags
+        return found
+
+    def least(self, values: np.ndarray) -> np.ndarray:
+        """Return the smallest value of each one's tokens: float64 [T] -> [I]."""
+        found: np.ndarray = np.minimum.reduceat(values, self.starts) if len(values) else values
+        return found
+
+
+def choose(
+    items: Items,
+    important: np.ndarray,
+    may_mask: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    mask_rate: float | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens to mask, bool [T], and those whose bounds must be tightened before that is certain, bool [T].
+
+    A word is important if a token of it is, and ranks as its strongest token; of a word that is chosen all tokens are
+    masked that may be.
+
+    Args:
+        items: what is masked as one.
+        important: bool [T], by the method's decision.
+        may_mask: bool [T], tokens that are not special, no stop words and so on.
+        low, high: float64 [T], bounds of the rank value, smaller is more important; inf where there is none.
+        mask_rate: of the items of a sentence; None is no cap.
+    """
+    candidate = items.any(important) & items.any(may_mask)
+    highest = items.least(high)
+    cap = cap_of(np.diff(items.offsets), mask_rate)
+    chosen, ambiguous = select(items.offsets, items.least(low), highest, candidate, cap)
+    # a token that is surely not the strongest of its word says nothing about its rank
+    return chosen[items.of_token] & may_mask, ambiguous[items.of_token] & (low <= highest[items.of_token])
 
 
 @nb.njit(**JIT)
@@ -49,15 +117,15 @@ def _select(
 def select(
     offsets: np.ndarray, low: np.ndarray, high: np.ndarray, candidate: np.ndarray, cap: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the tokens to mask: candidates with the smallest rank value, at most ``cap`` a sentence, ties by position.
+    """Choose the items to mask: candidates with the smallest rank value, at most ``cap`` a sentence, ties by position.
 
     Args:
-        offsets: int64 [S + 1] into the token arrays.
-        low, high: float64 [T], bounds of the rank value (smaller is more important).
-        candidate: bool [T]; cap: int64 [S].
+        offsets: int64 [S + 1] into the arrays of items.
+        low, high: float64 [I], bounds of the rank value (smaller is more important).
+        candidate: bool [I]; cap: int64 [S].
 
     Returns:
-        chosen bool [T], and ambiguous bool [T]: tokens whose bounds must be tightened before ``chosen`` is certain.
+        chosen bool [I], and ambiguous bool [I]: items whose bounds must be tightened before ``chosen`` is certain.
     """
     chosen, ambiguous = np.zeros(len(low), bool), np.zeros(len(low), bool)
     _select(offsets, low, high, candidate, cap, chosen, ambiguous)

@@ -30,7 +30,7 @@ MANIFEST_FIELDS = {
         "threshold": NUMBER,
         "mask_rate": (*NUMBER, NONE), "segment": str, "precision": str, "certify": bool,
         "device": str, "kernels": str, "batch_tokens": int, "shard_rows": int, "max_text_mb": int, "seed": int,
-        "threads": int,
+        "threads": int, "unit": str, "keep_punctuation": bool,
     },
     "tokenizer": {"name": str, "local": bool, "vocabulary_sha256": str},
     "model": (dict, NONE),

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from ..core.arrays import offsets_of
 from ..core.errors import OutputError
 from ..core.plain import Json
-from .columns import list_lengths, numbers
+from .columns import flat, list_lengths, numbers
 from .schema import file_content_fault, file_fault, open_parquet, read_manifest
 from .sound import ends, value_fault
 from .table import ROW_GROUP, arrow_schema
@@ -158,11 +159,31 @@ class ShardSet:
         self._check_neighbours(entry, found, start)
         return found
 
-    def mask_counts(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return row int64 [N], sentence int32 [N], numbers of tokens and of masks int32 [N] of shard ``index``."""
-        table = self.table(index, ["row", "sentence", "input_ids", "mask_index"])
+    def mask_counts(self, index: int, by_word: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return row int64 [N], sentence int32 [N], numbers of tokens and of masks int32 [N] of shard ``index``.
+
+        Args:
+            index: the shard's number.
+            by_word: count the words that have a mask instead of masks.
+
+        Raises:
+            OutputError: the shards do not tell words.
+        """
+        if by_word:
+            self.check_words()
+        table = self.table(index, ["row", "sentence", "input_ids", "mask_index", *(["word"] if by_word else [])])
         tokens, masks = (list_lengths(table[name]) for name in ("input_ids", "mask_index"))
+        if by_word:
+            word = masked_words(flat(table["word"]), tokens, flat(table["mask_index"]), masks)
+            sentence = np.repeat(np.arange(len(masks)), masks)
+            again = (word[1:] == word[:-1]) & (sentence[1:] == sentence[:-1])
+            masks = masks - np.bincount(sentence[1:][again], minlength=len(masks)).astype(np.int32)
         return numbers(table["row"]), numbers(table["sentence"]), tokens, masks
+
+    def check_words(self) -> None:
+        """Raise OutputError unless the shards tell which word each token belongs to."""
+        if self.version == 1:
+            raise OutputError(f"{self.path}: its shards are of format 1, which does not tell words; score again")
 
     def _group(self, shard: int, number: int) -> pa.Table:
         """Return a group of ROW_GROUP rows of a shard; the last group may have fewer."""
@@ -199,3 +220,14 @@ class ShardSet:
 
     def _refuse(self, entry: Json, fault: str) -> NoReturn:
         raise OutputError(f"{self.path / entry['file']}: {fault}")
+
+
+def masked_words(word: np.ndarray, tokens: np.ndarray, mask_index: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return int32 [M], the word of each mask.
+
+    Args:
+        word: int32 [T], of sentences of ``tokens`` int [N] tokens.
+        mask_index: int32 [M], ``masks`` int [N] of each sentence.
+    """
+    found: np.ndarray = word[np.repeat(offsets_of(tokens)[:-1], masks) + mask_index]
+    return found

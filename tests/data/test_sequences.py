@@ -21,12 +21,14 @@ def sentences_of(rows) -> Sentences:
         input_ids=np.array([i for each in ids for i in each], np.int32),
         mask_offsets=np.cumsum([0, *map(len, masks)], dtype=np.int64),
         mask_index=np.array([i for each in masks for i in each], np.int32),
+        mask_word=np.array([i // 2 for each in masks for i in each], np.int32),
     )
 
 
 def as_lists(examples) -> list[tuple]:
     """(input_ids, [(at, row, sentence, position)]) of each."""
     keys = ("at", "row", "sentence", "position")
+    assert all((e.word == e.position // 2).all() for e in examples)
     return [
         (e.input_ids.tolist(), list(zip(*(getattr(e, key).tolist() for key in keys), strict=True))) for e in examples
     ]

@@ -97,7 +97,9 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights():
 
 def example(rng, length, masks, row) -> Example:
     at = np.sort(rng.permutation(length)[:masks]).astype(np.int32)
-    return Example(rng.integers(5, 97, length).astype(np.int32), at, np.full(masks, row), np.zeros(masks, np.int32), at)
+    return Example(
+        rng.integers(5, 97, length).astype(np.int32), at, np.full(masks, row), np.zeros(masks, np.int32), at, at
+    )
 
 
 @settings(max_examples=40, deadline=None)

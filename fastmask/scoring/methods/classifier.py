@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ...models.packing import Variants
-from ...models.pieces import not_masked
 from ..asking import Asker, log_odds
 from ..blocks import SentenceBlock
 from ..cascade import ABOVE, DOUBT, Bounds, Evidence, decisions, probability, settle, star, targets, uncertified
 from ..method import BlockScores, Method, Rules, audit_sample
-from ..policy import cap_of, select
+from ..policy import choose
 from ..variants import seen, whole
 
 # Of the variants of a calibration every fourth is compared: neighbours differ by a token, and err alike.
@@ -147,11 +146,7 @@ class ClassifierBlock:
     def _outcome(self, predicted: np.ndarray) -> BlockScores:
         s = self.sentences
         ranking = _Ranking(self)
-        if ranking.cap is None:
-            chosen = ranking.candidate
-        else:
-            settle(ranking, self.bounds, None, self.evidence)
-            chosen = ranking.chosen
+        settle(ranking, self.bounds, None, self.evidence)
         first_unit = np.searchsorted(s.unit_sentence, np.arange(len(s.sentences)))
         scored = np.zeros(len(s.sentences), bool)
         scored[s.unit_sentence[self.right]] = True
@@ -160,7 +155,7 @@ class ClassifierBlock:
             prob=self._prob(),
             scored=scored,
             importance=ranking.smallest(self._full() - probability(self.z)).astype(np.float32),
-            chosen=chosen,
+            chosen=ranking.chosen,
             evidence=self.evidence,
             tokens=self.ask.tokens,
         )
@@ -201,25 +196,27 @@ class _Decisions:
 
 
 class _Ranking:
-    """The order of a sentence's important tokens, as ``cascade.Questions`` about the units' T tokens.
+    """Which tokens are masked, the important ones that come first, as ``cascade.Questions`` about the units' T tokens.
 
     A sentence's own tokens rank by z, which orders them as S(w) does; tokens of several aspects by the smallest S(w)
     itself, because their P(y|s) are different. Answers are in doubt where ranks about the cap are.
 
     Attributes:
-        candidate: bool over the sentences' tokens; cap: int64 [S], None without one; chosen: set by ``decide``.
+        items: what is masked as one; important, may_mask, seen: bool over the sentences' tokens; chosen, too: it is
+            set by ``decide``.
     """
 
     def __init__(self, of: ClassifierBlock):
-        s, rules = of.sentences, of.rules
+        s = of.sentences
         self.of, self.values, self.level = of, of.z, of.level
         self.token = of.index + s.offsets[s.unit_sentence[of.unit]]  # [T], in the sentences' tokens
         self.counted = of.right[of.unit]
-        important = np.zeros(s.offsets[-1], bool)
-        marked = ~of.above if of.large_is_important else of.above
-        important[self.token[self.counted & marked & seen(of.block)]] = True
-        self.candidate = important & ~not_masked(rules.never_masked, s.input_ids, s.offsets)
-        self.cap = None if rules.mask_rate is None else cap_of(np.diff(s.offsets), rules.mask_rate)
+        self.items = of.rules.items(s.offsets, s.word)
+        self.important, self.seen = np.zeros((2, s.offsets[-1]), bool)
+        can_be, marked = self.counted & seen(of.block), ~of.above if of.large_is_important else of.above
+        self.seen[self.token[can_be]] = True
+        self.important[self.token[can_be & marked]] = True
+        self.may_mask = of.rules.may_mask(s.input_ids, s.offsets)
         self.sign = -1.0 if of.large_is_important else 1.0
 
     def smallest(self, values: np.ndarray) -> np.ndarray:
@@ -236,10 +233,11 @@ class _Ranking:
 
     def decide(self) -> tuple[np.ndarray, np.ndarray]:
         """See ``Questions.decide``."""
-        assert self.cap is not None  # without one nothing is ranked
-        chosen, ambiguous = select(self.of.sentences.offsets, *self._rank_bounds(), self.candidate, self.cap)
-        self.chosen = chosen
-        return chosen[self.token], ambiguous[self.token] & self.counted
+        # a token that the classifier does not see lends no rank to its word
+        low, high = (np.where(self.seen, bound, np.inf) for bound in self._rank_bounds())
+        rate = self.of.rules.mask_rate
+        self.chosen, ambiguous = choose(self.items, self.important, self.may_mask, low, high, rate)
+        return self.chosen[self.token], ambiguous[self.token] & self.counted
 
     def _rank_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what precision allows to be said of the rank values of the sentences' tokens: lowest and highest."""

@@ -14,12 +14,11 @@ import numpy as np
 from ...core.arrays import within
 from ...core.config import DEFAULT_RATE
 from ...models.packing import bounds_of
-from ...models.pieces import not_masked
 from ..asking import Asker
 from ..blocks import SentenceBlock
 from ..cascade import TIE, Bounds, Evidence, probability, settle
 from ..method import BlockScores, Method, Rules, audit_sample
-from ..policy import cap_of, select
+from ..policy import choose
 from ..variants import whole
 
 if TYPE_CHECKING:
@@ -108,8 +107,8 @@ class _Marks:
         self.sentences, self.asker, self.bounds = sentences, ask, bounds
         lengths = np.diff(sentences.offsets)
         self.sentence = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        self.cap = cap_of(lengths, rules.mask_rate)
-        self.may_mask = ~not_masked(rules.never_masked, sentences.input_ids, sentences.offsets)
+        self.rate, self.items = rules.mask_rate, rules.items(sentences.offsets, sentences.word)
+        self.may_mask = rules.may_mask(sentences.input_ids, sentences.offsets)
         self.audit = audit_sample(sentences.key, np.zeros(len(lengths), np.int32), rules.seed)[self.sentence]
         self.values = np.full((2, len(self.sentence)), -np.inf)
         self.read = np.zeros(len(self.sentence), bool)
@@ -128,12 +127,13 @@ class _Marks:
         """See ``Questions.decide``; a doubt about one token is one about its sentence."""
         margin, logit = self.values
         width = np.array(self.bounds.eps)[self.level]
-        open_ = self.read & self.may_mask
+        # a token that is never masked decides about its word, too, if others of that may be
+        open_ = self.read & self.items.any(self.may_mask)[self.items.of_token]
         near = open_ & ~((np.abs(margin) > width) & np.isfinite(self.values).all(axis=0))
         with np.errstate(invalid="ignore"):  # no bound, and logits that are not there
-            ranks = -logit - width, -logit + width
-        chosen, ambiguous = select(self.sentences.offsets, *ranks, open_ & (margin > TIE), self.cap)
-        doubtful = np.bincount(self.sentence[near | ambiguous], minlength=len(self.cap)) > 0
+            low, high = (np.where(self.read, rank, np.inf) for rank in (-logit - width, -logit + width))
+        chosen, ambiguous = choose(self.items, self.read & (margin > TIE), self.may_mask, low, high, self.rate)
+        doubtful = np.bincount(self.sentence[near | ambiguous], minlength=len(self.sentences.sentences)) > 0
         return chosen, doubtful[self.sentence] & self.read
 
 

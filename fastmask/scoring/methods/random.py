@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...core.arrays import within
 from ...core.config import DEFAULT_RATE, ScoreConfig
 from ...core.errors import OutputError
 from ...core.plain import read_regular
 from ...core.records import FRAME, EncodedSentences, ScoredSentences
-from ...models.pieces import special_ids_in_text
 from ...shards.reader import open_shards, setting
 from ...shards.schema import manifest_path
 from ..cascade import Bounds
-from ..method import Method, Progress
+from ..method import Method, Progress, Rules, never_masked
 from ..policy import cap_of, ragged_positions, random_positions
 
 if TYPE_CHECKING:
@@ -35,41 +36,39 @@ class Random(Method):
 
     def without_model(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> RandomMasks:
         """See ``Method.without_model``. Special tokens are never masked; a copied run has no masks on them either."""
-        counts = None if config.like is None else CopiedCounts(config.like)
-        special = np.array(special_ids_in_text(tokenizer), np.int32)
-        return RandomMasks(config.seed, self.rate(config), counts, special, progress)
+        counts = None if config.like is None else CopiedCounts(config.like, config.unit == "word")
+        never = never_masked(replace(config, stop_words="none"), tokenizer)
+        rules = Rules(config.threshold, self.rate(config), never, config.certify, config.seed, config.unit == "word")
+        return RandomMasks(rules, counts, progress)
 
 
 class RandomMasks:
     """Masks shards at random; a ``ShardScorer``.
 
     Args:
-        seed: of the positions.
-        rate: the rate, where no counts are copied.
+        rules: the seed of the positions, what is masked as one and what never, the rate where no counts are copied.
         counts: of another run.
-        special: int32, ids that are never masked.
         progress: see ``method.Progress``.
     """
 
     remark = None
     levels: tuple[str, ...] = ()
 
-    def __init__(
-        self, seed: int, rate: float | None, counts: CopiedCounts | None, special: np.ndarray, progress: Progress
-    ):
-        self.seed, self.rate, self.counts, self.special, self.progress = seed, rate, counts, special, progress
+    def __init__(self, rules: Rules, counts: CopiedCounts | None, progress: Progress):
+        self.rules, self.counts, self.progress = rules, counts, progress
 
     def calibrate(self, shards: Iterator[EncodedSentences]) -> None:
         """Return None: there are no errors to bound."""
 
     def score(self, shard: EncodedSentences, bounds: Bounds | None) -> ScoredSentences:
         """Return random masks for the shard's sentences; nothing is scored."""
-        n, lengths = len(shard), np.diff(shard.offsets)
-        counts = self.counts.of(shard) if self.counts else cap_of(lengths, self.rate)
+        n, items = len(shard), self.rules.items(shard.offsets, shard.word)
+        counts = self.counts.of(shard) if self.counts else cap_of(np.diff(items.offsets), self.rules.mask_rate)
         room = self.counts.room if self.counts else sys.maxsize
-        position = np.arange(len(shard.input_ids)) - np.repeat(shard.offsets[:-1], lengths)
-        allowed = (position < room) & ~np.isin(shard.input_ids, self.special)
-        chosen = random_positions(self.seed, shard.row, shard.sentence, shard.offsets, counts, allowed)
+        may_mask = self.rules.may_mask(shard.input_ids, shard.offsets)
+        allowed = (within(np.diff(shard.offsets))[items.starts] < room) & items.any(may_mask)
+        drawn = random_positions(self.rules.seed, shard.row, shard.sentence, items.offsets, counts, allowed)
+        chosen = drawn[items.of_token] & may_mask
         self.progress(1.0, len(shard.input_ids))
         return ScoredSentences(
             shard,
@@ -95,12 +94,16 @@ class RandomMasks:
 class CopiedCounts:
     """Mask counts of another run, of which the shards about the last rows asked for are held.
 
+    Args:
+        like: the other run's directory.
+        by_word: count words with a mask, not masks.
+
     Attributes:
         room: how many of a sentence's first tokens could be masked there.
     """
 
-    def __init__(self, like: str):
-        self.like, self.shards = like, open_shards(like)
+    def __init__(self, like: str, by_word: bool = False):
+        self.like, self.shards, self.by_word = like, open_shards(like), by_word
         manifest = self.shards.manifest
         # what is cut off is not masked, and training may not see it
         self.room = setting(manifest, "max_length") - FRAME if manifest["model"] else sys.maxsize
@@ -115,7 +118,7 @@ class CopiedCounts:
         """
         first, last = np.searchsorted(self._ends, [shard.first_row, shard.end_row - 1], side="right").tolist()
         wanted = range(first, min(last + 1, len(self._ends)))
-        self._held = {index: self._held.get(index) or self.shards.mask_counts(index) for index in wanted}
+        self._held = {index: self._held.get(index) or self.shards.mask_counts(index, self.by_word) for index in wanted}
         nothing = tuple(np.empty((4, 0), np.int64))
         row, sentence, tokens, masks = map(np.concatenate, zip(nothing, *self._held.values(), strict=True))
         here = (row >= shard.first_row) & (row < shard.end_row)
