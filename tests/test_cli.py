@@ -205,15 +205,16 @@ def test_options_reach_the_manifest(mr_tiny, tmp_path):
     (tmp_path / "stop.txt").write_text("film\n")
     chosen = {"method": "leave-one-out", "threshold": -0.5, "mask_rate": 0.5, "stop_words": str(tmp_path / "stop.txt"),
               "language": "hi", "segment": "line", "text_field": "body", "label_field": "class", "max_length": 64,
-              "device": "cpu",
+              "device": "cpu", "unit": "word",
               "precision": "float32", "kernels": "torch", "batch_tokens": 99, "shard_rows": 7, "encoding": "utf-16",
               "on_error": "skip", "seed": 5, "threads": 1}  # fmt: skip
     arguments = [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]
-    command = ["score", tmp_path / "c.csv", "-o", tmp_path / "out", "--model", mr_tiny, "--no-certify", *arguments]
+    flags = "--model", mr_tiny, "--no-certify", "--keep-punctuation"
+    command = ["score", tmp_path / "c.csv", "-o", tmp_path / "out", *flags, *arguments]
     result = fastmask(*command)
     assert result.exit_code == 0, result.stderr
     config = json.loads((tmp_path / "out" / "_manifest.json").read_text())["config"]
-    assert config == {**chosen, "model": mr_tiny, "certify": False, "like": None}
+    assert config == {**chosen, "model": mr_tiny, "certify": False, "keep_punctuation": True, "like": None}
     (row,) = rows_of(tmp_path / "out")
     assert row["mask_index"] == [0]  # "film" is a stop word
 
