@@ -1,12 +1,16 @@
 """The packed encoder against torch's own F.linear on the same products, and where its time goes.
 
     python benchmarks/bench_encoder.py [--model DIR] [--data FILE.jsonl] [--tokens 2048] [--threads 0] [--out FILE]
+        [--shape modernbert-base]
 
+With --shape the model is one of random weights, and --model says whose tokenizer it has.
 The batch is made of greedy variants of the data's sentences, so its mix of lengths is that of real scoring.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,11 +23,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastmask_kernels import launch
+from transformers import AutoModelForSequenceClassification, ModernBertConfig
 
 from fastmask.core.arrays import take_ragged
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, PackedBatch, ScoredSentences
-from fastmask.models.directory import load_tokenizer, resolve_model
+from fastmask.models.directory import load_tokenizer, quiet_transformers, resolve_model
 from fastmask.models.encoder import DTYPES, build_encoder
 from fastmask.models.family_reader import family_weights
 from fastmask.models.packing import Template
@@ -40,29 +45,36 @@ from fastmask.text.tokens import TextEncoder
 MODEL = harness.SHARED / "models/mr-minilm"
 DATA = harness.SHARED / "data/mr/test.jsonl"
 PRECISIONS = ("float32", "bfloat16")
+SHAPES = {"modernbert-base": ModernBertConfig}
+SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
 STAGES = ("products", "attention", "layer norm", "embedding")
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the floating-point operations of an encoder follow from."""
+    """What the floating-point operations of an encoder follow from; a gated feed-forward has two matrices in."""
 
     hidden: int
     intermediate: int
     layers: int
+    gated: bool
 
     def products(self) -> list[tuple[int, int]]:
         """(K, N) of a block's matrix products: query-key-value, attention output, feed-forward in and out."""
         h, f = self.hidden, self.intermediate
-        return [(h, 3 * h), (h, h), (h, f), (f, h)]
+        return [(h, 3 * h), (h, h), (h, f * (1 + self.gated)), (f, h)]
 
     def row_flops(self) -> int:
         """Operations of one block's products on one row."""
         return sum(2 * k * n for k, n in self.products())
 
     def flops(self, tokens: int, sequences: int) -> int:
-        """Operations of the products that are needed: every row of all blocks but the last, there [CLS] only."""
-        return self.row_flops() * ((self.layers - 1) * tokens + sequences)
+        """Operations of the products that are needed: every row of all blocks but the last, there [CLS] only.
+
+        Where positions are rotary, the last block's keys and values are needed of every row.
+        """
+        last = 2 * 2 * self.hidden**2 * tokens if self.gated else 0
+        return self.row_flops() * ((self.layers - 1) * tokens + sequences) + last
 
 
 def shape_of(model) -> Shape:
@@ -71,7 +83,18 @@ def shape_of(model) -> Shape:
     if weights is None:
         raise SystemExit(f"{model.config.model_type}: not a family with a packed encoder")
     first = weights.layers[0]
-    return Shape(first.query.weight.shape[1], first.intermediate.weight.shape[0], len(weights.layers))
+    return Shape(weights.hidden, first.output.weight.shape[1], len(weights.layers), hasattr(first, "gated"))
+
+
+def random_model(shape: str, tokenizer_of: Path, folder: str) -> Path:
+    """Write a classifier of random weights with another model's tokenizer."""
+    torch.manual_seed(0)
+    config = SHAPES[shape](**SPECIAL)
+    with quiet_transformers():
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer_of / name, folder)
+    return Path(folder)
 
 
 def encode_file(model: str, data: Path) -> EncodedSentences:
@@ -177,12 +200,17 @@ class TimedOps:
         self.ops, self.seconds, self.name = ops, seconds, ops.name
         self.embed = self._timed("embedding", ops.embed)
         self.residual_layernorm = self._timed("layer norm", ops.residual_layernorm)
+        self.add_layernorm = self._timed("layer norm", ops.add_layernorm)
         self.varlen_attention = self._timed("attention", ops.varlen_attention)
         self.cls_attention = self._timed("attention", ops.cls_attention)
 
     def linear(self, layer, activation: str = "none"):
         """See ``launch.CpuOps.linear``."""
         return self._timed("products", self.ops.linear(layer, activation))
+
+    def gated_linear(self, layer, activation: str):
+        """See ``launch.CpuOps.gated_linear``."""
+        return self._timed("products", self.ops.gated_linear(layer, activation))
 
     def _timed(self, stage: str, function: Callable) -> Callable:
         def run(*args):
@@ -257,6 +285,7 @@ def options_of(arguments: list[str] | None = None):
     """The command line."""
     parser = harness.parser(__doc__)
     parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--shape", choices=SHAPES, help="a model of random weights instead")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--sentences", type=int, default=64, help="whose variants the batch is drawn from")
     parser.add_argument("--tokens", type=int, default=2048, help="of the batch; about what a greedy step packs")
@@ -267,7 +296,10 @@ def options_of(arguments: list[str] | None = None):
 def main(arguments: list[str] | None = None) -> None:
     """Measure, show, write."""
     options = options_of(arguments)
-    report = run(options)
+    with tempfile.TemporaryDirectory() as folder:
+        if options.shape:
+            options.model = random_model(options.shape, options.model, folder)
+        report = run(options) | ({"model": options.shape} if options.shape else {})
     show(report)
     harness.write_json(options.out, report)
 

@@ -54,7 +54,7 @@ def test_logits_are_transformers(family):
     assert np.abs(build_encoder(model, "float64").logits(batch) - exact).max() < 1e-9
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert-odd", "electra-projected"])
+@pytest.mark.parametrize("family", ["bert", "distilbert-odd", "electra-projected", "modernbert"])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_cheap_precisions_are_near(family, precision):
     model, batch = model_of(CONFIGS[family]), batch_of(LENGTHS)
@@ -65,7 +65,7 @@ def test_cheap_precisions_are_near(family, precision):
     assert found.dtype == np.float64 and np.abs(found - exact).max() <= 2 * noise
 
 
-@pytest.mark.parametrize("family", ["bert", "electra-odd"])
+@pytest.mark.parametrize("family", ["bert", "electra-odd", "modernbert-mean"])
 def test_a_sequence_has_one_answer_in_any_company(family):
     model, batch = model_of(CONFIGS[family]), batch_of(LENGTHS)
     encoder = build_encoder(model, "float64")
