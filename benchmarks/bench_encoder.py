@@ -57,7 +57,7 @@ class Shape:
     hidden: int
     intermediate: int
     layers: int
-    gated: bool
+    gated: bool = False
 
     def products(self) -> list[tuple[int, int]]:
         """(K, N) of a block's matrix products: query-key-value, attention output, feed-forward in and out."""

@@ -116,8 +116,6 @@ class DeviceEncoder:
     """
 
     def __init__(self, weights: FamilyWeights, precision: str, device: str, kernels: str = "auto"):
-        if weights.head_norm is not None:
-            raise FastmaskError("models with a norm in the head run on the CPU only so far: use --device cpu")
         self.precision, self.device = precision, torch.device(device)
         hidden, classes = weights.hidden, len(weights.classifier.weight)
         try:

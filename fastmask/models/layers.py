@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Protocol
 
 import torch
+from fastmask_kernels import reference
 from fastmask_kernels.layouts import Sequences, head_of
 from torch import nn
 
@@ -53,24 +53,17 @@ class ClassHead:
         parameters: what the op ``log_odds`` takes as ``head``.
     """
 
-    _ACTIVATIONS = MappingProxyType({"tanh": torch.tanh, "relu": torch.relu, "gelu": nn.functional.gelu})
-
     def __init__(self, weights: FamilyWeights, wide: torch.dtype):
         dense, classifier = (
             Linear(layer.weight.to(wide), layer.bias.to(wide)) for layer in (weights.head, weights.classifier) if layer
         )
         activation = weights.head_activation or ""  # there is one where there is a head
-        self.norm = weights.head_norm and weights.head_norm.to(wide)
-        self.parameters = head_of(*dense, activation, *classifier)
+        norm = weights.head_norm and weights.head_norm.to(wide)
+        self.parameters = head_of(*dense, activation, *classifier, norm)
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Return class logits [N, C] of rows [N, H]."""
-        head = self.parameters
-        rows = nn.functional.linear(rows.to(head.bias.dtype), head.dense_weight, head.dense_bias)
-        rows = self._ACTIVATIONS[head.activation](rows)
-        if self.norm is not None:
-            rows = nn.functional.layer_norm(rows, rows.shape[-1:], *self.norm)
-        return nn.functional.linear(rows, head.weight, head.bias)
+        return reference.head_logits(rows.to(self.parameters.bias.dtype), self.parameters)
 
 
 class LinearHead:

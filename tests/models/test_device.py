@@ -31,6 +31,8 @@ PAIR = Template(*(np.array(ids, np.int32) for ids in ([5], [6, 6], [6])), 1)
 TRITON = {"device": DEVICE, "kernels": "triton"}
 LENGTHS = [1, 2, 15, 17, 33, 70]
 FAMILIES = ["bert", "roberta", "distilbert", "electra-projected", "bert-one-layer"]
+CASES = [(family, precision) for family in FAMILIES for precision in ("float16", "float32", "float64")]
+CASES += [("modernbert", "float16"), ("modernbert-mean", "float32"), ("modernbert-mean", "float64")]
 
 
 def block_and_variants(template=TEXT, max_length=66):
@@ -50,8 +52,7 @@ def asker_of(model, block, levels, template=TEXT):
     return Backend(model, template, ScoreConfig(**TRITON)).asker(block, levels)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("precision", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(("family", "precision"), CASES)
 def test_logits_are_transformers(family, precision):
     template = PAIR if family in ("bert", "electra-projected") else TEXT
     model, (block, variants) = model_of(CONFIGS[family]), block_and_variants(template)
@@ -64,9 +65,9 @@ def test_logits_are_transformers(family, precision):
     )
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_log_odds_are_those_of_the_logits(precision):
-    model, (block, variants) = model_of(CONFIGS["bert"]), block_and_variants()
+@pytest.mark.parametrize(("family", "precision"), [("bert", "float32"), ("bert", "float64"), ("modernbert", "float64")])
+def test_log_odds_are_those_of_the_logits(family, precision):
+    model, (block, variants) = model_of(CONFIGS[family]), block_and_variants()
     asker = asker_of(model, block, (precision,))
     target = (np.arange(len(LENGTHS), dtype=np.int32) % 3)[variants.units]
     z = log_odds(asker.logits(precision, variants), target)
