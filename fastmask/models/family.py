@@ -66,8 +66,15 @@ class Family:
     activation_field = "hidden_act"
     inner_field = "intermediate_size"
 
+    def packing_fault(self, config: PretrainedConfig) -> str | None:
+        """Return the field that keeps the family's own modules from packed rows; None where none does."""
+        if getattr(config, "position_embedding_type", None) not in ("absolute", None):
+            return "position_embedding_type"
+        unusable = self.skips_padding and (config.pad_token_id is None or config.pad_token_id < -1)
+        return "pad_token_id" if unusable else None
+
     def fault(self, config: PretrainedConfig) -> str | None:
-        """Return the field of the family's own that keeps a model off the packed encoders; None where none does."""
+        """Return the field that keeps a model which runs packed off the encoders for scoring; None where none does."""
         return None
 
     def attention(self, config: PretrainedConfig) -> list[tuple[int | None, float]]:

@@ -26,11 +26,7 @@ def packing_fault(config) -> str | None:
         return "model_type"
     if on := next((name for name in _OFF if getattr(config, name, None)), None):
         return on
-    if getattr(config, "position_embedding_type", None) not in ("absolute", None):
-        return "position_embedding_type"
-    padding = config.pad_token_id
-    unusable = family_of(config).skips_padding and (padding is None or padding < -1)
-    return "pad_token_id" if unusable else None
+    return family_of(config).packing_fault(config)
 
 
 def fast_path_fault(config) -> str | None:

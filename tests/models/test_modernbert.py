@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from transformers import (
 
 from fastmask.core.records import PackedBatch
 from fastmask.models.encoder import PackedEncoder, build_encoder
+from fastmask.models.family import family_of
 from fastmask.models.family_reader import family_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,6 +66,27 @@ def test_a_masker_is_transformers():
     texts = (torch.from_numpy(batch.input_ids[a:b]).long()[None] for a, b in pairwise(batch.cu_seqlens))
     exact = torch.cat([model.double()(text).logits[0] for text in texts])
     assert np.abs(found - exact.numpy()).max() < 1e-12
+
+
+def test_configurations_of_older_versions():
+    """As the published models have them; mmBERT names a kind of positions, too."""
+    old = CONFIG.to_dict() | {"position_embedding_type": "sans_pos", "global_attn_every_n_layers": 2}
+    for name in ("layer_types", "rope_parameters"):
+        del old[name]
+    old |= {"global_rope_theta": 5000.0, "local_rope_theta": 300.0}
+    model, batch = model_of(config=ModernBertConfig.from_dict(old)), batch_of(LENGTHS)
+    weights = family_weights(model)
+    assert [(one.window, one.theta) for one in weights.layers] == [(None, 5000.0), (8, 300.0)] * 2
+    exact = by_transformers(model, batch, torch.float64)
+    assert np.abs(PackedEncoder(weights, "float64").logits(batch) - exact).max() < 1e-12
+
+
+def test_fields_of_older_versions_of_transformers():
+    old = {"num_hidden_layers": 4, "global_attn_every_n_layers": 3, "local_attention": 128, "global_rope_theta": 160000}
+    for local, theta in ((10000, 10000.0), (None, 160000.0)):
+        config = SimpleNamespace(**old, local_rope_theta=local, model_type="modernbert")
+        found = family_of(config).attention(config)
+        assert found == [(None, 160000.0), (64, theta), (64, theta), (None, 160000.0)]
 
 
 def with_layer(weights, index, **changes):

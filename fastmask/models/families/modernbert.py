@@ -28,6 +28,10 @@ class ModernBert(Family):
     has_types = False
     activation_field = "hidden_activation"
 
+    def packing_fault(self, config):
+        """See ``Family.packing_fault``; mmBERT has a ``position_embedding_type``, which nothing reads."""
+        return None
+
     def fault(self, config):
         """See ``Family.fault``."""
         if config.classifier_activation not in HEAD_ACTIVATIONS:
