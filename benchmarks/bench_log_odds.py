@@ -20,14 +20,17 @@ SHAPES = (
     ("BERT-base", 768, torch.float16, 5041),
     ("BERT-base", 768, torch.float32, 5041),
     ("BERT-base", 768, torch.float16, 50),
+    ("ModernBERT-base", 768, torch.float16, 5041),
 )
 
 
 def case(name: str, hidden: int, dtype: torch.dtype, count: int, device: str) -> op_harness.OpCase:
-    """One shape: a [CLS] row a variant, two classes."""
+    """One shape: a [CLS] row a variant, two classes; ModernBERT's head has a norm."""
     rows = torch.randn(count, hidden, device=device).to(dtype)
     dense = torch.randn(hidden, hidden, device=device) * hidden**-0.5, torch.randn(hidden, device=device)
-    head = head_of(*dense, "tanh", torch.randn(2, hidden, device=device) * 0.1, torch.randn(2, device=device))
+    norm = (torch.ones(hidden, device=device), torch.zeros(hidden, device=device), 1e-5)
+    kind, norm = ("gelu", norm) if name.startswith("Modern") else ("tanh", None)
+    head = head_of(*dense, kind, torch.randn(2, hidden, device=device) * 0.1, torch.randn(2, device=device), norm)
     row = torch.randperm(count, device=device).int()
     target = torch.randint(2, (count,), device=device).int()
     tensors = (rows, head.dense_weight, head.dense_bias, head.weight, head.bias, row, target)
@@ -40,7 +43,7 @@ def case(name: str, hidden: int, dtype: torch.dtype, count: int, device: str) ->
 
 
 def cases(device: str, small: bool = False) -> list[op_harness.OpCase]:
-    """MiniLM and BERT-base on half-precision rows, BERT-base on float32 ones and on a few rows."""
+    """Heads on half-precision rows; BERT-base's on float32 ones and on a few rows, too."""
     return [
         case(name, 64 if small else hidden, dtype, min(count, 40) if small else count, device)
         for name, hidden, dtype, count in SHAPES

@@ -10,7 +10,7 @@ from functools import partial
 import op_harness
 import torch
 from fastmask_kernels import reference
-from fastmask_kernels.residual_layernorm import residual_layernorm
+from fastmask_kernels.residual_layernorm import add_layernorm, residual_layernorm
 
 SHAPES = (("MiniLM", 384, torch.float16), ("BERT-base", 768, torch.float16), ("BERT-base", 768, torch.float32))
 
@@ -27,9 +27,21 @@ def case(model: str, hidden: int, dtype: torch.dtype, rows: int, device: str) ->
     )  # fmt: skip
 
 
+def pre_norm_case(rows: int, device: str) -> op_harness.OpCase:
+    """ModernBERT-base's: the sum in float32, its norm in half precision. Each run adds to what the next one reads."""
+    x, residual = torch.randn(rows, 768, device=device).half(), torch.randn(rows, 768, device=device)
+    out, norm = torch.empty_like(x), (torch.randn(768, device=device), torch.zeros(768, device=device))
+    return op_harness.OpCase(
+        "residual_layernorm", f"ModernBERT-base, fp16 and fp32 sum, {rows:,} rows",
+        partial(add_layernorm, x, residual, *norm, 1e-5, total=residual, out=out),
+        partial(reference.add_layernorm, x, residual, *norm, 1e-5), 2 * x.nbytes + 2 * residual.nbytes,
+    )  # fmt: skip
+
+
 def cases(device: str, small: bool = False) -> list[op_harness.OpCase]:
-    """MiniLM and BERT-base in half precision, BERT-base in float32."""
-    return [case(*shape, 40 if small else 65536, device) for shape in SHAPES]
+    """MiniLM and BERT-base in half precision, BERT-base in float32; ModernBERT's, which gives the sum, too."""
+    rows = 40 if small else 65536
+    return [*(case(*shape, rows, device) for shape in SHAPES), pre_norm_case(rows, device)]
 
 
 if __name__ == "__main__":

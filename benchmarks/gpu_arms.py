@@ -15,20 +15,24 @@ import bench_encoder as encoder
 import gpu_text
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig
+from transformers import AutoModelForSequenceClassification, BertConfig, ModernBertConfig
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, ScoredSentences
 from fastmask.scoring.engine import Engine, score_certain
 from fastmask.scoring.method import load_method
 
-SHAPES = {
+SHAPES: dict[str, dict[str, float]] = {
     "bert-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
                   "initializer_range": 0.03},
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
                "initializer_range": 0.05},
+    "modernbert-base": {"hidden_size": 768, "num_hidden_layers": 22, "num_attention_heads": 12,
+                        "intermediate_size": 1152, "initializer_range": 0.02},
     "toy": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512,
             "initializer_range": 0.05},
+    "modernbert-toy": {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 96,
+                       "initializer_range": 0.05},
 }  # fmt: skip
 """Weights are drawn wide enough that what a text says reaches [CLS]; with the usual 0.02 next to nothing does."""
 SPREAD = 3.0
@@ -86,7 +90,16 @@ class Place:
 
 def random_model(shape: str, seed: int, place: Place, sample: EncodedSentences):
     """A float32 classifier with random weights on the CPU, its classes about even and SPREAD apart on ``sample``."""
-    config = BertConfig(**SHAPES[shape], vocab_size=gpu_text.VOCABULARY, num_labels=2)
+    start, end, pad = SPECIAL
+    special = {
+        "pad_token_id": pad,
+        "bos_token_id": start,
+        "cls_token_id": start,
+        "eos_token_id": end,
+        "sep_token_id": end,
+    }
+    kind = ModernBertConfig if shape.startswith("modernbert") else BertConfig
+    config = kind(**SHAPES[shape], **special, vocab_size=gpu_text.VOCABULARY, num_labels=2)
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").float().eval()
     rows = [ids.tolist() for ids in baselines.rows_of(sample)]

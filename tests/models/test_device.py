@@ -128,6 +128,7 @@ def golden_rows(folder, count):
     return sorted(rows, key=lambda row: len(row["text"]))[:count]
 
 
+@pytest.mark.spacy
 def test_golden_masks_on_the_device_path(mr_tiny, golden_dir):
     rows = golden_rows(golden_dir, 5)
     texts = encode_texts([(row["text"], row["label"]) for row in rows], encoder_of(mr_tiny))
@@ -141,6 +142,7 @@ def test_golden_masks_on_the_device_path(mr_tiny, golden_dir):
     np.testing.assert_allclose(*np.array(probs).T, atol=1e-5)
 
 
+@pytest.mark.spacy
 @pytest.mark.parametrize(
     "options", [{"method": "prefix"}, {"method": "leave-one-out", "mask_rate": 0.2, "threshold": -1}]
 )
@@ -151,6 +153,7 @@ def test_masks_are_the_processors(mr_tiny, golden_dir, options):
     assert masks_of(scored) == masks_of(expected) and any(masks_of(scored))
 
 
+@pytest.mark.spacy
 def test_aspects_on_the_device_path(restaurant_tiny, golden_dir, tmp_path):
     import json
 
@@ -163,6 +166,7 @@ def test_aspects_on_the_device_path(restaurant_tiny, golden_dir, tmp_path):
     assert [row["mask_index"] for row in rows_of(tmp_path / "out")] == [row["masked"] for row in rows]
 
 
+@pytest.mark.spacy
 def test_the_command_takes_the_device_path(mr_tiny, tmp_path):
     (tmp_path / "c.txt").write_text("A fine film , well acted .\nDull plot , and bad acting !\n")
     for out, options in (("device", ("--kernels", "triton", "--device", DEVICE)), ("host", ())):
@@ -173,6 +177,7 @@ def test_the_command_takes_the_device_path(mr_tiny, tmp_path):
     assert any(row["mask_index"] for row in found)
 
 
+@pytest.mark.spacy
 def test_out_of_memory_on_the_device_path(mr_tiny, golden_dir, monkeypatch):
     texts = encode_texts([row["text"][:40] for row in golden_rows(golden_dir, 2)], encoder_of(mr_tiny))
     options = {"method": "prefix", "precision": "float32"}
