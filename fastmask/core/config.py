@@ -20,6 +20,8 @@ METHODS = {
     "prefix": "prefix",
     "leave-one-out": "leave_one_out",
     "masker": "masker",
+    "gradient": "gradient",
+    "entropy": "entropy",
     "random": "random",
 }
 """Ways to choose masks: name -> file in ``scoring/methods/``."""
@@ -136,7 +138,7 @@ class ScoreConfig:
     threshold: float = option(0.05, "d of the paper's rule: a smaller drop in P(class) marks a token as important.",
                               check=within(-1, 1, "a probability difference, -1 to 1"))  # fmt: skip
     mask_rate: float | None = option(None, "At most max(1, int(RATE * n)) masks in a sentence of n tokens; 0.15 for "
-                                     "masker and random.",
+                                     "masker, gradient, entropy and random.",
                                      check=within(0, 1, "above 0, at most 1", ends="(]"))  # fmt: skip
     unit: str = option("token", "What is masked as one: a token, or a word, as the tokenizer divides words; the rate "
                        "counts these.", choices=("token", "word"))  # fmt: skip

@@ -12,6 +12,7 @@ from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError, InputError
 from ..core.languages import ENGLISH
 from ..core.plain import read_regular
+from ..models.weights import MASKER
 from ..scoring.method import method_named
 from ..text.streams import STDIN
 
@@ -110,7 +111,7 @@ def read_recipe(path: str) -> Recipe:
     options = {name: _checked(f"{path}: [{name}]", configuration, sections.get(name, {}), given)
                for name, (configuration, given) in _SECTIONS.items()}  # fmt: skip
     _check_general(path, general)
-    if "train-masker" in sections and not any(method_named(name).classifies_tokens for name in general.methods):
+    if "train-masker" in sections and not any(method_named(name).task == MASKER for name in general.methods):
         raise FastmaskError(f"{path}: [train-masker]: is of no use without masker in methods")
     if STDIN in options["in-domain"]["corpus"]:
         raise FastmaskError(f"{path}: [in-domain]: corpus: standard input cannot be read again; name a file")

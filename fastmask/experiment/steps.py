@@ -15,6 +15,7 @@ from typing import Any
 from ..core.config import EvaluateConfig, ScoreConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError
+from ..models.weights import MASKER
 from ..scoring.method import method_named
 from .recipe import General, Recipe
 
@@ -63,7 +64,7 @@ class _Steps:
         methods, seeds = self.recipe.general.methods, self.recipe.general.seeds
         if self._classifier_step:
             yield self._finetune(NO_PRETRAINING, seeds[0])
-        if any(method_named(method).classifies_tokens for method in methods):
+        if any(method_named(method).task == MASKER for method in methods):
             yield self._score_task()
             yield self._train_masker()
         for method in methods:
@@ -140,7 +141,7 @@ class _Steps:
         return Step("masker", "train-masker", config, (), models, ("task-masks", *needs), config.dev)
 
     def _mask(self, method: str) -> Step:
-        is_masker = method_named(method).classifies_tokens
+        is_masker = method_named(method).task == MASKER
         model = self._path("masker") if is_masker else self._classifier
         config = self._scoring("mask", method=method, model=model)
         models, needs = ((), ("masker",)) if is_masker else (self._classifier_model, self._classifier_step)

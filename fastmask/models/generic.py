@@ -28,9 +28,13 @@ class GenericEncoder:
         precision: a key of DTYPES.
         device: torch device name.
         typed: whether the model's tokenizer gives token types.
+
+    Attributes:
+        runs_packed: whether texts of all lengths run together, exactly, because the model's family is known here.
     """
 
     spare_tokens = SPARE_TOKENS
+    runs_packed = False
 
     def __init__(self, model: nn.Module, precision: str, device: str = "cpu", typed: bool = True):
         self.precision, self.device = precision, device

@@ -29,6 +29,7 @@ class Template:
         special_types: int32, of the special tokens in order; None for 0 before the content and its type after it.
         typed: whether the model is to be given token types.
         words: int32, a few ordinary tokens to try a model with.
+        mask: the token that stands for a hidden one; -1 where the tokenizer has none.
     """
 
     prefix: np.ndarray
@@ -38,6 +39,7 @@ class Template:
     special_types: np.ndarray | None = None
     typed: bool = True
     words: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    mask: int = -1
 
     @property
     def types(self) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,8 @@ def model_template(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase,
     Raises:
         ModelError: as there, or the tokenizer gives a token type that the model does not have.
     """
-    template = template_of(tokenizer.backend_tokenizer, name, is_pair)
+    mask = -1 if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    template = replace(template_of(tokenizer.backend_tokenizer, name, is_pair), mask=mask)
     if not takes_types(config, tokenizer):
         return template.without_types()
     known, largest = getattr(config, "type_vocab_size", None), max([template.content_type, *template.types.tolist()])

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
     from .family_weights import FamilyWeights
 
+CLASSIFIER, MASKER, MASKED_LM = "SequenceClassification", "TokenClassification", "MaskedLM"
+"""Tasks of models: the end of the name of an ``AutoModelFor...`` class."""
 TASKS = MappingProxyType(
     {
-        "SequenceClassification": ("SEQUENCE_CLASSIFICATION", "classifier"),
-        "TokenClassification": ("TOKEN_CLASSIFICATION", "token classifier"),
-        "MaskedLM": ("MASKED_LM", "masked-language model"),
+        CLASSIFIER: ("SEQUENCE_CLASSIFICATION", "classifier"),
+        MASKER: ("TOKEN_CLASSIFICATION", "token classifier"),
+        MASKED_LM: ("MASKED_LM", "masked-language model"),
     }
 )
-"""End of the name of an ``AutoModelFor...`` class -> part of the name of transformers' table of it, and what it is."""
+"""Task -> part of the name of transformers' table of it, and what it is."""
 
 
 def load_weights(
@@ -150,14 +152,30 @@ def load_masker(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
         ModelError: the weights are damaged or incomplete, or there are not two classes.
     """
     check_masker(files)
-    model, missing = load_pretrained(files, dtype, task="TokenClassification")
+    model, missing = load_pretrained(files, dtype, task=MASKER)
     if missing:
         raise ModelError(f"{files.name}: is not a trained masker, its weights lack {missing[0]}")
     return model.eval()
 
 
+def load_trained(files: ModelFiles, task: str) -> torch.nn.Module:
+    """Return the model of a task in ``files``, one of transformers, float32, on the CPU, in eval mode.
+
+    Raises:
+        ModelError: the weights are damaged or incomplete, or the model is none for this task.
+    """
+    import torch
+
+    if task != MASKED_LM:
+        return (load_masker if task == MASKER else load_classifier)(files, torch.float32)
+    model, missing = load_pretrained(files, torch.float32, task=task)
+    if missing:
+        raise ModelError(f"{files.name}: is not a trained masked-language model, its weights lack {missing[0]}")
+    return model.eval()
+
+
 def load_pretrained(
-    files: ModelFiles, dtype: torch.dtype, *, task: str = "SequenceClassification", **overrides
+    files: ModelFiles, dtype: torch.dtype, *, task: str = CLASSIFIER, **overrides
 ) -> tuple[torch.nn.Module, list[str]]:
     """Load a model with a head; return it and the sorted names of parameters that the weights lack (random, then).
 

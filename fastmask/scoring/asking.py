@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 
+from ..core.arrays import within
 from ..core.errors import FastmaskError
 from ..core.memo import Memo
+from ..core.records import PackedBatch
 from ..models.encoder import Encoder, GrowingRows, HostEncoder, OutOfMemory
 from ..models.gpu import DeviceBlock, DeviceEncoder, read
-from ..models.packing import Variants, batch_starts, hash_variants, pack_variants
+from ..models.packing import Block, Variants, batch_starts, bounds_of, hash_variants, pack_variants
 from .blocks import SentenceBlock
 
 Answer = TypeVar("Answer")
@@ -67,7 +69,7 @@ class Asker:
         fresh, first = np.unique(slots, return_index=True)
         first = first[fresh >= before]
         if len(first):
-            known.append(torch.from_numpy(_in_order(self.forward(precision, variants.take(first)))))
+            known.append(torch.from_numpy(in_order(self.forward(precision, variants.take(first)))))
         found: np.ndarray = known.take(slots).numpy()
         return found
 
@@ -81,15 +83,28 @@ class Asker:
         Raises:
             FastmaskError: an answer of the highest precision is not finite, or a text does not fit in memory.
         """
-        encoder = self._on_host(precision)
         if precision not in self._memories:
-            self._memories[precision] = encoder.memory()
+            self._memories[precision] = self._on_host(precision).memory()
+
+        def logits(encoder: HostEncoder, packed: PackedBatch, part: np.ndarray) -> np.ndarray:
+            return encoder.logits(packed, self._memories[precision])
+
+        return self.answers(precision, variants, logits)
+
+    def answers(
+        self, precision: str, variants: Variants, of: Callable[[Any, PackedBatch, np.ndarray], np.ndarray]
+    ) -> Rows:
+        """Return what ``of`` an encoder, a batch and the numbers int64 [B] of its variants gives, batch by batch.
+
+        Raises:
+            FastmaskError: as ``forward`` does.
+        """
 
         def run(part: np.ndarray) -> np.ndarray:
             packed = pack_variants(self.block, variants.take(part))
-            return self._finite(precision, self._on_host(precision).logits(packed, self._memories[precision]))
+            return self._finite(precision, of(self._on_host(precision), packed, part))
 
-        return self._in_batches(encoder, variants.lengths, run)
+        return self._in_batches(self.encoder(precision), variants.lengths, run)
 
     def _on_host(self, precision: str) -> HostEncoder:
         """Return the encoder of a precision, which packs on the processor unless this is a ``DeviceAsker``."""
@@ -180,9 +195,25 @@ class DeviceAsker(Asker):
         return self._sent
 
 
-def _in_order(parts: Rows) -> np.ndarray:
-    """Return the rows of classified variants float64 [V, C] in the variants' order."""
+def in_order(parts: Rows) -> np.ndarray:
+    """Return what a row a variant says, float64 [V, ...], in the variants' order."""
     found = np.concatenate([logits for _, logits in parts])
     out = np.empty_like(found)
     out[np.concatenate([part for part, _ in parts])] = found
     return out
+
+
+def rows_of_tokens(block: Block, variants: Variants, parts: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a row a token says of sentences' own tokens; variants are whole sentences, cut at their room.
+
+    Returns:
+        at int64 [K], the tokens of the block that were read, and their rows float64 [K, N].
+    """
+    order, rows = (np.concatenate(one) for one in zip(*parts, strict=True))
+    packed = bounds_of(variants.take(order)).astype(np.int64)
+    starts, units = np.empty(len(variants), np.int64), variants.units
+    starts[order] = packed[:-1]
+    starts += block.around[units] - len(block.suffix)
+    counts = variants.table[:, 4].astype(np.int64)
+    inside = within(counts)
+    return np.repeat(block.offsets[units], counts) + inside, rows[np.repeat(starts, counts) + inside]

@@ -25,6 +25,7 @@ from ..models.encoder import Encoder, OutOfMemory, build_encoder
 from ..models.family_weights import FamilyWeights
 from ..models.generic import GenericEncoder
 from ..models.gpu import DeviceEncoder
+from ..models.module_encoder import ModuleEncoder
 from ..models.packing import Template
 from ..models.probe import fault_of, unsteady
 from .asking import Asker, DeviceAsker
@@ -56,12 +57,21 @@ class Backend:
         model: float32 weights of a fast family, or a module in eval mode, not written to.
         template: its special tokens.
         config: the run's configuration.
+        kind: class of the encoders, where the model is a module that runs as it is; None for what is fastest.
     """
 
-    def __init__(self, model: FamilyWeights | torch.nn.Module, template: Template, config: ScoreConfig):
-        self.device, self.template, self.config = choose_device(config.device), template, config
+    def __init__(
+        self,
+        model: FamilyWeights | torch.nn.Module,
+        template: Template,
+        config: ScoreConfig,
+        kind: type[ModuleEncoder] | None = None,
+    ):
+        self.device, self.template, self.config, self.kind = choose_device(config.device), template, config, kind
         self.is_cuda = self.device.startswith("cuda")
         self.has_pools = self.is_cuda or config.kernels == "triton"
+        if kind and config.kernels == "triton":
+            raise FastmaskError(f"--kernels triton: there are none for --method {config.method}; use auto")
         _require_interpreter(self.has_pools and not self.is_cuda)
         self.model = model.to(self.device) if self.is_cuda and isinstance(model, FamilyWeights) else model
         self._encoders: dict[str, Encoder] = {}
@@ -83,7 +93,8 @@ class Backend:
         Raises:
             FastmaskError: it cannot run in float32 or in --precision, or its answers vary from call to call.
         """
-        if not isinstance(self.encoder(wanted[0]), GenericEncoder):
+        first = self.encoder(wanted[0])
+        if not isinstance(first, GenericEncoder) or first.runs_packed:
             return wanted
         if fault := unsteady(self.encoder("float32"), self.template, self.config.max_length):
             raise FastmaskError(f"the model cannot be scored with: {fault}")
@@ -119,7 +130,10 @@ class Backend:
 
     def _build(self, precision: str) -> Encoder:
         try:
-            built = build_encoder(self.model, precision, self.device, self.config.kernels, self.template.typed)
+            if self.kind:
+                built: Encoder = self.kind(self.model, precision, self.device, self.template)
+            else:
+                built = build_encoder(self.model, precision, self.device, self.config.kernels, self.template.typed)
         except OutOfMemory as error:
             raise FastmaskError(f"the model at {precision} does not fit in the memory of {self.device}") from error
         if self.is_cuda:  # other streams will read what this one has written

@@ -64,7 +64,7 @@ class Engine:
         calibration: int = CALIBRATION_SENTENCES,
     ):
         self.method, self.config, self.progress, self.calibration = method, config, progress, calibration
-        self.backend = Backend(model, template, config)
+        self.backend = Backend(model, template, config, method.encoder)
         self.levels = self.backend.levels(cascade(config, method.fastest(self.backend)))
         rate, by_word = method.rate(config), config.unit == "word"
         self.rules = Rules(config.threshold, rate, never_masked, config.certify, config.seed, by_word)

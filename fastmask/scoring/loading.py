@@ -9,12 +9,15 @@ from ..core.errors import ModelError
 from ..models.directory import ModelFiles
 from ..models.lengths import longest_input
 from ..models.template import model_template
-from ..models.weights import load_weights
+from ..models.weights import MASKED_LM, MASKER, load_trained, load_weights
 from .engine import Engine
 from .method import Method, Progress, never_masked
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+    from ..models.family_weights import FamilyWeights
 
 
 def load_engine(
@@ -35,8 +38,15 @@ def load_engine(
     Raises:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
     """
-    model, model_config = load_weights(files, method.classifies_tokens)
+    model: FamilyWeights | nn.Module
+    if method.encoder:
+        model = load_trained(files, method.task)
+        model_config = model.config
+    else:
+        model, model_config = load_weights(files, method.task == MASKER)
     template = model_template(model_config, tokenizer, files.name, is_aspect and method.reads_units)
+    if method.task == MASKED_LM and template.mask < 0:
+        raise ModelError(f"{files.name}: its tokenizer has no mask token")
     longest = longest_input(model, model_config, tokenizer, files.name, config.max_length)
     if longest < config.max_length:
         raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {longest} tokens")

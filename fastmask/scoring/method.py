@@ -15,6 +15,7 @@ from ..core.records import EncodedSentences, ScoredSentences
 from ..models.decoded_words import unmaskable
 from ..models.pieces import Finder, not_masked
 from ..models.punctuation import Punctuation
+from ..models.weights import CLASSIFIER
 from ..shards.reader import setting
 from ..text.stop_words import stop_words
 from .cascade import Bounds, Evidence
@@ -23,6 +24,7 @@ from .policy import Items
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from ..models.module_encoder import ModuleEncoder
     from .asking import Asker
     from .backend import Backend
     from .blocks import SentenceBlock
@@ -119,7 +121,8 @@ class Method:
 
     Attributes:
         asks_model: whether a model decides; else its tokenizer alone is used.
-        classifies_tokens: whether its model is a token classifier; else it is one of sequences.
+        task: its model's, one of ``weights``' three.
+        encoder: what it asks its model with, where that is a module of transformers; None for what is fastest.
         has_default_model: whether the embedded classifier serves where no model is named.
         keeps_other_labels: whether labels that are no classes of the model are kept as they are.
         reads_units: whether labels and aspects play a part; else texts are read alone.
@@ -130,7 +133,8 @@ class Method:
     """
 
     asks_model = True
-    classifies_tokens = False
+    task = CLASSIFIER
+    encoder: type[ModuleEncoder] | None = None
     has_default_model = True
     keeps_other_labels = False
     reads_units = True

@@ -130,11 +130,7 @@ class ClassifierBlock:
         variants, certify = whole(self.block, self.block.units), self.rules.certify
         logits = self.ask.logits("float32", variants)  # [U, C]
         if certify:
-            top = np.sort(logits, axis=1)
-            with np.errstate(invalid="ignore"):  # infinite logits are as doubtful as equal ones
-                near = np.flatnonzero(~(top[:, -1] - top[:, -2] > 2 * self.bounds.float32))
-            if len(near):
-                logits[near] = self.ask.logits(self.bounds.levels[-1], variants.take(near))
+            logits = with_sure_argmax(logits, self.ask, variants, self.bounds.float32)
         predicted: np.ndarray = logits.argmax(axis=1).astype(np.int32)
         given = self.sentences.unit_label
         self.target = np.where(given >= 0, given, predicted)
@@ -147,13 +143,8 @@ class ClassifierBlock:
         s = self.sentences
         ranking = _Ranking(self)
         settle(ranking, self.bounds, None, self.evidence)
-        first_unit = np.searchsorted(s.unit_sentence, np.arange(len(s.sentences)))
-        scored = np.zeros(len(s.sentences), bool)
-        scored[s.unit_sentence[self.right]] = True
         return BlockScores(
-            predicted=np.full(len(s.sentences), -1, np.int32) if s.is_aspect else predicted[first_unit],
-            prob=self._prob(),
-            scored=scored,
+            **of_sentences(s, predicted, probability(self.goal.z_full), self.right),
             importance=ranking.smallest(self._full() - probability(self.z)).astype(np.float32),
             chosen=ranking.chosen,
             evidence=self.evidence,
@@ -165,13 +156,39 @@ class ClassifierBlock:
         p: np.ndarray = probability(self.goal.z_full)[self.unit]
         return p
 
-    def _prob(self) -> np.ndarray:
-        """Return P(y|s) float32 [S]: of plain text always, of aspect text the smallest of counted units, else NaN."""
-        p = probability(self.goal.z_full)
-        counted = self.right if self.sentences.is_aspect else np.ones(len(p), bool)
-        out = np.full(len(self.sentences.sentences), np.inf)
-        np.minimum.at(out, self.sentences.unit_sentence[counted], p[counted])
-        return np.where(np.isfinite(out), out, np.nan).astype(np.float32)
+
+def with_sure_argmax(logits: np.ndarray, ask: Asker, variants: Variants, eps: float) -> np.ndarray:
+    """Return logits float64 [V, C] of variants, those of the last level where errors of ``eps`` leave the argmax open.
+
+    Args:
+        logits: of a lower level; written to.
+    """
+    top = np.sort(logits, axis=1)
+    with np.errstate(invalid="ignore"):  # infinite logits are as doubtful as equal ones
+        near = np.flatnonzero(~(top[:, -1] - top[:, -2] > 2 * eps))
+    if len(near):
+        logits[near] = ask.logits(ask.levels[-1], variants.take(near))
+    return logits
+
+
+def of_sentences(s: SentenceBlock, predicted: np.ndarray, p: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
+    """Return ``predicted``, ``prob`` and ``scored`` of ``BlockScores`` from those of the units.
+
+    Args:
+        predicted: int32 [U], the argmax class.
+        p: float64 [U], P(y|s); of an aspect text the smallest of units that count is taken, of plain text its own.
+        right: bool [U], units that count.
+    """
+    count, counted = len(s.sentences), right if s.is_aspect else np.ones(len(p), bool)
+    prob, scored = np.full(count, np.inf), np.zeros(count, bool)
+    np.minimum.at(prob, s.unit_sentence[counted], p[counted])
+    scored[s.unit_sentence[right]] = True
+    first_unit = np.searchsorted(s.unit_sentence, np.arange(count))
+    return {
+        "predicted": np.full(count, -1, np.int32) if s.is_aspect else predicted[first_unit],
+        "prob": np.where(np.isfinite(prob), prob, np.nan).astype(np.float32),
+        "scored": scored,
+    }
 
 
 class _Decisions:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...core.arrays import within
 from ...core.config import DEFAULT_RATE
-from ...models.packing import bounds_of
-from ..asking import Asker
+from ...models.weights import MASKER
+from ..asking import Asker, rows_of_tokens
 from ..blocks import SentenceBlock
-from ..cascade import TIE, Bounds, Evidence, probability, settle
-from ..method import BlockScores, Method, Rules, audit_sample
-from ..policy import choose
+from ..cascade import TIE, Bounds, probability
+from ..method import BlockScores, Method, Rules
+from ..ranking import Ranking
 from ..variants import whole
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Masker(Method):
     with a token counts as scored.
     """
 
-    classifies_tokens = True
+    task = MASKER
     has_default_model = False
     keeps_other_labels = True
     reads_units = False
@@ -56,21 +55,10 @@ class Masker(Method):
 
     def score(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules) -> BlockScores:
         """See ``Method.score``."""
-        questions = _Marks(block, ask, bounds, rules)
-        questions.ask_sentences(0, block.block.units)
-        evidence = Evidence(len(bounds.levels))
-        evidence.decisions += int(questions.read.sum())
-        chosen = settle(questions, bounds, questions.audit & questions.read, evidence)
-        count = len(block.sentences)
-        return BlockScores(
-            predicted=np.full(count, -1, np.int32),
-            prob=np.full(count, np.nan, np.float32),
-            scored=np.diff(block.offsets) > 0,
-            importance=probability(questions.values[0]).astype(np.float32),
-            chosen=chosen,
-            evidence=evidence,
-            tokens=ask.tokens,
-        )
+        marks = _Marks(block, ask, bounds, rules, rows=2)
+        marks.ask_sentences(0, block.block.units)
+        evidence = marks.settled()
+        return marks.outcome(evidence, probability(marks.values[1]))
 
 
 def token_values(
@@ -79,62 +67,33 @@ def token_values(
     """Return what the masker says of whole sentences ``units`` int32 [U], each cut on the right at its room.
 
     Returns:
-        at int64 [K], the tokens of the block that were read, and float64 [2, K]: by how much the class-1 logit is the
-        larger one, and that logit.
+        at int64 [K], the tokens of the block that were read, and float64 [2, K]: the class-1 logit, and by how much it
+        is the larger one.
     """
-    block = sentences.block
-    variants = whole(block, units)
-    order, rows = (np.concatenate(one) for one in zip(*ask.forward(precision, variants), strict=True))
-    packed = bounds_of(variants.take(order)).astype(np.int64)
-    starts = np.empty(len(units), np.int64)
-    starts[order] = packed[:-1] + len(block.prefix)
-    counts = variants.table[:, 4].astype(np.int64)
-    inside = within(counts)
-    logits = rows[np.repeat(starts, counts) + inside]  # [K, 2]
+    variants = whole(sentences.block, units)
+    at, logits = rows_of_tokens(sentences.block, variants, ask.forward(precision, variants))
     with np.errstate(invalid="ignore"):  # a float16 overflow, which is a doubt
-        values = np.stack([logits[:, 1] - logits[:, 0], logits[:, 1]])
-    return np.repeat(block.offsets[units], counts) + inside, values
+        return at, np.stack([logits[:, 1], logits[:, 1] - logits[:, 0]])
 
 
-class _Marks:
-    """The questions which of T tokens of S sentences are masked, as ``cascade.Questions``.
-
-    Attributes:
-        values: float64 [2, T], see ``token_values``; -inf where not read. level: uint8 [T]. read, audit: bool [T].
-    """
-
-    def __init__(self, sentences: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules):
-        self.sentences, self.asker, self.bounds = sentences, ask, bounds
-        lengths = np.diff(sentences.offsets)
-        self.sentence = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        self.rate, self.items = rules.mask_rate, rules.items(sentences.offsets, sentences.word)
-        self.may_mask = rules.may_mask(sentences.input_ids, sentences.offsets)
-        self.audit = audit_sample(sentences.key, np.zeros(len(lengths), np.int32), rules.seed)[self.sentence]
-        self.values = np.full((2, len(self.sentence)), -np.inf)
-        self.read = np.zeros(len(self.sentence), bool)
-        self.level = np.zeros(len(self.sentence), np.uint8)
+class _Marks(Ranking):
+    """The questions which tokens are masked; ``values`` are those of ``token_values``."""
 
     def ask(self, level: int, chosen: np.ndarray) -> None:
         """See ``Questions.ask``."""
-        self.ask_sentences(level, np.unique(self.sentence[chosen]))
+        self.ask_sentences(level, np.unique(self.unit[chosen]))
 
     def ask_sentences(self, level: int, units: np.ndarray) -> None:
         """Answer all tokens of sentences int32 [U] at a level."""
         at, values = token_values(self.sentences, self.asker, self.bounds.levels[level], units)
         self.values[:, at], self.read[at], self.level[at] = values, True, level
 
-    def decide(self) -> tuple[np.ndarray, np.ndarray]:
-        """See ``Questions.decide``; a doubt about one token is one about its sentence."""
-        margin, logit = self.values
-        width = np.array(self.bounds.eps)[self.level]
+    def important(self, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See ``Ranking.important``: tokens whose class-1 logit is the larger one."""
+        margin = self.values[1]
+        near = ~((np.abs(margin) > width) & np.isfinite(self.values).all(axis=0))
         # a token that is never masked decides about its word, too, if others of that may be
-        open_ = self.read & self.items.any(self.may_mask)[self.items.of_token]
-        near = open_ & ~((np.abs(margin) > width) & np.isfinite(self.values).all(axis=0))
-        with np.errstate(invalid="ignore"):  # no bound, and logits that are not there
-            low, high = (np.where(self.read, rank, np.inf) for rank in (-logit - width, -logit + width))
-        chosen, ambiguous = choose(self.items, self.read & (margin > TIE), self.may_mask, low, high, self.rate)
-        doubtful = np.bincount(self.sentence[near | ambiguous], minlength=len(self.sentences.sentences)) > 0
-        return chosen, doubtful[self.sentence] & self.read
+        return self.read & (margin > TIE), near & self.items.any(self.may_mask)[self.items.of_token]
 
 
 METHOD = Masker()
