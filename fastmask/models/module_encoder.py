@@ -48,8 +48,8 @@ class ModuleEncoder(GenericEncoder):
 
     def tensors(self, batch: PackedBatch) -> PackedTensors:
         """Return a batch as ``trainable`` takes it."""
-        parts = (np.split(array, batch.cu_seqlens[1:-1]) for array in (batch.input_ids, batch.token_type_ids))
-        return pack(*parts, self.device, self.typed)
+        ids, types = (np.split(array, batch.cu_seqlens[1:-1]) for array in (batch.input_ids, batch.token_type_ids))
+        return pack(ids, types, self.device, self.typed)
 
     def own_forward(self, batch: PackedTensors) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """See ``generic.forward_alike``."""
@@ -68,6 +68,8 @@ class SaliencyEncoder(ModuleEncoder):
             # encoder-decoders read by other modules of the same weight
             if module is words or (isinstance(module, nn.Embedding) and module.weight is words.weight):
                 module.register_forward_hook(self._keep)
+            elif isinstance(module, nn.LayerNorm):
+                module.register_forward_hook(self._keep_norm)
 
     @torch.inference_mode()
     def logits(self, batch: PackedBatch, memory: None = None) -> np.ndarray:
@@ -78,7 +80,8 @@ class SaliencyEncoder(ModuleEncoder):
         """Return |dz/de . e| of each token's embedding e, and the logits of the token's text: float64 [T, 1 + C].
 
         z is the log-odds of the text's class ``target`` int [B]; of the largest logit where that is -1. e is what the
-        word embeddings give, before position, type and norm; of several readings of the tokens, the first.
+        word embeddings give, before position, type and norm; of several readings of the tokens, the first. Where
+        nothing but a norm reads that, e is what the norm gives: z would not depend on e's length, and dz/de . e be 0.
 
         Raises:
             FastmaskError: the model does not read its tokens by word embeddings.
@@ -86,7 +89,7 @@ class SaliencyEncoder(ModuleEncoder):
         tensors, lengths = self.tensors(batch), np.diff(batch.cu_seqlens)
         out = np.empty((0, 0))
         with torch.enable_grad():
-            self._read.first = None
+            self._read.first = self._read.norm = None
             for texts, at, logits in self._forward(tensors, batch.cu_seqlens[:-1].astype(np.int64), lengths):
                 logits = logits.double()
                 z = _log_odds(logits, torch.from_numpy(target[texts]).long().to(self.device))
@@ -95,7 +98,7 @@ class SaliencyEncoder(ModuleEncoder):
                     out = np.empty((len(batch.input_ids), 1 + logits.shape[1]))
                 out[at.ravel(), 0] = values.flatten().cpu().numpy()
                 out[at.ravel(), 1:] = np.repeat(logits.detach().cpu().numpy(), lengths[texts], axis=0)
-                self._read.first = None
+                self._read.first = self._read.norm = None
         return out
 
     def _forward(
@@ -115,6 +118,11 @@ class SaliencyEncoder(ModuleEncoder):
         self._read.first = given[0], rows.detach().requires_grad_()
         return self._read.first[1]
 
+    def _keep_norm(self, module: nn.Module, given: tuple, rows: torch.Tensor) -> None:
+        """Keep the norm of the embeddings that were read first, if there is one."""
+        if torch.is_grad_enabled() and self._read.first is not None and given[0] is self._read.first[1]:
+            self._read.norm = rows
+
     def _products(self, z: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Return |dz/de . e| float64 [B, L] of tokens ids int64 [B, L], which the last forward pass has read."""
         given, rows = self._read.first or (ids[:0], None)
@@ -122,6 +130,8 @@ class SaliencyEncoder(ModuleEncoder):
         turned = given.shape != ids.shape and given.shape[::-1] == ids.shape
         if rows is None or not torch.equal((given.mT if turned else given)[:, : ids.shape[1]], ids):
             raise FastmaskError("the model does not read its tokens by word embeddings that --method gradient knows")
+        if self._read.norm is not None and _readers(z, rows) == 1:
+            rows = self._read.norm
         (slope,) = torch.autograd.grad(z, rows)
         products = (slope.double() * rows.detach().double()).sum(-1).abs()
         return (products.mT if turned else products)[:, : ids.shape[1]]
@@ -132,6 +142,18 @@ def _log_odds(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     classes = torch.where(target < 0, logits.argmax(1), target)
     own = nn.functional.one_hot(classes, logits.shape[1]).bool()
     return logits[own] - logits.masked_fill(own, -torch.inf).logsumexp(1)
+
+
+def _readers(z: torch.Tensor, leaf: torch.Tensor) -> int:
+    """Return how many operations on the way to ``z`` read a leaf of its graph."""
+    waiting, known, count = [z.grad_fn], set(), 0
+    while waiting:
+        for node, _ in waiting.pop().next_functions:
+            count += getattr(node, "variable", None) is leaf
+            if node is not None and node not in known:
+                known.add(node)
+                waiting.append(node)
+    return count
 
 
 class FillingEncoder(ModuleEncoder):

@@ -82,7 +82,8 @@ class _Entropies(Ranking):
         places = self.index[at] + len(block.prefix)
 
         def of(encoder: FillingEncoder, packed: PackedBatch, part: np.ndarray) -> np.ndarray:
-            return encoder.entropies(packed, packed.cu_seqlens[:-1].astype(np.int64) + places[part])
+            found: np.ndarray = encoder.entropies(packed, packed.cu_seqlens[:-1].astype(np.int64) + places[part])
+            return found
 
         return in_order(self.asker.answers(self.bounds.levels[level], variants, of))
 
