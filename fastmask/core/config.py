@@ -7,7 +7,7 @@ The command line is made from the fields (``options``), and so are the keys of a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from math import inf
 from typing import Any
@@ -32,6 +32,9 @@ DEFAULT_RATE = 0.15
 MAX_TEXT_MB = 64
 WORD_LISTS = ("language", "english", "none")
 """The values of ``--stop-words`` that are not a file."""
+
+SHARES = (0.8, 0.1, 0.1)
+"""What becomes of masked tokens: [MASK], a random token, no change."""
 
 Check = Callable[[Any], str]
 """Returns what is wrong with a value, in words; "" if nothing is."""
@@ -86,6 +89,20 @@ def within(low: float, high: float, what: str, *, ends: str = "[]") -> Check:
 
 not_negative = within(0, inf, "at least 0, and finite", ends="[)")
 above_zero = within(0, inf, "above 0, and finite", ends="()")
+
+
+def shares_of(text: str) -> tuple[float, ...]:
+    """Return the numbers of a text with commas; none where a part is not a number."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return ()
+
+
+def shares_fault(shares: Sequence[float]) -> str:
+    """Return what is wrong with the shares of corruption, in words; "" if nothing is."""
+    fine = len(shares) == 3 and all(0 <= share <= 1 for share in shares) and abs(sum(shares) - 1) < 1e-6
+    return "" if fine else "three numbers from 0 on whose sum is 1: [MASK], random, unchanged"
 
 
 def demand(ok: bool, what: str, reason: str) -> None:
@@ -207,6 +224,8 @@ class ExportConfig:
     max_predictions: int = option(
         80, "Most masks of a sequence; of more, so many are drawn at random.", check=at_least(1)
     )
+    corrupt: str = option("0.8,0.1,0.1", "Shares of masked tokens that become [MASK], become a random token, and stay "
+                          "unchanged.", check=lambda text: shares_fault(shares_of(text)))  # fmt: skip
     seed: int = option(0, "Seed of the corruption.", check=at_least(0))
     overwrite: bool = option(False, "Replace OUT.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import (
+    ExportConfig,
     ScoreConfig,
     above_zero,
     at_least,
@@ -118,6 +119,7 @@ class PretrainConfig:
     max_length: int = option(256, "Longest sequence in tokens; a document's sentences are joined up to it.",
                              check=at_least(8))  # fmt: skip
     pack: bool = option(False, "Let documents share a sequence.")
+    corrupt: str = shared(ExportConfig, "corrupt")
     precision: str = option("auto", "Precision of the matrix products; auto is bfloat16 where the device is fast at "
                             "it.", choices=("auto", "float32", "bfloat16"))  # fmt: skip
     device: str = shared(FinetuneConfig, "device")

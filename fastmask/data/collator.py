@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.config import SHARES, demand, shares_fault
 from ..core.errors import FastmaskError, ModelError
 from ..models.tokenizer import check_tokenizer, special_ids, vocabulary
 from .corruption import corrupt, ordinary_ids, whole_numbers
@@ -44,11 +45,13 @@ class SelectiveMaskCollator:
         seed: of the corruption.
         pack: let the rows of a batch share sequences, ``[CLS] a [SEP] b [SEP]``, as many as fit; for rows alone.
         token_type_ids: give them, all 0; DistilBERT's models take none.
+        shares: of masked tokens that become [MASK], become a random one, and stay unchanged; their sum is 1.
 
     Raises:
         ModelError: the tokenizer has no mask, padding, or framing token; when called: the shards have another one.
-        FastmaskError: ``max_length`` is too small; when called: a row lacks a column, has ids that the tokenizer does
-            not know or masks outside, or no token of a batch is masked, so that its loss would be NaN.
+        FastmaskError: ``max_length`` is too small, or ``shares`` are none; when called: a row lacks a column, has ids
+            that the tokenizer does not know or masks outside, or no token of a batch is masked, so that its loss would
+            be NaN.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class SelectiveMaskCollator:
         seed: int = 0,
         pack: bool = False,
         token_type_ids: bool = True,
+        shares: Sequence[float] = SHARES,
     ):
         special: Mapping[str, Any] = special_ids(tokenizer)
         name = tokenizer.name_or_path or "the tokenizer"
@@ -67,12 +71,13 @@ class SelectiveMaskCollator:
             if special[role] is None:
                 raise ModelError(f"{name}: the tokenizer has no {role} token")
         check_room(max_length)
+        demand(not (fault := shares_fault(shares)), f"shares {list(shares)}", fault)
         self.max_length, self.seed, self.pack, self.epoch = max_length, seed, pack, 0
         self._mask_id, self._pad_id = special["mask"], special["pad"]
         self._tokenizer, self._name = tokenizer, name
         self._origin: Origin | None = None
         self._frame, self._ordinary = Frame.of(special, name), ordinary_ids(self._vocab_size, all_special_ids)
-        self._token_type_ids = token_type_ids
+        self._token_type_ids, self._shares = token_type_ids, tuple(shares)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, at least 0, of rows and sequences that come without one."""
@@ -112,6 +117,7 @@ class SelectiveMaskCollator:
         return corrupt(
             example.input_ids, example.at, example.row, example.sentence, example.position,
             seed=self.seed, epoch=epoch, mask_id=self._mask_id, ordinary=self._ordinary,
+            shares=self._shares,
         )  # fmt: skip
 
     def _pairs(self, features: Any) -> Iterator[tuple[int, Example]]:

@@ -1,13 +1,14 @@
-"""Corruption of masked tokens at load time: 80 % [MASK], 10 % unchanged, 10 % a random ordinary token."""
+"""Corruption of masked tokens at load time: 80 % [MASK], 10 % a random ordinary token, 10 % unchanged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from fastmask_kernels.cpu import apply_mask
 
+from ..core.config import SHARES, demand, shares_fault
 from ..core.errors import FastmaskError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def corrupt(
     epoch: int,
     mask_id: int,
     ordinary: np.ndarray,
+    shares: Sequence[float] = SHARES,
 ) -> np.ndarray:
     """Return a corrupted copy of ``input_ids``.
 
@@ -38,13 +40,14 @@ def corrupt(
         seed, epoch: the rest of the key, at least 0.
         mask_id: id of [MASK].
         ordinary: int32 [K], ids that may be drawn: a stream's ``ordinary``, or ``ordinary_ids``.
+        shares: of [MASK], of random tokens, of unchanged ones.
 
     Returns:
         int32 [T].
 
     Raises:
         FastmaskError: an array has another shape or is not of whole numbers, a place is outside ``input_ids``, a number
-            is negative or too large, or nothing may be drawn.
+            is negative or too large, nothing may be drawn, or the shares do not add up to 1.
     """
     tokens, ordinary = whole_numbers("input_ids", input_ids, np.int32), whole_numbers("ordinary", ordinary, np.int32)
     at, row = whole_numbers("at", at, np.int64), whole_numbers("row", row, np.int64)
@@ -57,8 +60,15 @@ def corrupt(
             raise FastmaskError(f"corrupt: {name} {value}: 0 to 2**{bits} - 1")
     out = np.empty(len(tokens), np.int32)
     numbers = np.uint64(seed), np.int64(epoch), np.int32(mask_id)
-    apply_mask(tokens, at, row, sentence, position, *numbers, ordinary, out)
+    apply_mask(tokens, at, row, sentence, position, *numbers, ordinary, out, *_limits(shares))
     return out
+
+
+def _limits(shares: Sequence[float]) -> tuple[int, int]:
+    """Return below which of 2^24 values a token becomes [MASK], and below which it stays as it is."""
+    demand(not (fault := shares_fault(shares)), f"corrupt: {list(shares)}", fault)
+    masked, drawn, kept = shares
+    return int(masked * 2**24), int((masked + kept) * 2**24) if drawn else 2**24
 
 
 def _check_places(tokens: int, at: np.ndarray, *key: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.config import EXPORT_FORMATS, ExportConfig
+from ..core.config import EXPORT_FORMATS, ExportConfig, shares_of
 from ..core.directories import claim, new_directory
 from ..core.errors import FastmaskError, ModelError
 from .corruption import corrupt
@@ -106,7 +106,7 @@ class _Corruption:
             if special.get(role) is None:
                 raise ModelError(f"{recorded['name']}: the tokenizer has no {role} token")
         self.config, self.mask_id, self.pad_id = config, special["mask"], special["pad"]
-        self.ordinary = ordinary
+        self.ordinary, self.shares = ordinary, shares_of(config.corrupt)
 
     def table(self, examples: Sequence[Example], first: int) -> np.ndarray:
         """Return N sequences, the first of them number ``first`` of the export, as ``fields_of`` [N]."""
@@ -117,7 +117,7 @@ class _Corruption:
             at = example.at[chosen]
             fields["input_ids"][: len(example)] = corrupt(
                 example.input_ids, at, example.row[chosen], example.sentence[chosen], example.position[chosen],
-                seed=self.config.seed, epoch=0, mask_id=self.mask_id, ordinary=self.ordinary,
+                seed=self.config.seed, epoch=0, mask_id=self.mask_id, ordinary=self.ordinary, shares=self.shares,
             )  # fmt: skip
             fields["input_mask"][: len(example)] = 1
             fields["masked_lm_positions"][: len(at)] = at

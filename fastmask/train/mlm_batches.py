@@ -44,6 +44,7 @@ class Builder:
         part_tokens: about how many tokens a part has.
         device: where the tensors go.
         template: what token types the model is given, and whether.
+        shares: of masked tokens that become [MASK], become a random one, and stay unchanged.
     """
 
     seed: int
@@ -52,6 +53,7 @@ class Builder:
     part_tokens: int
     device: str
     template: Template
+    shares: tuple[float, ...]
 
     def parts(self, items: list[tuple[int, Example]]) -> tuple[Part, ...]:
         """Return ``(epoch, example)`` pairs, in any order of length, as parts of sequences of similar length."""
@@ -73,7 +75,7 @@ class Builder:
                 for name in ("row", "sentence", "position"))  # fmt: skip
         ids = np.concatenate([example.input_ids for example in examples])
         out = corrupt(ids, _places(examples, lengths), *keys, seed=self.seed, epoch=epoch, mask_id=self.mask_id,
-                      ordinary=self.ordinary)  # fmt: skip
+                      ordinary=self.ordinary, shares=self.shares)  # fmt: skip
         return np.split(out, np.cumsum(lengths)[:-1])
 
     def _part(self, examples: list[Example], corrupted: list[np.ndarray]) -> Part:

@@ -10,6 +10,7 @@ import torch
 from fastmask_kernels import processor
 
 from .. import __version__
+from ..core.config import shares_of
 from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig
 from ..core.errors import FastmaskError, ModelError
 from ..core.locked import VERSION
@@ -82,7 +83,8 @@ def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     template = model_template(model.config, tokenizer, files.name, is_pair=False)
     dtype, pads = _products(config, ranks, model, template, max_length, files.name, say)
     ordinary = ordinary_ids(*vocabulary(tokenizer))
-    builder = Builder(config.seed, _mask_id(stream, files), ordinary, config.part_tokens, ranks.device, template)
+    drawn = config.part_tokens, ranks.device, template, shares_of(config.corrupt)
+    builder = Builder(config.seed, _mask_id(stream, files), ordinary, *drawn)
     steps = _steps(config, stream, ranks)
     say(f"{len(stream):,} sequences with masks; {steps:,} steps, {ranks.world} x {ranks.device}, "
         f"{str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip

@@ -1,4 +1,4 @@
-"""80/10/10 corruption of masked tokens by a counter-based generator: the same ids on any device, in any order.
+"""Corruption, 80/10/10 unless told otherwise, of masked tokens by a counter-based generator: the same on any device.
 
 Of 64-bit numbers that follow from a token's key alone (a chain of splitmix64 steps), the first says what becomes of the
 token and the second which ordinary id replaces it. ``cpu.apply_mask`` gives the same bits.
@@ -17,8 +17,7 @@ WARPS = 4
 """A token a thread: what is read and written lies scattered in any case."""
 AT_DTYPES = (torch.int32, torch.int64)
 
-MASKED = tl.constexpr(int(0.8 * 2**24))
-KEPT = tl.constexpr(int(0.9 * 2**24))
+MASKED, KEPT = int(0.8 * 2**24), int(0.9 * 2**24)
 """Of 2^24 values of the first number's top bits, those below MASKED mean [MASK], and those below KEPT no change."""
 
 
@@ -40,9 +39,9 @@ def _draw(seed, epoch, row, sentence, position):
     return _mix(state, counter), _mix(state, counter + 1)
 
 
-@triton.jit(do_not_specialize=["seed", "epoch", "mask_id", "choices", "total"])
+@triton.jit(do_not_specialize=["seed", "epoch", "mask_id", "choices", "masked", "kept", "total"])
 def _apply_mask(
-    at, row, sentence, position, ordinary, out, seed: tl.int64, epoch: tl.int64, mask_id, choices, total,
+    at, row, sentence, position, ordinary, out, seed: tl.int64, epoch: tl.int64, mask_id, choices, masked, kept, total,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Corrupt a token a thread in ``out``, a copy of the ids."""
@@ -51,15 +50,18 @@ def _apply_mask(
     first, second = _draw(
         seed, epoch, tl.load(row + m, mask=valid), tl.load(sentence + m, mask=valid), tl.load(position + m, mask=valid)
     )
-    choice = first >> 40
+    choice = (first >> 40).to(tl.int32)
     drawn = ((second >> 32) * choices.to(tl.uint64)) >> 32
-    changed = valid & ((choice < MASKED) | (choice >= KEPT))
-    drawn_id = tl.load(ordinary + drawn.to(tl.int64), mask=valid & (choice >= KEPT), other=0)
+    changed = valid & ((choice < masked) | (choice >= kept))
+    drawn_id = tl.load(ordinary + drawn.to(tl.int64), mask=valid & (choice >= kept), other=0)
     where = tl.load(at + m, mask=valid, other=0)
-    tl.store(out + where, tl.where(choice < MASKED, mask_id, drawn_id), mask=changed)
+    tl.store(out + where, tl.where(choice < masked, mask_id, drawn_id), mask=changed)
 
 
-def apply_mask(input_ids, at, row, sentence, position, seed: int, epoch: int, mask_id: int, ordinary, out=None):
+def apply_mask(
+    input_ids, at, row, sentence, position, seed: int, epoch: int, mask_id: int, ordinary, out=None,
+    masked: int = MASKED, kept: int = KEPT,
+):  # fmt: skip
     """Return a copy of ``input_ids`` in which M masked tokens are corrupted: 80 % [MASK], 10 % kept, 10 % random.
 
     Args:
@@ -70,6 +72,7 @@ def apply_mask(input_ids, at, row, sentence, position, seed: int, epoch: int, ma
         mask_id: of [MASK].
         ordinary: int32 [K], the ids that may be drawn: the vocabulary without special tokens.
         out: int32 [T], where to write.
+        masked, kept: other limits than these shares', 0 to 2^24: below ``masked`` is [MASK], below ``kept`` no change.
     """
     wanted = {torch.int32: (input_ids, sentence, position, ordinary), torch.int64: (row,)}
     if at.dtype not in AT_DTYPES or any(t.dtype != dtype for dtype, tensors in wanted.items() for t in tensors):
@@ -81,8 +84,8 @@ def apply_mask(input_ids, at, row, sentence, position, seed: int, epoch: int, ma
     out = input_ids.clone() if out is None else out.copy_(input_ids)
     if len(at):
         _apply_mask[(triton.cdiv(len(at), BLOCK),)](
-            at, row, sentence, position, ordinary, out, seed, epoch, mask_id, len(ordinary), len(at), BLOCK=BLOCK,
-            num_warps=WARPS,
+            at, row, sentence, position, ordinary, out, seed, epoch, mask_id, len(ordinary), masked, kept, len(at),
+            BLOCK=BLOCK, num_warps=WARPS,
         )  # fmt: skip
     return out
 
@@ -90,7 +93,8 @@ def apply_mask(input_ids, at, row, sentence, position, seed: int, epoch: int, ma
 def cases() -> list[Case]:
     """Return what to compile: both widths of the indices."""
     pointers = {"row": "*i64", "sentence": "*i32", "position": "*i32", "ordinary": "*i32", "out": "*i32"}
-    integers = {"seed": "i64", "epoch": "i64", "mask_id": "i32", "choices": "i32", "total": "i32"}
+    integers = {"seed": "i64", "epoch": "i64"}
+    integers |= dict.fromkeys(("mask_id", "choices", "masked", "kept", "total"), "i32")
     return [
         Case(
             f"apply_mask/int32/{name}",

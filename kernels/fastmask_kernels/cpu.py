@@ -18,8 +18,8 @@ from .splitmix import mix
 _JIT = {"nogil": True, "cache": True, "boundscheck": False, "error_model": "numpy"}
 _LOWEST = np.float32(-1e30)
 _SUMMED = 256
-# Of 2^24 values of a random number, those below _MASKED mean [MASK], and those below _KEPT no change.
-_MASKED, _KEPT = np.uint64(0.8 * 2**24), np.uint64(0.9 * 2**24)
+# Of 2^24 values of a random number, those below the first mean [MASK], and those below the second no change.
+_MASKED, _KEPT = int(0.8 * 2**24), int(0.9 * 2**24)
 
 
 @nb.njit(**_JIT)
@@ -305,18 +305,19 @@ def cls_attention(query, x, cu_seqlens, max_seqlen, heads, out):
 
 
 @nb.njit(**_JIT)
-def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary, out):
+def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary, out, masked=_MASKED, kept=_KEPT):
     """Write ``input_ids`` int32 [T] to ``out`` with the M tokens ``at`` corrupted; see ``apply_mask.apply_mask``.
 
     at int32 or int64 [M]; row int64 [M]; sentence, position int32 [M]; ordinary int32 [K], the ids that may be drawn.
+    masked, kept: limits of 0 to 2^24.
     """
     out[:] = input_ids
     start = mix(np.uint64(seed), epoch)
     for m in range(len(at)):
         state = mix(mix(mix(start, row[m]), sentence[m]), position[m])
         choice = mix(state, 0) >> np.uint64(40)
-        if choice < _MASKED:
+        if choice < np.uint64(masked):
             out[at[m]] = mask_id
-        elif choice >= _KEPT:
+        elif choice >= np.uint64(kept):
             drawn = (mix(state, 1) >> np.uint64(32)) * np.uint64(len(ordinary)) >> np.uint64(32)
             out[at[m]] = ordinary[drawn]

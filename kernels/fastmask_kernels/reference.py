@@ -184,19 +184,22 @@ def log_odds(rows, head, row, target):
     return z.double()
 
 
-def apply_mask(input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary):
+def apply_mask(
+    input_ids, at, row, sentence, position, seed, epoch, mask_id, ordinary,
+    masked=2**24 * 8 // 10, kept=2**24 * 9 // 10,
+):  # fmt: skip
     """Return a copy of ``input_ids`` int [T] with its tokens ``at`` int [M] corrupted, by Python's integers.
 
     A token's key is (seed, epoch, row, sentence, position), int [M] the last three. A splitmix64 chain over it and 0
-    gives 24 bits that mean [MASK] in 80 % and no change in 10 %; else the chain over the key and 1 gives 32 bits that
-    choose one of ``ordinary`` int [K].
+    gives 24 bits: below ``masked`` they mean [MASK], below ``kept`` no change (80 % and 10 %); else the chain over the
+    key and 1 gives 32 bits that choose one of ``ordinary`` int [K].
     """
     out, ordinary = input_ids.tolist(), ordinary.tolist()
     for index, *key in zip(*(t.tolist() for t in (at, row, sentence, position)), strict=True):
         choice = _chain(seed, epoch, *key, 0) >> 40
-        if choice < 2**24 * 8 // 10:
+        if choice < masked:
             out[index] = mask_id
-        elif choice >= 2**24 * 9 // 10:
+        elif choice >= kept:
             out[index] = ordinary[(_chain(seed, epoch, *key, 1) >> 32) * len(ordinary) >> 32]
     return torch.tensor(out, dtype=input_ids.dtype, device=input_ids.device)
 

@@ -114,6 +114,14 @@ def test_packed_rows_share_sequences(tokenizer):
     assert batch["input_ids"][1].tolist()[:3] == [cls, 70, 70]
 
 
+def test_shares(tokenizer):
+    rows = [row(3, list(range(100, 200)), list(range(100)))]
+    batch = SelectiveMaskCollator(tokenizer, shares=(1, 0, 0))(rows)
+    assert batch["input_ids"][0, 1:-1].tolist() == [tokenizer.mask_token_id] * 100
+    with pytest.raises(FastmaskError, match=r"shares \[0.8, 0.1\]: three numbers from 0 on"):
+        SelectiveMaskCollator(tokenizer, shares=(0.8, 0.1))
+
+
 def test_epochs(tokenizer):
     rows = [row(3, list(range(100, 200)), list(range(100)))]
     collator = SelectiveMaskCollator(tokenizer, seed=11)

@@ -63,6 +63,21 @@ def test_shares_are_80_10_10_and_only_ordinary_tokens_are_drawn():
     assert np.array_equal(found[untouched], ids[untouched])
 
 
+@pytest.mark.parametrize("shares", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.7, 0.3, 0), (0.2, 0.3, 0.5)])
+def test_other_shares(shares):
+    ids, at, *key = case(40_000, 20_000)
+    ids[:] = 1  # which is not drawn
+    found = corrupt(ids, at, *key, **options(), shares=shares)[at]
+    counts = np.array([(found == MASK).sum(), np.isin(found, ORDINARY).sum(), (found == 1).sum()])
+    wanted = np.array(shares)
+    assert (np.abs(counts - 20_000 * wanted) <= 5 * np.sqrt(20_000 * wanted * (1 - wanted))).all()
+
+
+def test_the_shares_are_the_usual_ones_unless_told_otherwise():
+    arrays = case(2000, 1000)
+    assert np.array_equal(corrupt(*arrays, **options()), corrupt(*arrays, **options(), shares=(0.8, 0.1, 0.1)))
+
+
 def test_fresh_in_each_epoch_and_for_each_seed():
     arrays = case(2000, 1000)
     results = [corrupt(*arrays, **options(epoch, seed)) for epoch, seed in [(0, 7), (1, 7), (0, 8)]]
@@ -99,6 +114,10 @@ def test_the_batch_does_not_matter():
         ({"mask_id": -1}, "mask_id -1: 0 to"),
         ({"seed": -1}, "seed -1: 0 to"),
         ({"epoch": -1}, "epoch -1: 0 to"),
+        ({"shares": (0.8, 0.2)}, r"\[0.8, 0.2\]: three numbers from 0 on whose sum is 1: \[MASK\], random, unchanged"),
+        ({"shares": (0.8, 0.1, 0.2)}, "three numbers from 0 on"),
+        ({"shares": (1.2, -0.1, -0.1)}, "three numbers from 0 on"),
+        ({"shares": (float("nan"), 0.5, 0.5)}, "three numbers from 0 on"),
     ],
 )
 def test_what_does_not_fit_is_refused(changed, said):

@@ -251,3 +251,23 @@ def test_the_tokenizer_may_be_gone(mr_tiny, golden_dir, tmp_path):
     (tmp_path / "s" / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match="tokenizer is not here"):
         export(tmp_path / "s", tmp_path / "p", "jsonl")
+
+
+def test_what_masked_tokens_become_is_a_setting(shards, tmp_path):
+    """--corrupt 1,0,0: all are [MASK]; 0,0,1: none is changed."""
+    mask = TrainingStream(str(shards), max_length=48, seed=0).tokenizer["special_ids"]["mask"]
+    for shares, changed in (("1,0,0", True), ("0,0,1.0", False)):
+        out = tmp_path / shares
+        assert not fastmask("export", shards, "-o", out, "--to", "jsonl", "--corrupt", shares).exit_code
+        rows = [json.loads(line) for path in sorted(out.glob("*.jsonl")) for line in path.open()]
+        pairs = [(row["input_ids"][at], label) for row in rows
+                 for at, label in zip(row["masked_lm_positions"], row["masked_lm_ids"], strict=True)]  # fmt: skip
+        assert pairs and all(found == (mask if changed else label) for found, label in pairs)
+
+
+@pytest.mark.parametrize(
+    "shares", ["0.8,0.2", "0.8,0.1,0.2", "1.1,-0.1,0", "a,b,c", "0.8;0.1;0.1", "nan,1,0", "1,0,0,0"]
+)
+def test_shares_that_are_none(shares):
+    with pytest.raises(FastmaskError, match=f"--corrupt {shares}: three numbers from 0 on whose sum is 1"):
+        ExportConfig("in", "out", "jsonl", corrupt=shares)

@@ -97,6 +97,23 @@ def test_shares():
     assert len(each) == len(ORDINARY) and np.all(np.abs(each - 20) < 5 * np.sqrt(20) + 2)
 
 
+@pytest.mark.parametrize("limits", [(2**24, 2**24), (0, 2**24), (0, 0), (2**23, 2**23), (123_456, 10_000_000)])
+def test_other_shares(limits):
+    """All three functions draw alike below other limits, and in these shares; a share of 0 never comes."""
+    count = 20_000
+    ids, at, key = tokens(count)
+    ids[:] = 4
+    *masked, ordinary = (torch.from_numpy(a) for a in (ids, at, *key, ORDINARY))
+    found = reference.apply_mask(*masked, 1, 0, MASK, ordinary, *limits).numpy()
+    out = np.empty(count, np.int32)
+    cpu.apply_mask(ids, at, *key, 1, 0, MASK, ORDINARY, out, *limits)
+    on_device = apply_mask(*(t.to(DEVICE) for t in masked), 1, 0, MASK, ordinary.to(DEVICE), None, *limits)
+    assert np.array_equal(found, out) and np.array_equal(found, on_device.cpu())
+    shares = np.diff([0, *limits, 2**24]) / 2**24
+    counts = np.array([np.sum(found == MASK), np.sum(found == 4), np.sum(found >= FIRST)])
+    assert np.all(np.abs(counts - count * shares) <= 5 * np.sqrt(count * shares * (1 - shares)))
+
+
 def test_every_ordinary_id_is_drawn_and_no_other():
     ids, at, key = tokens(4000)
     ordinary = np.array([40, 7, 2_000_000_000], np.int32)

@@ -110,7 +110,7 @@ def test_parts_hold_every_sequence_once_corrupted_as_its_keys_say(shapes, part_t
     shapes = sorted(shapes, key=lambda shape: shape[2])
     items = [(int(late), example(rng, n, min(n, m), row)) for row, (n, m, late) in enumerate(shapes)]
     ordinary = np.arange(5, 97, dtype=np.int32)
-    parts = Builder(seed, 4, ordinary, part_tokens, "cpu", TEXT_TEMPLATE).parts(items)
+    parts = Builder(seed, 4, ordinary, part_tokens, "cpu", TEXT_TEMPLATE, (0.8, 0.1, 0.1)).parts(items)
     expected = sorted(
         (corrupt(e.input_ids, e.at, e.row, e.sentence, e.position, seed=seed, epoch=epoch, mask_id=4,
                  ordinary=ordinary).tolist(), e.at.tolist(), e.input_ids[e.at].tolist())
