@@ -42,6 +42,9 @@ CONFIGS = {
     "electra-odd": ElectraConfig(**COMMON, **ODD, embedding_size=20),
     "modernbert": ModernBertConfig(**MODERN, **WIDE),
     "modernbert-mean": ModernBertConfig(**MODERN, **WIDE, classifier_pooling="mean", hidden_activation="relu"),
+    "modernbert-two-layers": ModernBertConfig(
+        **MODERN | {"num_hidden_layers": 2}, **WIDE, layer_types=["sliding_attention", "full_attention"]
+    ),
     "modernbert-odd": ModernBertConfig(**MODERN, **ODD, **BIASES, classifier_activation="tanh"),
 }
 ONE_TYPE = ("roberta", "camembert", "distilbert", "modernbert")

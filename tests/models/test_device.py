@@ -32,7 +32,7 @@ TRITON = {"device": DEVICE, "kernels": "triton"}
 LENGTHS = [1, 2, 15, 17, 33, 70]
 FAMILIES = ["bert", "roberta", "distilbert", "electra-projected", "bert-one-layer"]
 CASES = [(family, precision) for family in FAMILIES for precision in ("float16", "float32", "float64")]
-CASES += [("modernbert", "float16"), ("modernbert-mean", "float32"), ("modernbert-mean", "float64")]
+CASES += [("modernbert-two-layers", "float16"), ("modernbert-mean", "float64")]
 
 
 def block_and_variants(template=TEXT, max_length=66):

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +21,6 @@ from transformers import (
 
 from fastmask.core.records import PackedBatch
 from fastmask.models.encoder import PackedEncoder, build_encoder
-from fastmask.models.family import family_of
 from fastmask.models.family_reader import family_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,14 +77,6 @@ def test_configurations_of_older_versions():
     assert [(one.window, one.theta) for one in weights.layers] == [(None, 5000.0), (8, 300.0)] * 2
     exact = by_transformers(model, batch, torch.float64)
     assert np.abs(PackedEncoder(weights, "float64").logits(batch) - exact).max() < 1e-12
-
-
-def test_fields_of_older_versions_of_transformers():
-    old = {"num_hidden_layers": 4, "global_attn_every_n_layers": 3, "local_attention": 128, "global_rope_theta": 160000}
-    for local, theta in ((10000, 10000.0), (None, 160000.0)):
-        config = SimpleNamespace(**old, local_rope_theta=local, model_type="modernbert")
-        found = family_of(config).attention(config)
-        assert found == [(None, 160000.0), (64, theta), (64, theta), (None, 160000.0)]
 
 
 def with_layer(weights, index, **changes):

@@ -20,7 +20,10 @@ from fastmask.scoring.engine import Engine, score_certain
 from fastmask.scoring.method import load_method
 from fastmask.shards.reader import open_shards
 
-FAMILIES = {name: CONFIGS[name] for name in ("bert", "bert-one-layer", "roberta", "distilbert", "electra-projected")}
+FAMILIES = {
+    name: CONFIGS[name]
+    for name in ("bert", "bert-one-layer", "roberta", "distilbert", "electra-projected", "modernbert")
+}
 FAMILIES |= {"bert-odd": CONFIGS["bert-odd"]}
 FAMILIES |= {"albert": AlbertConfig(vocab_size=200, embedding_size=16, hidden_size=32, num_attention_heads=2,
                                     intermediate_size=40, num_hidden_layers=2, initializer_range=0.15)}  # fmt: skip

@@ -38,18 +38,18 @@ class ModernBert(Family):
             return "classifier_activation"
         if config.classifier_pooling not in ("cls", "mean"):
             return "classifier_pooling"
-        if not {*_layer_types(config)} <= {LOCAL, GLOBAL} or len(_layer_types(config)) != config.num_hidden_layers:
+        kinds = {*config.layer_types}
+        if not kinds <= {LOCAL, GLOBAL} or len(config.layer_types) != config.num_hidden_layers:
             return "layer_types"
-        if any(_rotary(config, kind).get("rope_type", "default") != "default" for kind in (LOCAL, GLOBAL)):
+        if any(config.rope_parameters[kind].get("rope_type", "default") != "default" for kind in kinds):
             return "rope_parameters"
         size, rest = divmod(config.hidden_size, 2 * config.num_attention_heads)
         return "head_dim" if rest or getattr(config, "head_dim", None) not in (None, 2 * size) else None
 
     def attention(self, config):
         """See ``Family.attention``."""
-        window = config.local_attention // 2
-        thetas = {kind: float(_rotary(config, kind)["rope_theta"]) for kind in (LOCAL, GLOBAL)}
-        return [(window if kind == LOCAL else None, thetas[kind]) for kind in _layer_types(config)]
+        window = {LOCAL: config.local_attention // 2, GLOBAL: None}
+        return [(window[kind], float(config.rope_parameters[kind]["rope_theta"])) for kind in config.layer_types]
 
     def pooled(self, model, hidden, bounds):
         """See ``Family.pooled``."""
@@ -69,23 +69,6 @@ class ModernBert(Family):
     def vocabulary_logits(self, model, hidden):
         """See ``Family.vocabulary_logits``."""
         return model.decoder(model.head(hidden))
-
-
-def _layer_types(config) -> list[str]:
-    """Return the kind of each block's attention; older versions of transformers have how many blocks apart instead."""
-    if types := getattr(config, "layer_types", None):
-        return types
-    every = getattr(config, "global_attn_every_n_layers", 3)
-    return [LOCAL if index % every else GLOBAL for index in range(config.num_hidden_layers)]
-
-
-def _rotary(config, kind: str) -> dict:
-    """Return the rotary parameters of a kind of attention, which older versions of transformers have in two fields."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    if parameters.get(kind):
-        return parameters[kind]
-    theta = config.local_rope_theta if kind == LOCAL else None
-    return {"rope_theta": config.global_rope_theta if theta is None else theta}
 
 
 FAMILY = ModernBert()
