@@ -22,6 +22,7 @@ from transformers import (
 from fastmask.core.records import PackedBatch
 from fastmask.models.encoder import PackedEncoder, build_encoder
 from fastmask.models.family_reader import family_weights
+from fastmask.models.family_rules import fast_path_fault
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENGTHS = [3, 1, 40, 16, 17, 31, 5, 127, 128, 15]
@@ -77,6 +78,17 @@ def test_configurations_of_older_versions():
     assert [(one.window, one.theta) for one in weights.layers] == [(None, 5000.0), (8, 300.0)] * 2
     exact = by_transformers(model, batch, torch.float64)
     assert np.abs(PackedEncoder(weights, "float64").logits(batch) - exact).max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"classifier_activation": "silu"}, "classifier_activation"), ({"local_attention": -2}, "local_attention"),
+     ({"hidden_size": 66, "num_attention_heads": 2}, "head_dim"), ({"hidden_activation": "silu"}, "hidden_activation"),
+     ({"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": -1.0}}}, "rope_parameters"),
+     ({"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}}, "rope_parameters")],
+)  # fmt: skip
+def test_what_is_not_understood_goes_through_transformers(change, field):
+    assert fast_path_fault(ModernBertConfig(**MODERN | WIDE | change)) == field
 
 
 def with_layer(weights, index, **changes):

@@ -41,8 +41,10 @@ class ModernBert(Family):
         kinds = {*config.layer_types}
         if not kinds <= {LOCAL, GLOBAL} or len(config.layer_types) != config.num_hidden_layers:
             return "layer_types"
-        if any(config.rope_parameters[kind].get("rope_type", "default") != "default" for kind in kinds):
+        if not all(_is_plain(config.rope_parameters[kind]) for kind in kinds):
             return "rope_parameters"
+        if type(config.local_attention) is not int or config.local_attention < 0:
+            return "local_attention"
         size, rest = divmod(config.hidden_size, 2 * config.num_attention_heads)
         return "head_dim" if rest or getattr(config, "head_dim", None) not in (None, 2 * size) else None
 
@@ -55,8 +57,11 @@ class ModernBert(Family):
         """See ``Family.pooled``."""
         if model.config.classifier_pooling != "mean":
             return super().pooled(model, hidden, bounds)
+        import torch
+
         lengths = bounds.diff()
-        number = lengths.new_ones(1).expand(len(lengths)).cumsum(0).sub(1).repeat_interleave(lengths)
+        number = torch.arange(len(lengths), device=bounds.device)
+        number = number.repeat_interleave(lengths, output_size=len(hidden))
         sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, number, hidden)
         return sums / lengths[:, None]
 
@@ -69,6 +74,12 @@ class ModernBert(Family):
     def vocabulary_logits(self, model, hidden):
         """See ``Family.vocabulary_logits``."""
         return model.decoder(model.head(hidden))
+
+
+def _is_plain(rotary: dict) -> bool:
+    """Return whether angles follow from a base alone."""
+    theta = rotary.get("rope_theta")
+    return rotary.get("rope_type", "default") == "default" and isinstance(theta, int | float) and theta > 0
 
 
 FAMILY = ModernBert()
