@@ -18,7 +18,8 @@ from .scoring.cascade import Bounds, is_made_with, merged_certificate, widened_b
 from .scoring.executor import Executor, LocalExecutor, Wanted
 from .scoring.method import load_method
 from .scoring.scorer import Scorer
-from .shards.schema import read_manifest
+from .shards.schema import STATISTICS, read_manifest
+from .shards.statistics import read_statistics, recorded, replace_statistics
 from .shards.verify import verify
 from .shards.writer import RunDirectory
 from .text.documents import HashedInputs
@@ -92,7 +93,7 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
             if not run.entries:
                 raise InputError(", ".join(paths), None, None, "no rows to score")
             inputs.check()
-            certificate = merged_certificate(_certificates(run)) | _as_fields(bounds)
+            certificate = merged_certificate(_certificates(run)) | _as_fields(bounds) | recorded(run.plan)
             return run.finish({"certificate": certificate, "environment": _environment(scorer)})
 
 
@@ -113,7 +114,8 @@ def _certificates(run: RunDirectory) -> list[dict]:
 def _write_missing(run: RunDirectory, executor: Executor, inputs: HashedInputs) -> Bounds | None:
     """Plan the run if it has no plan yet, make and write the shards that are missing; return the bounds by now."""
     if run.plan is None:
-        run.write_plan(_as_fields(executor.calibrate()))
+        run.write_plan(_as_fields(executor.calibrate()), executor.statistics())
+    executor.prepare(read_statistics(run.path, run.plan or {}))
     _write(run, executor.shards(Wanted(but=set(run.entries)), _in_force(run)), inputs)
     return _in_force(run)
 
@@ -164,10 +166,10 @@ def repair(out: str, meter: Meter | None = None) -> list[str]:
     """
     damaged = verify(out)
     for one in damaged:
-        if one.index is None:
+        if one.index is None and one.file != STATISTICS:
             raise OutputError(f"{out}: {one.file}: {one.reason}; scoring again cannot mend that")
     wanted = sorted({one.index for one in damaged if one.index is not None})
-    if not wanted:
+    if not damaged:
         return []
     manifest = read_manifest(out)
     if "remapped" in manifest:
@@ -180,17 +182,19 @@ def repair(out: str, meter: Meter | None = None) -> list[str]:
     config = replace(config, max_text_mb=config.limit_again)
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         inputs = HashedInputs(paths)
-        with RunDirectory.open_for_repair(out, _identity(scorer, inputs.entries)) as run:
-            return _replace_shards(
-                run, scorer, inputs, manifest, sorted({d.index for d in damaged if d.index is not None})
-            )
+        repaired = RunDirectory.open_for_repair(out, _identity(scorer, inputs.entries))
+        with repaired as run, closing(LocalExecutor(scorer, inputs)) as executor:
+            if mended := [one.file for one in damaged if one.index is None]:
+                replace_statistics(run.path, executor.statistics(), manifest["certificate"])
+            executor.prepare(read_statistics(run.path, manifest["certificate"]))
+            return mended + _replace_shards(run, executor, inputs, manifest, wanted)
 
 
 def _replace_shards(
-    run: RunDirectory, scorer: Scorer, inputs: HashedInputs, manifest: dict, wanted: list[int]
+    run: RunDirectory, executor: Executor, inputs: HashedInputs, manifest: dict, wanted: list[int]
 ) -> list[str]:
     entries, bounds, mended = manifest["shards"], _bounds_in(manifest["certificate"]), []
-    with closing(LocalExecutor(scorer, inputs).shards(Wanted(wanted), bounds)) as shards:
+    with closing(executor.shards(Wanted(wanted), bounds)) as shards:
         for index, scored in shards:
             inputs.check()
             if not run.replace_shard(index, scored):

@@ -26,8 +26,9 @@ from fastmask.models.trainable import class_logits, enable_packing, pack
 NAMES = {*METHODS, *FAMILIES, *EXPORT_FORMATS}
 REGISTRIES = {"core/config.py", "models/family.py"}
 FOLDERS = ("scoring/methods/", "models/families/", "data/export/")
-# Defaults, and the name of the step that trains a masker.
+# Defaults, the name of the step that trains a masker, and a column's title.
 DEFAULTS = {("scoring/api.py", "greedy"), ("experiment/recipe.py", "masker"), ("experiment/steps.py", "masker")}
+DEFAULTS |= {("report/comparison.py", "difference")}
 
 TOY_FORMAT = """
     from fastmask.core.durable import write_atomically

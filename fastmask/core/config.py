@@ -22,6 +22,9 @@ METHODS = {
     "masker": "masker",
     "gradient": "gradient",
     "entropy": "entropy",
+    "log-odds": "log_odds",
+    "word-list": "word_list",
+    "difference": "difference",
     "random": "random",
 }
 """Ways to choose masks: name -> file in ``scoring/methods/``."""
@@ -30,6 +33,13 @@ EXPORT_FORMATS = {"nvidia-hdf5": "nvidia_hdf5", "jsonl": "jsonl", "mds": "mds"}
 # The masker's rate (paper section 2.4), where a method always has a cap and none is given.
 DEFAULT_RATE = 0.15
 MAX_TEXT_MB = 64
+SPECIAL_OPTIONS: dict[str, Any] = {
+    "like": None, "words": None, "mask_function": None, "vectors": None, "background": (), "anchors": None,
+}  # fmt: skip
+"""Fields of ScoreConfig that belong to some methods alone, and what they are where they are not given."""
+MASK_FUNCTIONS = ("step", "linear", "exponential")
+SENTIMENT = "sentiment"
+"""The value of ``--words`` that is not a file: the list in the package."""
 WORD_LISTS = ("language", "english", "none")
 """The values of ``--stop-words`` that are not a file."""
 
@@ -154,13 +164,23 @@ class ScoreConfig:
     method: str = option("greedy", "How importance is measured.", choices=METHODS)
     threshold: float = option(0.05, "d of the paper's rule: a smaller drop in P(class) marks a token as important.",
                               check=within(-1, 1, "a probability difference, -1 to 1"))  # fmt: skip
-    mask_rate: float | None = option(None, "At most max(1, int(RATE * n)) masks in a sentence of n tokens; 0.15 for "
-                                     "masker, gradient, entropy and random.",
+    mask_rate: float | None = option(None, "At most max(1, int(RATE * n)) masks in a sentence of n tokens; 0.15 if "
+                                     "not given, but for methods with a threshold.",
                                      check=within(0, 1, "above 0, at most 1", ends="(]"))  # fmt: skip
     unit: str = option("token", "What is masked as one: a token, or a word, as the tokenizer divides words; the rate "
                        "counts these.", choices=("token", "word"))  # fmt: skip
     like: str | None = option(None, "For --method random: a finished shard directory; each sentence gets as many "
                               "masks, or masked words, as there.")  # fmt: skip
+    words: str | None = option(None, "For --method word-list: a file, a word a line, or sentiment, the English list in "
+                               "the package.")  # fmt: skip
+    mask_function: str | None = option(None, "For --method word-list: how mask_prob grows with a word's score; linear "
+                                       "if not given.", choices=MASK_FUNCTIONS)  # fmt: skip
+    vectors: str | None = option(None, "For --method word-list and difference: word vectors as text, of word2vec or "
+                                 "GloVe, also .gz; else the model's input embeddings.")  # fmt: skip
+    background: tuple[str, ...] = option((), "For --method difference: other text, to compare the corpus with; may "
+                                         "come several times.")  # fmt: skip
+    anchors: int | None = option(None, "For --method difference: how many words the others are compared with; 20 if "
+                                 "not given.", check=at_least(1))  # fmt: skip
     language: str = option(ENGLISH, "Language of the texts, by spaCy's code: where sentences end, and stop words.",
                            check=language_fault)  # fmt: skip
     stop_words: str = option("language", "Never masked: the list of the language, none, or a file, a word a line.")
@@ -186,6 +206,7 @@ class ScoreConfig:
     threads: int = option(0, "Scoring threads; 0 is one per core.", check=at_least(0))
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "background", tuple(self.background))  # a list where a manifest is read back
         check_fields(self)
         demand(self.like is None or self.mask_rate is None, f"--like {self.like}", "not together with --mask-rate")
         package = missing_package(self.language) if self.segment == "sentence" else ""
@@ -194,7 +215,7 @@ class ScoreConfig:
 
     def control_of(self, out: str) -> ScoreConfig:
         """Return the configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
-        return replace(self, method="random", like=out, mask_rate=None)
+        return replace(self, **{**SPECIAL_OPTIONS, "method": "random", "like": out, "mask_rate": None})
 
     @property
     def limit_again(self) -> int:

@@ -71,11 +71,13 @@ class Classes:
         names: in index order.
         numbers_are_names: the names were taken from labels that are numbers, so that a number can only be a name.
         keep_others: a number that is no class is kept as it is, and any other label dropped, instead of refused.
+        drop_none: with ``keep_others``, refuse what would be dropped.
     """
 
     names: tuple[str, ...] = ()
     numbers_are_names: bool = False
     keep_others: bool = False
+    drop_none: bool = False
 
     def index(self, label: Label, source: str, line: int, field: str) -> int:
         """Return the index of a label's class, NO_LABEL where there is none.
@@ -90,11 +92,12 @@ class Classes:
             InputError: it is no class, or a number (not text) that is the name of one class and the index of another.
         """
         found = self._find(label)
-        if found is None and not self.keep_others:
+        number = whole_number(label)
+        is_kept = self.keep_others and number is not None and 0 <= number <= _MAX_INDEX
+        if found is None and not is_kept and (self.drop_none or not self.keep_others):
             raise InputError(source, line, field, f'label "{_cut(label)}" is not one of the classes: {self._known()}')
         if found is None:
-            number = whole_number(label)
-            return number if number is not None and 0 <= number <= _MAX_INDEX else NO_LABEL
+            return number if is_kept and number is not None else NO_LABEL
         # text is read as a name, so that only a number can be meant either way
         certain = self.numbers_are_names or self.keep_others
         if isinstance(label, int) and not certain and self._is_index(label) and label != found:

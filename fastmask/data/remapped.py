@@ -64,7 +64,8 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
                 inputs.check()
                 run.write_shard(entry["index"], _scored(rows, entry, skipped))
         inputs.check()
-        return run.finish({"certificate": manifest["certificate"], "environment": manifest["environment"]})
+        certificate = {key: value for key, value in manifest["certificate"].items() if key != "statistics"}
+        return run.finish({"certificate": certificate, "environment": manifest["environment"]})
 
 
 def _entries(manifest: Json) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice, pairwise, tee
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..core.config import ScoreConfig
 from ..core.errors import FastmaskError
 from ..core.panics import panics_told
 from ..core.plain import Json
-from ..core.records import ScoredSentences
+from ..core.records import EncodedSentences, ScoredSentences
 from ..models.tokenizer import recorded_tokenizer
 from ..text.frontend import encode_texts
 from .engine import score_certain
@@ -101,21 +101,33 @@ def added_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]
 
 
 def _records(texts: Iterator[Text], scorer: Scorer) -> Iterator[SentenceRecord]:
-    config, first, bounds = scorer.config, 0, None
-    while batch := list(islice(texts, config.shard_rows)):
-        shard = encode_texts(
-            batch,
-            scorer.encoder,
-            segment=config.segment,
-            language=config.language,
-            classes=scorer.classes,
-            first_row=first,
-        )
+    bounds = None
+    if scorer.reads_corpus:
+        texts, again = tee(texts)
+        scorer.prepare(scorer.statistics(shard for _, shard in _encoded(again, scorer)))
+    for batch, shard in _encoded(texts, scorer):
         plain = [item if isinstance(item, str) else item[0] for item in batch]
         if bounds and bounds.levels != scorer.engine.levels:  # there were too few sentences to begin at the cheapest
             bounds = None
         scored, bounds = score_certain(scorer.engine, shard, bounds)
         yield from _unpack(scored, plain, scorer.tokenizer)
+
+
+def _encoded(texts: Iterator[Text], scorer: Scorer) -> Iterator[tuple[list[Text], EncodedSentences]]:
+    """Yield as many texts as a shard holds at a time, and their sentences."""
+    config, first = scorer.config, 0
+    while batch := list(islice(texts, config.shard_rows)):
+        yield (
+            batch,
+            encode_texts(
+                batch,
+                scorer.encoder,
+                segment=config.segment,
+                language=config.language,
+                classes=scorer.classes,
+                first_row=first,
+            ),
+        )
         first += len(batch)
 
 

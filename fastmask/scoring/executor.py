@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Protocol, TypeVar
 
 from ..core.background import run_ahead
@@ -16,6 +16,8 @@ from .scorer import Scorer
 
 # Shards scored ahead of the writer.
 _SCORED_AHEAD = 1
+KEPT_TOKENS = 1 << 22
+"""At about 20 bytes each."""
 Numbered = tuple[int, EncodedSentences]
 Made = tuple[int, ScoredSentences]
 Item = TypeVar("Item")
@@ -32,6 +34,13 @@ class Wanted:
         self._some, self._but = some, but
         self.number = None if some is None else len(some)
 
+    def without(self, held: Iterable[Numbered]) -> Wanted:
+        """Return the same without shards that are there."""
+        there = {index for index, _ in held}
+        if self._some is None:
+            return Wanted(but={*self._but, *there})
+        return Wanted([index for index in self._some if index not in there])
+
     def __contains__(self, index: object) -> bool:
         return index not in self._but if self._some is None else index in self._some
 
@@ -41,6 +50,18 @@ class Executor(Protocol):
 
     def calibrate(self) -> Bounds | None:
         """Return the error bounds of a run that has no shard yet, None where no model is asked."""
+        ...
+
+    def statistics(self) -> bytes | None:
+        """Return what the method counts over the whole corpus of a run without a shard; None where it counts nothing.
+
+        Raises:
+            FastmaskError: as reading does, or as ``CorpusScorer.statistics``.
+        """
+        ...
+
+    def prepare(self, statistics: bytes | None) -> None:
+        """Take the statistics in the plan, before the first call of ``shards``."""
         ...
 
     def shards(self, wanted: Wanted, bounds: Bounds | None) -> Generator[Made]:
@@ -65,13 +86,16 @@ class LocalExecutor:
     Args:
         scorer: the model.
         inputs: what to read.
+        kept_tokens: tokens of a corpus that is kept in memory between its statistics and its scores; of a larger one
+            so many are, and the rest is read twice.
     """
 
-    def __init__(self, scorer: Scorer, inputs: HashedInputs):
-        self._scorer, self._inputs = scorer, inputs
+    def __init__(self, scorer: Scorer, inputs: HashedInputs, kept_tokens: int = KEPT_TOKENS):
+        self._scorer, self._inputs, self._kept_tokens = scorer, inputs, kept_tokens
         # the reader that calibration began and the shards it took off it, for the first call of ``shards``
         self._begun: Generator[Numbered] | None = None
         self._held: list[Numbered] = []
+        self._held_all = False
 
     def calibrate(self) -> Bounds | None:
         """See ``Executor.calibrate``."""
@@ -89,10 +113,44 @@ class LocalExecutor:
         (bounds,) = self._ahead(calibrated(self._begun))
         return bounds
 
+    def statistics(self) -> bytes | None:
+        """See ``Executor.statistics``; a corpus that fits is kept, so that it is read once."""
+        if not self._scorer.reads_corpus:
+            return None
+        kept: list[Numbered] = []
+        tokens = 0
+
+        def taken(shards: Iterator[Numbered]) -> Iterator[EncodedSentences]:
+            nonlocal tokens
+            for number, shard in shards:
+                tokens += len(shard.input_ids)
+                if tokens <= self._kept_tokens:
+                    kept.append((number, shard))
+                yield shard
+
+        def counted(shards: Iterator[Numbered]) -> Generator[bytes | None]:
+            first = next(shards, None)
+            yield self._scorer.statistics(taken(chain([first], shards))) if first else None
+
+        found: bytes | None
+        encoded, self._begun = self._begun or self._encoded(Wanted()), None
+        with closing(encoded):
+            (found,) = self._ahead(counted(self._held_first(encoded)))
+        self._held, self._held_all = kept, tokens <= self._kept_tokens
+        return found
+
+    def prepare(self, statistics: bytes | None) -> None:
+        """See ``Executor.prepare``."""
+        if statistics is not None:
+            self._scorer.prepare(statistics)
+
     def shards(self, wanted: Wanted, bounds: Bounds | None) -> Generator[Made]:
         """See ``Executor.shards``; in order."""
-        encoded, self._begun = self._begun or self._encoded(wanted), None
-        taken = islice(self._held_first(encoded), wanted.number)
+        self._held = [numbered for numbered in self._held if numbered[0] in wanted]
+        held = len(self._held)
+        encoded, self._begun = self._begun or self._encoded(wanted.without(self._held)), None
+        taken = islice(self._held_first(encoded), held if self._held_all else wanted.number)
+        self._held_all = False
         with closing(encoded), closing(self._ahead(self._scored(taken, bounds))) as scored:
             yield from scored
 
@@ -118,6 +176,8 @@ class LocalExecutor:
         return run_ahead(items, _SCORED_AHEAD, self._scorer.stop, STOP_SECONDS)
 
     def _encoded(self, wanted: Wanted) -> Generator[Numbered]:
+        if wanted.number == 0:
+            return _nothing()
         return encoded_shards(
             [entry["name"] for entry in self._inputs.entries],
             self._scorer.config,
@@ -127,3 +187,7 @@ class LocalExecutor:
             wanted=wanted,
             stamps=self._inputs.stamps,
         )
+
+
+def _nothing() -> Generator[Numbered]:
+    yield from ()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..core.config import METHODS, ScoreConfig, demand
+from ..core.config import METHODS, SPECIAL_OPTIONS, ScoreConfig, demand
 from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.decoded_words import unmaskable
@@ -116,6 +116,23 @@ class ShardScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class CorpusScorer(ShardScorer, Protocol):
+    """A ``ShardScorer`` whose shards follow from statistics of the whole corpus, too."""
+
+    def statistics(self, shards: Iterator[EncodedSentences]) -> bytes:
+        """Return the statistics of a corpus, lines of JSON, from all its shards in order.
+
+        Raises:
+            FastmaskError: there is nothing in the corpus that the method could go by.
+        """
+        ...
+
+    def prepare(self, statistics: bytes) -> None:
+        """Take the statistics that ``score`` goes by from now on."""
+        ...
+
+
 class Method:
     """A way to choose masks. A subclass is one file in ``methods/``, which names it ``METHOD``.
 
@@ -125,11 +142,13 @@ class Method:
         encoder: what it asks its model with, where that is a module of transformers; None for what is fastest.
         has_default_model: whether the embedded classifier serves where no model is named.
         keeps_other_labels: whether labels that are no classes of the model are kept as they are.
+        needs_labels: whether it goes by labels alone, so that one that is neither a class nor a number is refused.
         reads_units: whether labels and aspects play a part; else texts are read alone.
         is_control: whether it chooses at random, so that a control of it would be another one.
         large_is_important: whether a large importance is an important token's; else a small one is.
         default_rate: the rate cap where none is given; None is no cap.
-        options: fields of ScoreConfig that have a meaning for it alone.
+        options: fields of ScoreConfig that have a meaning for it, of those that mean nothing to others.
+        needs: which of these must be given.
     """
 
     asks_model = True
@@ -137,11 +156,13 @@ class Method:
     encoder: type[ModuleEncoder] | None = None
     has_default_model = True
     keeps_other_labels = False
+    needs_labels = False
     reads_units = True
     is_control = False
     large_is_important = False
     default_rate: float | None = None
     options: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
 
     def rate(self, config: ScoreConfig) -> float | None:
         """Return the rate cap in force."""
@@ -199,14 +220,11 @@ def load_method(config: ScoreConfig) -> Method:
     method = method_named(config.method)
     named = f"--method {config.method}"
     demand(method.has_default_model or config.model is not None, named, "name its model by --model")
-    for option in SPECIAL_OPTIONS - method.options:
-        value = getattr(config, option)
-        demand(value is None, f"--{option} {value}", f"means nothing to {named}")
+    for option, default in SPECIAL_OPTIONS.items():
+        value, flag = getattr(config, option), f"--{option.replace('_', '-')}"
+        demand(value == default or option in method.options, f"{flag} {value}", f"means nothing to {named}")
+        demand(value != default or option not in method.needs, named, f"give {flag}")
     return method
-
-
-SPECIAL_OPTIONS = frozenset({"like"})
-"""Fields of ScoreConfig that belong to some methods alone; None where they are not given."""
 
 
 def label_warnings(out: str, manifest: Json) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..report.progress import Meter
 from ..text.stop_words import stop_words
 from ..text.tokens import TextEncoder
 from .cascade import Bounds
-from .method import ShardScorer, load_method
+from .method import CorpusScorer, ShardScorer, load_method
 
 
 class Scorer:
@@ -29,7 +30,8 @@ class Scorer:
         self.files = resolve_model(config.model)
         self.tokenizer = load_tokenizer(self.files)
         self.encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.files.name)
-        self.classes = replace(self.files.classes, keep_others=self.method.keeps_other_labels)
+        others, needed = self.method.keeps_other_labels, self.method.needs_labels
+        self.classes = replace(self.files.classes, keep_others=others, drop_none=needed)
         self.meter = meter or Meter()
         self._first_row = 0
         self.engine = self.method.without_model(config, self.tokenizer, self._advance) or self._loaded(is_aspect)
@@ -44,7 +46,7 @@ class Scorer:
     def _without_words(self) -> str:
         """Return in words that the language has no stop words; "" if it has some, or if they have no part in it."""
         given = self.config.stop_words, self.config.language
-        lacks = self.method.asks_model and given[0] == "language" and not stop_words(*given)
+        lacks = not self.method.is_control and given[0] == "language" and not stop_words(*given)
         return f"--language {given[1]}: spaCy has no stop words of it, and none are left out" if lacks else ""
 
     def _advance(self, share: float, tokens: int) -> None:
@@ -55,6 +57,21 @@ class Scorer:
         self._first_row = shard.first_row
         self.meter.shard(shard.first_row, shard.end_row)
         return self.engine.score(shard, bounds)
+
+    @property
+    def reads_corpus(self) -> bool:
+        """Return whether shards follow from statistics of the whole corpus, too."""
+        return isinstance(self.engine, CorpusScorer)
+
+    def statistics(self, shards: Iterator[EncodedSentences]) -> bytes:
+        """See ``CorpusScorer.statistics``."""
+        assert isinstance(self.engine, CorpusScorer)
+        return self.engine.statistics(shards)
+
+    def prepare(self, statistics: bytes) -> None:
+        """See ``CorpusScorer.prepare``."""
+        assert isinstance(self.engine, CorpusScorer)
+        self.engine.prepare(statistics)
 
     def stop(self) -> None:
         """Make scoring that runs in another thread end soon, for good."""

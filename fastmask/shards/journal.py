@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core.durable import TEMPORARY
 from ..core.errors import OutputError
 from ..core.plain import Json, parse_json, read_regular
-from .schema import MANIFEST, OLD_MANIFEST, PLAN, SHARD_NAME, is_entry
+from .schema import MANIFEST, OLD_MANIFEST, PLAN, SHARD_NAME, STATISTICS, is_entry
 from .sound import entry_fault
 
 JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
@@ -17,7 +17,7 @@ JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
 
 def is_ours(name: str) -> bool:
     """Return whether a file in a shard directory was written by fastmask, and not by the user."""
-    known = name in (PLAN, MANIFEST, OLD_MANIFEST, JOURNAL, LOCK) or name.endswith(TEMPORARY)
+    known = name in (PLAN, STATISTICS, MANIFEST, OLD_MANIFEST, JOURNAL, LOCK) or name.endswith(TEMPORARY)
     return known or SHARD_NAME.fullmatch(name) is not None
 
 

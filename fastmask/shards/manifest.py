@@ -22,6 +22,8 @@ ENTRY = {
     "labelled": int, "misclassified": int,
 }  # fmt: skip
 """What ``schema.is_entry`` does not look at itself, in a journal's entry or a manifest's."""
+STATISTICS_ENTRY = {"bytes": int, "sha256": str}
+"""What a plan or a finished run's certificate says of the file of its statistics."""
 MANIFEST_FIELDS = {
     "fastmask_version": str,
     "config": {
@@ -30,13 +32,14 @@ MANIFEST_FIELDS = {
         "threshold": NUMBER,
         "mask_rate": (*NUMBER, NONE), "segment": str, "precision": str, "certify": bool,
         "device": str, "kernels": str, "batch_tokens": int, "shard_rows": int, "max_text_mb": int, "seed": int,
-        "threads": int, "unit": str, "keep_punctuation": bool,
+        "threads": int, "words": (str, NONE), "mask_function": (str, NONE), "vectors": (str, NONE),
+        "background": [str], "anchors": (int, NONE), "unit": str, "keep_punctuation": bool,
     },
     "tokenizer": {"name": str, "local": bool, "vocabulary_sha256": str},
     "model": (dict, NONE),
     "inputs": [{"name": str, "bytes": (int, NONE), "sha256": (str, NONE)}],
     "totals": dict,
-    "certificate": dict,
+    "certificate": {"statistics": STATISTICS_ENTRY},
     "environment": dict,
     "skipped": {"count": int, "messages": [str]},
     "remapped": {"tokenizer": dict, "shards": [str]},

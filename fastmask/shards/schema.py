@@ -31,6 +31,8 @@ MANIFEST = "_manifest.json"
 OLD_MANIFEST = "manifest.json"
 PLAN = "_plan.json"
 """The file of what every shard is a function of, written before the first one."""
+STATISTICS = "_statistics.jsonl"
+"""The file of what a method counted over the whole corpus, written before the plan, which has its hash."""
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")
 SKIPPED_SHOWN = 100
 """How many of the messages about skipped documents the manifest keeps."""

@@ -10,12 +10,14 @@ from ..core.errors import DamageError
 from ..core.plain import Json
 from .schema import (
     SHARD_NAME,
+    STATISTICS,
     content_fault,
     file_content_fault,
     file_fault,
     open_parquet,
     read_manifest,
 )
+from .statistics import statistics_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def verify(out: str | Path) -> list[Damage]:
         manifest = read_manifest(path)
     except DamageError as error:
         return [Damage(Path(error.file).name, error.reason)]
-    return [*_damaged_shards(path, manifest), *_extra_shards(path, manifest)]
+    return [*_damaged_shards(path, manifest), *_damaged_statistics(path, manifest), *_extra_shards(path, manifest)]
 
 
 def _damaged_shards(path: Path, manifest: Json) -> Iterator[Damage]:
@@ -55,6 +57,11 @@ def _damaged_shards(path: Path, manifest: Json) -> Iterator[Damage]:
                 fault = error.reason
         if fault is not None:
             yield Damage(entry["file"], fault, entry["index"])
+
+
+def _damaged_statistics(path: Path, manifest: Json) -> Iterator[Damage]:
+    if fault := statistics_fault(path, manifest["certificate"]):
+        yield Damage(STATISTICS, fault)
 
 
 def _extra_shards(path: Path, manifest: Json) -> Iterator[Damage]:

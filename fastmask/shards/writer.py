@@ -26,6 +26,7 @@ from .schema import (
     OLD_MANIFEST,
     PLAN,
     SHARD_NAME,
+    STATISTICS,
     build_manifest,
     content_fault,
     file_content_fault,
@@ -40,6 +41,7 @@ from .schema import (
     shard_entry,
     totals,
 )
+from .statistics import statistics_entry, statistics_fault, write_statistics
 from .table import shard_bytes, to_table
 
 
@@ -109,13 +111,18 @@ class RunDirectory(LockedDirectory):
         """Return which of the first ``shards`` shards are still to be written."""
         return [index for index in range(shards) if index not in self.entries]
 
-    def write_plan(self, fields: Json) -> None:
-        """Write what every shard is a function of besides the header, before the first one: JSON-ready ``fields``.
+    def write_plan(self, fields: Json, statistics: bytes | None = None) -> None:
+        """Write what every shard is a function of besides the header, before the first one.
+
+        Args:
+            fields: JSON-ready.
+            statistics: of the corpus, where the method makes some.
 
         Raises:
             OutputError: it could not be written.
         """
-        self.plan = {**self.header, **fields}
+        self.plan = {**self.header, **fields, **statistics_entry(statistics)}
+        write_statistics(self.path, statistics)
         with os_errors_named(self.path):
             write_atomically(self.path / PLAN, _json({**self.plan, "sha256": _digest(self.plan)}))
 
@@ -256,7 +263,8 @@ class RunDirectory(LockedDirectory):
             if plan.pop("sha256") != _digest(plan):
                 return None
             agrees = not differences({key: plan[key] for key in self.header}, self.header)
-            return plan if agrees and are_error_bounds(plan.get("error_bounds")) else None
+            sound = agrees and are_error_bounds(plan.get("error_bounds"))
+            return plan if sound and not statistics_fault(self.path, plan) else None
         return None
 
     def _is_good(self, entry: Json) -> bool:
@@ -270,7 +278,7 @@ class RunDirectory(LockedDirectory):
     def _start_over(self) -> None:
         stale = self._own_shards()
         # first of all it must not look finished; then the journal, which says whose the shards are
-        remove(self.path, [self.path / name for name in (MANIFEST, OLD_MANIFEST, PLAN)])
+        remove(self.path, [self.path / name for name in (MANIFEST, OLD_MANIFEST, PLAN, STATISTICS)])
         write_atomically(self.path / JOURNAL, journal_line(self.header))
         remove(self.path, stale)
 

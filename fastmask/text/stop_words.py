@@ -22,26 +22,34 @@ def stop_words(choice: str, language: str = ENGLISH) -> frozenset[str]:
         InputError: the file cannot be read, or a line of it is not one word.
     """
     if choice not in WORD_LISTS:
-        return _words_in(choice)
+        return words_in(choice, "stop words")
     return frozenset() if choice == "none" else _spacy_stop_words(ENGLISH if choice == "english" else language)
 
 
-def _words_in(path: str) -> frozenset[str]:
+def words_in(path: str, what: str) -> frozenset[str]:
+    """Return the words of a file, a word a line, in small letters.
+
+    Args:
+        what: they are, for errors.
+
+    Raises:
+        InputError: the file cannot be read, or a line of it is not one word.
+    """
     try:
         lines = read_regular(path).removeprefix(b"\xef\xbb\xbf").splitlines()
     except OSError as error:
-        raise InputError(path, None, None, f"cannot read stop words: {error.strerror or error}") from error
-    return frozenset(filter(None, (_word(path, number, line) for number, line in enumerate(lines, 1))))
+        raise InputError(path, None, None, f"cannot read {what}: {error.strerror or error}") from error
+    return frozenset(filter(None, (_word(path, number, line, what) for number, line in enumerate(lines, 1))))
 
 
-def _word(path: str, number: int, line: bytes) -> str:
+def _word(path: str, number: int, line: bytes, what: str) -> str:
     """Return the word of a line, or "" for a blank one."""
     try:
         words = line.decode("utf-8").split()
     except UnicodeDecodeError as error:
-        raise InputError(path, number, None, f"cannot read stop words: not UTF-8: {error.reason}") from error
+        raise InputError(path, number, None, f"cannot read {what}: not UTF-8: {error.reason}") from error
     if len(words) > 1 or "\0" in "".join(words):
-        raise InputError(path, number, None, "cannot read stop words: give one word a line")
+        raise InputError(path, number, None, f"cannot read {what}: give one word a line")
     return "".join(words).lower()
 
 

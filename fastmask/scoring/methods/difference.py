@@ -1,0 +1,101 @@
+"""Method ``difference``: what makes a corpus differ from other text (Wilf et al. 2023, "Difference-Masking").
+
+**Anchors** are the words of the corpus with the largest TF-ICF (term frequency, inverse corpus frequency): with n_w and
+n the counts of a word and of all words in the corpus, b_w and b those in ``--background``,
+
+    TF-ICF_w = n_w / n * log((b + 1) / (b_w + 1))
+
+The score of a word is its largest cosine to an anchor, by ``--vectors`` or the mean of the model's input embeddings
+over the word's pieces; a sentence's words with the highest scores are masked, at most ``--mask-rate``. Ours: the
+smoothing by 1; 20 anchors (``--anchors``), which the paper chooses for each task; what may be an anchor: a word that
+is more frequent here than there, has a letter in it but is not one of a to z alone (the "s" of "'s"), and has a token
+that may be masked, so that no stop word is one.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.config import ScoreConfig
+from ...core.errors import FastmaskError
+from ...core.labels import LABEL_FIELD
+from ...text.documents import HashedInputs
+from ...text.frontend import encoded_shards
+from ...text.streams import STDIN
+from ...text.tokens import TextEncoder
+from ..policy import Items
+from ..similar import largest_cosines, vectors_of
+from ..words import NO_TEXT, Counts, WordMethod, WordScorer, WordScores, WordTypes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ANCHORS = 20
+
+
+class Difference(WordMethod):
+    """Masks words that are like those that mark the corpus."""
+
+    options = frozenset({"background", "anchors", "vectors"})
+    needs = frozenset({"background"})
+
+    def scorer(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> WordScorer:
+        """See ``WordMethod.scorer``."""
+        return _Scorer(config, tokenizer)
+
+
+class _Scorer(WordScorer):
+    def __init__(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase):
+        if STDIN in config.background:
+            raise FastmaskError("--background -: standard input is for the corpus; name a file")
+        self.config, self.tokenizer, self.inputs = config, tokenizer, HashedInputs(config.background)
+        self.vectors = vectors_of(config, tokenizer)
+
+    def identity(self) -> dict[str, Any]:
+        """See ``WordScorer.identity``."""
+        return {"background_files": self.inputs.entries, **self.vectors.identity()}
+
+    def scores(self, counts: Counts) -> WordScores:
+        """See ``WordScorer.scores``."""
+        there, total = self._background(counts)
+        weight = tf_icf(counts.times, there, total)
+        can_be = (counts.maskable > 0) & (counts.times * float(total) > there * float(counts.times.sum()))
+        can_be &= np.fromiter(map(_is_word, counts.words), bool, len(counts.words))
+        order = sorted(np.flatnonzero(can_be).tolist(), key=lambda v: (-weight[v], counts.words[v]))
+        anchors = [counts.words[v] for v in order[: self.config.anchors or ANCHORS]]
+        if not anchors:
+            raise FastmaskError("--background: no word is more frequent in the corpus than there")
+        marks = {counts.words[v]: {"tf_icf": float(weight[v])} for v in order[: len(anchors)]}
+        return WordScores(largest_cosines(counts.words, anchors, self.vectors), more=marks)
+
+    def _background(self, counts: Counts) -> tuple[np.ndarray, int]:
+        """Return how often each word of the corpus stands in the background, int64 [V], and how many words that has."""
+        found, total = np.zeros(len(counts.words), np.int64), 0
+        types = WordTypes(self.tokenizer, {word: number for number, word in enumerate(counts.words)}, grows=False)
+        # sentences are joined: they have the same words, and cutting texts takes longer than all else
+        config = replace(self.config, segment="line", label_field=LABEL_FIELD)
+        encoder, names = TextEncoder(self.tokenizer.backend_tokenizer), [one["name"] for one in self.inputs.entries]
+        with closing(encoded_shards(names, config, encoder, stamps=self.inputs.stamps)) as shards:
+            for _, shard in shards:
+                kind = types.of(Items.of(shard.offsets, shard.word), shard.input_ids)
+                total += int((kind != NO_TEXT).sum())
+                found += np.bincount(kind[kind >= 0], minlength=len(found))
+        self.inputs.check()
+        return found, total
+
+
+def _is_word(form: str) -> bool:
+    return any(map(str.isalpha, form)) and not (len(form) == 1 and form.isascii())
+
+
+def tf_icf(here: np.ndarray, there: np.ndarray, total: int) -> np.ndarray:
+    """Return TF-ICF of words, float64 [V]: int64 [V] counts here and there, and of how many words there."""
+    found: np.ndarray = here / max(here.sum(), 1) * np.log((total + 1) / (there + 1))
+    return found
+
+
+METHOD = Difference()

@@ -1,0 +1,62 @@
+"""Method ``log-odds``: words that stand in the texts of one class more often than in those of the others.
+
+The log-odds ratio with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, "Fightin'
+Words"), by which KE-MLM (Kawintiranon and Singh 2021) masks. For a class i and all others j, with y_w the count of word
+w and n that of all words, a_w the prior and a_0 its sum:
+
+    delta_w = log((y_w^i + a_w) / (n^i + a_0 - y_w^i - a_w)) - log((y_w^j + a_w) / (n^j + a_0 - y_w^j - a_w))
+    z_w     = delta_w / sqrt(1 / (y_w^i + a_w) + 1 / (y_w^j + a_w))
+
+The score of a word is |z_w|, of more than two classes the largest of them, each against the rest. The prior is the
+count in the whole corpus, texts without a label included. Ours: a word whose score is 0 says nothing and
+is not masked; a text with aspects counts once for each that has a label.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.config import ScoreConfig
+from ...core.errors import FastmaskError
+from ..words import Counts, WordMethod, WordScorer, WordScores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class LogOdds(WordMethod):
+    """Masks the words that tell classes apart."""
+
+    needs_labels = True
+
+    def scorer(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> WordScorer:
+        """See ``WordMethod.scorer``."""
+        return _Scorer()
+
+
+class _Scorer(WordScorer):
+    def scores(self, counts: Counts) -> WordScores:
+        """See ``WordScorer.scores``."""
+        by_class, prior = counts.by_class, counts.times.astype(np.float64)
+        if len(by_class) < 2:
+            found = f"all labels are class {counts.classes[0]}" if len(by_class) else "no text has a label"
+            raise FastmaskError(f"--method log-odds: compares the words of classes, but {found}")
+        total = by_class.sum(axis=0)
+        pairs = by_class[:1] if len(by_class) == 2 else by_class  # of two classes each is the other's rest
+        score = np.max([np.abs(z_scores(one, total - one, prior)) for one in pairs], axis=0)
+        return WordScores(np.where(score > 0, score, np.nan))
+
+
+def z_scores(one: np.ndarray, rest: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Return z_w of counts in a class and in the rest, with a prior, float64 [V] each; 0 of one word alone."""
+    sides = [(count + prior, (count + prior).sum() - count - prior) for count in (one, rest)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        (own, others), (own_rest, others_rest) = sides
+        delta = np.log(own / others) - np.log(own_rest / others_rest)
+        z: np.ndarray = delta / np.sqrt(1 / own + 1 / own_rest)
+    return np.where(np.isfinite(z), z, 0.0)
+
+
+METHOD = LogOdds()

@@ -1,0 +1,100 @@
+"""How near words are to some few others: cosines of their vectors, from a file or of a model's input embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..core.config import ScoreConfig
+from ..models.directory import resolve_model
+from ..models.embeddings import WordEmbeddings
+from ..text.vectors import WordVectors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BATCH = 4096
+_DIGITS = 6
+"""Of a cosine: what more there is depends on how a processor adds."""
+
+
+class Vectors(Protocol):
+    """Where the vectors of words come from."""
+
+    def of(self, words: Mapping[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield numbers int64 [n] of words that have a vector, and these, float64 [n, D]."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return what they are made of, for the manifest."""
+        ...
+
+
+class FileVectors:
+    """Vectors of a file, see ``WordVectors``."""
+
+    def __init__(self, path: str):
+        self._file = WordVectors(path)
+        self.of = self._file.of
+
+    def identity(self) -> dict[str, Any]:
+        """See ``Vectors.identity``."""
+        return {"vectors_sha256": self._file.sha256}
+
+
+class ModelVectors:
+    """Means of a model's input embeddings over a word's pieces; they are read when they are first asked for."""
+
+    def __init__(self, model: str | None, tokenizer: PreTrainedTokenizerBase):
+        self._files, self._tokenizer = resolve_model(model), tokenizer
+
+    def of(self, words: Mapping[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See ``Vectors.of``."""
+        embeddings = WordEmbeddings(self._files, self._tokenizer)
+        texts, numbers = list(words), np.fromiter(words.values(), np.int64, len(words))
+        for start in range(0, len(texts), _BATCH):
+            has_one, rows = embeddings.of(texts[start : start + _BATCH])
+            yield numbers[start : start + _BATCH][has_one], rows[has_one]
+
+    def identity(self) -> dict[str, Any]:
+        """See ``Vectors.identity``."""
+        return {"embeddings_sha256": self._files.weights_sha256}
+
+
+def vectors_of(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> Vectors:
+    """Return the vectors that a configuration names: those of a file, or the model's own."""
+    return ModelVectors(config.model, tokenizer) if config.vectors is None else FileVectors(config.vectors)
+
+
+def largest_cosines(words: Sequence[str], others: Sequence[str], vectors: Vectors) -> np.ndarray:
+    """Return the largest cosine of each word to one of others, float64 [W]; NaN where a vector is missing.
+
+    A word that is one of the others has 1, with a vector or without.
+    """
+    found = np.full(len(words), np.nan)
+    targets = [_units(rows) for _, rows in vectors.of(_numbered(others))]
+    if targets:
+        ends = np.concatenate(targets)
+        ends = ends[np.abs(ends).max(axis=1) > 0].T
+        for at, rows in vectors.of(_numbered(words)):
+            units = _units(rows)
+            has_direction = np.abs(units).max(axis=1) > 0
+            if ends.size:
+                cosines = np.round((units[has_direction] @ ends).max(axis=1), _DIGITS)
+                found[at[has_direction]] = np.clip(cosines, -1.0, 1.0)
+    same = set(others)
+    found[[number for number, word in enumerate(words) if word in same]] = 1.0
+    return found
+
+
+def _numbered(words: Sequence[str]) -> dict[str, int]:
+    return {word: number for number, word in enumerate(words)}
+
+
+def _units(rows: np.ndarray) -> np.ndarray:
+    """Return vectors float64 [n, D] of length 1; zero where one has no direction."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    found: np.ndarray = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+    return found

@@ -1,0 +1,329 @@
+"""What the methods that go by words share: word types, their counts in a corpus, and masks from a score for each.
+
+A word is what the tokenizer takes for one (column ``word``); its type is the decoded text of its pieces, without regard
+to case or to marks around it (``text.words.word_form``). A word with a special token or with an unknown one has no
+text, and no score.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numba as nb
+import numpy as np
+from fastmask_kernels.splitmix import mix
+
+from ..core.arrays import JIT
+from ..core.config import DEFAULT_RATE, ScoreConfig
+from ..core.errors import FastmaskError
+from ..core.memo import Memo
+from ..core.panics import panics_told
+from ..core.records import EncodedSentences, ScoredSentences
+from ..models.pieces import Punctuation, never_masked
+from ..models.tokenizer import vocabulary
+from ..text.stop_words import stop_words
+from ..text.words import word_form
+from .cascade import Bounds
+from .method import Method, Progress, Rules
+from .policy import Items, choose, ragged_positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MOST_TYPES = 1 << 19
+"""Word types that are counted; when there are more, the rarer half is forgotten."""
+MOST_WRITINGS = 1 << 20
+"""Runs of pieces whose word type is remembered."""
+MOST_CLASSES = 100
+UNKNOWN, NO_TEXT = -1, -2
+"""What stands for the type of a word that is not counted, and of one that has none."""
+
+
+@nb.njit(**JIT)
+def _hashes(starts: np.ndarray, input_ids: np.ndarray, out: np.ndarray) -> None:
+    for w in range(len(starts)):
+        end = starts[w + 1] if w + 1 < len(starts) else len(input_ids)
+        state = np.uint64(end - starts[w])
+        for t in range(starts[w], end):
+            state = mix(state, input_ids[t])
+        out[w] = state
+
+
+class WordTypes:
+    """Finds the word type of each word: its number in ``index``, or UNKNOWN or NO_TEXT.
+
+    Args:
+        tokenizer: of the tokens.
+        index: the types by text; new ones are added if it ``grows``.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, index: dict[str, int], grows: bool):
+        self.index, self._grows, self._name = index, grows, tokenizer.name_or_path
+        self._backend = tokenizer.backend_tokenizer
+        self._special = np.array(vocabulary(tokenizer)[1], np.int32)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget which pieces write which type; ``index`` may have been changed."""
+        self._memo, self._type = Memo(), np.empty(0, np.int64)
+
+    def of(self, words: Items, input_ids: np.ndarray) -> np.ndarray:
+        """Return the type of each of W words, int64 [W]."""
+        if self._memo.used > MOST_WRITINGS:
+            self.forget()
+        hashes, known = np.empty(len(words.starts), np.uint64), self._memo.used
+        _hashes(words.starts, input_ids, hashes)
+        slots = self._memo.slots(hashes)
+        fresh = np.flatnonzero(slots >= known)
+        if len(fresh):
+            first = fresh[np.unique(slots[fresh], return_index=True)[1]]  # in the order of the new slots
+            self._type = np.append(self._type, self._new(words, input_ids, first))
+        found: np.ndarray = self._type[slots]
+        return found
+
+    def _new(self, words: Items, input_ids: np.ndarray, which: np.ndarray) -> np.ndarray:
+        ends = np.append(words.starts[1:], len(input_ids))
+        pieces = [input_ids[words.starts[w] : ends[w]] for w in which]
+        with panics_told(self._name):
+            texts = self._backend.decode_batch([one.tolist() for one in pieces], skip_special_tokens=False)
+        special = np.isin(np.concatenate(pieces), self._special)
+        owner = np.repeat(np.arange(len(pieces)), [len(one) for one in pieces])
+        is_special = np.bincount(owner[special], minlength=len(pieces)) > 0
+        forms = ("" if bad else word_form(text) for bad, text in zip(is_special, texts, strict=True))
+        return np.fromiter((self._number(form) for form in forms), np.int64, len(pieces))
+
+    def _number(self, form: str) -> int:
+        if not form or "\ufffd" in form:
+            return NO_TEXT
+        return self.index.setdefault(form, len(self.index)) if self._grows else self.index.get(form, UNKNOWN)
+
+
+class Counts(NamedTuple):
+    """What is counted of a corpus with V word types.
+
+    Attributes:
+        words: the types.
+        times: int64 [V], how often each stands there.
+        maskable: int64 [V], how many of its tokens may be masked.
+        by_class: float64 [K, V], how often in sentences of each class; of aspects, one for each.
+        classes: the K classes, ascending.
+        tokens: of the corpus.
+    """
+
+    words: list[str]
+    times: np.ndarray
+    maskable: np.ndarray
+    by_class: np.ndarray
+    classes: list[int]
+    tokens: int
+
+
+class Counting:
+    """Counts the words of shards, one after the other.
+
+    Args:
+        tokenizer: of their tokens.
+        rules: which tokens may be masked.
+        most: types that are counted; when there are more, the rarer half is forgotten.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rules: Rules, most: int = MOST_TYPES):
+        self.types, self._rules, self._most, self.tokens = WordTypes(tokenizer, {}, True), rules, most, 0
+        self._rows = {"count": np.zeros(0), "maskable": np.zeros(0)}
+        self._classes: dict[int, np.ndarray] = {}
+
+    def add(self, shard: EncodedSentences) -> None:
+        """Count a shard's words."""
+        words = Items.of(shard.offsets, shard.word)
+        kind = self.types.of(words, shard.input_ids)
+        may_mask = self._rules.may_mask(shard.input_ids, shard.offsets)
+        self.tokens += len(shard.input_ids)
+        self._rows["count"] = self._sum(self._rows["count"], kind, None)
+        self._rows["maskable"] = self._sum(self._rows["maskable"], kind[words.of_token[may_mask]], None)
+        sentence = np.repeat(np.arange(len(shard)), np.diff(words.offsets))
+        for label in np.unique(shard.unit_label[shard.unit_label >= 0]).tolist():
+            times = np.bincount(shard.unit_sentence[shard.unit_label == label], minlength=len(shard))
+            before = self._classes.get(label, np.zeros(0))
+            self._classes[label] = self._sum(before, kind, times[sentence])
+        if len(self._classes) > MOST_CLASSES:
+            raise FastmaskError(f"the labels have more than {MOST_CLASSES} classes; words are compared by fewer")
+        if len(self.types.index) > self._most:
+            self._forget()
+
+    def _sum(self, before: np.ndarray, kind: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+        """Add to the sums of each type, float64, which whole numbers up to 2**53 are exact in."""
+        known = kind >= 0
+        size = len(self.types.index)
+        added = np.bincount(kind[known], None if weights is None else weights[known], minlength=size)
+        found: np.ndarray = added + np.pad(before, (0, size - len(before)))
+        return found
+
+    def _forget(self) -> None:
+        """Keep the more frequent half; of those that are as frequent, what was met first."""
+        kept = np.sort(np.argsort(-self._rows["count"], kind="stable")[: self._most // 2])
+        words = list(self.types.index)
+        self.types.index.clear()
+        self.types.index.update((words[k], number) for number, k in enumerate(kept.tolist()))
+        self.types.forget()
+        for rows in (self._rows, self._classes):
+            for name, row in rows.items():
+                rows[name] = np.pad(row, (0, len(words) - len(row)))[kept]  # type: ignore[index]
+
+    def counts(self) -> Counts:
+        """Return what was counted by now."""
+        size, classes = len(self.types.index), sorted(self._classes)
+        rows = (np.pad(self._classes[one], (0, size - len(self._classes[one]))) for one in classes)
+        by_class = np.array([*rows]).reshape(len(classes), size)
+        times, maskable = (self._rows[name].astype(np.int64) for name in ("count", "maskable"))
+        return Counts(list(self.types.index), times, maskable, by_class, classes, self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class WordScores:
+    """Scores of V word types, float64 [V]; NaN for a word that is never masked by them.
+
+    Attributes:
+        score: large is important.
+        mask_prob: the probability to mask each token of the type; None where the method gives none.
+        more: what else the statistics say of some words, by text.
+    """
+
+    score: np.ndarray
+    mask_prob: np.ndarray | None = None
+    more: dict[str, dict[str, Any]] | None = None
+
+    def lines(self, counts: Counts) -> bytes:
+        """Return them as lines of JSON, the highest score first: what the plan keeps."""
+        score = np.where(np.isnan(self.score), -np.inf, self.score)
+        words = counts.words
+        order = sorted(range(len(words)), key=lambda v: (-score[v], words[v]))
+        more = self.more or {}
+        rows = ({"word": words[v], "count": int(counts.times[v]), **self._fields(v), **more.get(words[v], {})}
+                for v in order)  # fmt: skip
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
+
+    def _fields(self, v: int) -> dict[str, float | None]:
+        columns = {"score": self.score} | ({} if self.mask_prob is None else {"mask_prob": self.mask_prob})
+        return {name: None if np.isnan(values[v]) else float(np.float32(values[v])) for name, values in columns.items()}
+
+
+class WordScorer:
+    """Turns counts of a corpus into scores of its words: what a method that goes by words has of its own."""
+
+    def scores(self, counts: Counts) -> WordScores:
+        """Return the scores of the words counted.
+
+        Raises:
+            FastmaskError: the corpus or a file has not what is needed.
+        """
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Return hashes of what else decides the scores."""
+        return {}
+
+
+class WordMethod(Method):
+    """A method that scores words: a sentence's best ones are masked, at most its rate."""
+
+    asks_model = False
+    keeps_other_labels = True
+    large_is_important = True
+    default_rate = DEFAULT_RATE
+
+    def without_model(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> WordMasks:
+        """See ``Method.without_model``."""
+        rules = rules_of(config, tokenizer, self.rate(config))
+        return WordMasks(self.scorer(config, tokenizer), tokenizer, rules, progress)
+
+    def scorer(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> WordScorer:
+        """Return what scores words."""
+        raise NotImplementedError
+
+
+def rules_of(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, rate: float | None) -> Rules:
+    """Return the rules of a method without a model."""
+    unmaskable = never_masked(tokenizer, stop_words(config.stop_words, config.language))
+    punctuation = Punctuation(tokenizer) if config.keep_punctuation else None
+    return Rules(config.threshold, rate, unmaskable, False, config.seed, config.unit == "word", punctuation)
+
+
+class WordMasks:
+    """Masks shards by scores of their words; a ``CorpusScorer``.
+
+    Args:
+        scorer: see ``WordScorer``.
+        tokenizer: of the tokens.
+        rules: what is masked as one and what never, and the rate.
+        progress: see ``method.Progress``.
+    """
+
+    remark = None
+    levels: tuple[str, ...] = ()
+
+    def __init__(self, scorer: WordScorer, tokenizer: PreTrainedTokenizerBase, rules: Rules, progress: Progress):
+        self.scorer, self.tokenizer, self.rules, self.progress = scorer, tokenizer, rules, progress
+
+    def calibrate(self, shards: Iterator[EncodedSentences]) -> None:
+        """Return None: there are no errors to bound."""
+
+    def statistics(self, shards: Iterator[EncodedSentences]) -> bytes:
+        """See ``CorpusScorer.statistics``: a line of JSON a word type."""
+        counting = Counting(self.tokenizer, self.rules)
+        for shard in shards:
+            counting.add(shard)
+        counts = counting.counts()
+        return self.scorer.scores(counts).lines(counts)
+
+    def prepare(self, statistics: bytes) -> None:
+        """See ``CorpusScorer.prepare``."""
+        index: dict[str, int] = {}
+        score: list[float | None] = []
+        prob: list[float | None] = []
+        for line in statistics.splitlines():
+            row = json.loads(line)
+            index[row["word"]] = len(score)
+            score.append(row["score"])
+            prob.append(row.get("mask_prob", -1.0))
+        # the last ones are those of words without a type: UNKNOWN and NO_TEXT count from the end
+        self.word_score = np.array([*score, None, None], np.float64)
+        self.word_prob = np.array([*prob, None, None], np.float64) if -1.0 not in prob else None
+        self.types = WordTypes(self.tokenizer, index, False)
+
+    def score(self, shard: EncodedSentences, bounds: Bounds | None) -> ScoredSentences:
+        """Return the scores and masks of a shard."""
+        words = Items.of(shard.offsets, shard.word)
+        kind = self.types.of(words, shard.input_ids)[words.of_token]
+        may_mask = self.rules.may_mask(shard.input_ids, shard.offsets)
+        score, n = self.word_score[kind], len(shard)
+        has_one = ~np.isnan(score)
+        rank = np.where(has_one, -score, np.inf)
+        items = self.rules.items(shard.offsets, shard.word)
+        chosen, _ = choose(items, has_one, may_mask, rank, rank, self.rules.mask_rate)
+        self.progress(1.0, len(shard.input_ids))
+        prob = None
+        if self.word_prob is not None:
+            prob = np.where(may_mask & has_one, self.word_prob[kind], 0.0).astype(np.float32)
+        return ScoredSentences(
+            shard,
+            np.full(n, -1, np.int32),
+            np.full(n, np.nan, np.float32),
+            np.where(has_one, score, 0.0).astype(np.float32),
+            np.ones(n, bool),
+            *ragged_positions(shard.offsets, chosen),
+            mask_prob=prob,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """See ``ShardScorer.identity``."""
+        return {"like": None, **self.scorer.identity()}
+
+    def describe(self) -> dict[str, Any]:
+        """See ``ShardScorer.describe``."""
+        return {"device": "cpu", "kernels": "none"}
+
+    def stop(self) -> None:
+        """Do nothing: a shard takes a moment."""

@@ -1,0 +1,106 @@
+"""Method log-odds: values by hand, and a second implementation in plain Python."""
+
+import math
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from helpers import fastmask, refusal, rows_of, write_jsonl
+from word_samples import TEXTS, labelled, run, statistics
+
+from fastmask.text.stop_words import stop_words
+
+
+def test_by_hand(tmp_path, mr_tiny):
+    """Each class has two words; the prior is what both have: good 1, bad 1, film 2.
+
+    good: delta = log(2 / 4) - log(1 / 5) = log 2.5, its variance 1 / 2 + 1 / 1, and bad alike. film says nothing.
+    """
+    run(labelled(tmp_path, [("good film", 1), ("bad film", 0)]), tmp_path / "o", model=mr_tiny, method="log-odds")
+    z = math.log(2.5) / math.sqrt(1.5)
+    assert z == pytest.approx(0.7481482, abs=1e-7)
+    found = statistics(tmp_path / "o")
+    assert found["good"] == found["bad"] == {"count": 1, "score": float(np.float32(z))}
+    assert found["film"] == {"count": 2, "score": None}
+    first, second = rows_of(tmp_path / "o")
+    assert first["importance"] == second["importance"] == [float(np.float32(z)), 0.0]
+    assert first["mask_index"] == [0] and (first["predicted"], first["prob"], first["label"]) == (None, None, 1)
+
+
+def words_of(text: str) -> list[str]:
+    """What BERT takes for words: letters and digits, or one mark."""
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def plain(texts) -> dict[str, float]:
+    """Word -> |z|, each class against the rest."""
+    prior = Counter(word for text, _ in texts for word in words_of(text))
+    labels = {label for _, label in texts if label is not None}
+    counts = {one: Counter(word for text, label in texts if label == one for word in words_of(text)) for one in labels}
+    best = dict.fromkeys(prior, 0.0)
+    for one in labels:
+        rest = sum((counts[other] for other in labels if other != one), Counter())
+        totals = [sum(side.values()) + sum(prior.values()) for side in (counts[one], rest)]
+        for word, a in prior.items():
+            y = [side[word] + a for side in (counts[one], rest)]
+            odds = [math.log(k / (n - k)) for k, n in zip(y, totals, strict=True)]
+            best[word] = max(best[word], abs(odds[0] - odds[1]) / math.sqrt(1 / y[0] + 1 / y[1]))
+    return best
+
+
+THREE = [*TEXTS, ("a film of its time", 7), ("its time, its plot", 7)]
+
+
+@pytest.mark.parametrize("texts", [TEXTS, THREE], ids=["two classes", "one against the rest"])
+def test_as_in_plain_python(texts, tmp_path, mr_tiny):
+    run(labelled(tmp_path, texts), tmp_path / "o", model=mr_tiny, method="log-odds", shard_rows=5)
+    found = {word: row["score"] or 0.0 for word, row in statistics(tmp_path / "o").items()}
+    assert found == pytest.approx(plain(texts), abs=1e-6)
+
+
+def test_the_best_of_a_sentence_are_masked_and_no_stop_words(tmp_path, mr_tiny):
+    run(labelled(tmp_path, THREE), tmp_path / "o", model=mr_tiny, method="log-odds", mask_rate=0.4)
+    scores, texts, stop, masked = plain(THREE), [text for text, _ in THREE], stop_words("language"), 0
+    for row in rows_of(tmp_path / "o"):
+        spans = list(zip(row["word"], row["char_start"], row["char_end"], strict=True))
+        words = [texts[row["row"]][min(a for n, a, _ in spans if n == word):max(b for n, _, b in spans if n == word)]
+                 for word in row["word"]]  # fmt: skip
+        found = [scores[word.lower()] for word in words]
+        assert row["importance"] == pytest.approx(found, abs=1e-6)
+        allowed = [at for at, word in enumerate(words) if word.lower() not in stop and found[at] > 0]
+        best = sorted(allowed, key=lambda at: (-round(found[at], 6), at))[: max(1, int(0.4 * len(words) + 1e-9))]
+        assert row["mask_index"] == sorted(best)
+        masked += len(best)
+    assert masked > 20
+
+
+def test_aspects_count_by_their_polarity(tmp_path, restaurant_tiny):
+    """The same counts as in the first test, two classes of three; each text stands once in the prior."""
+    rows = [("good film", "positive"), ("bad film", "negative")]
+    rows = [{"text": text, "aspects": [{"term": "film", "polarity": polarity}]} for text, polarity in rows]
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    run(corpus, tmp_path / "o", model=restaurant_tiny, method="log-odds")
+    scores = {word: row["score"] for word, row in statistics(tmp_path / "o").items()}
+    assert scores["good"] == scores["bad"] == float(np.float32(math.log(2.5) / math.sqrt(1.5)))
+
+
+@pytest.mark.parametrize(
+    "texts, said",
+    [
+        ([("good", None), ("bad", None)], "no text has a label"),
+        ([("good", 1), ("fine", 1)], "all labels are class 1"),
+        ([("good", "sports"), ("bad", 1)], 'label "sports" is not one of the classes'),
+    ],
+)
+def test_without_labels(texts, said, tmp_path, mr_tiny):
+    corpus = labelled(tmp_path, texts)
+    line = refusal(fastmask("score", corpus, "-o", tmp_path / "o", "--model", mr_tiny, "--method", "log-odds"))
+    assert said in line
+
+
+def test_numbers_of_other_classes_and_names(tmp_path, mr_tiny):
+    texts = [("good film", 4), ("bad film", "negative"), ("", 0)]
+    manifest = run(labelled(tmp_path, texts), tmp_path / "o", model=mr_tiny, method="log-odds")
+    assert [row["label"] for row in rows_of(tmp_path / "o")] == [4, 0]
+    assert manifest["model"] is None and manifest["config"]["method"] == "log-odds"
