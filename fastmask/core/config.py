@@ -227,7 +227,7 @@ class ScoreConfig:
 
         ``max_text_mb`` is in it only where it may change the result of a run, so that older runs can be resumed.
         """
-        settings = asdict(self)
+        settings = {**asdict(self), "background": list(self.background)}
         if self.on_error == "fail" or self.max_text_mb == MAX_TEXT_MB:
             del settings["max_text_mb"]
         return settings

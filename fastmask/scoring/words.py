@@ -22,12 +22,10 @@ from ..core.errors import FastmaskError
 from ..core.memo import Memo
 from ..core.panics import panics_told
 from ..core.records import EncodedSentences, ScoredSentences
-from ..models.pieces import Punctuation, never_masked
 from ..models.tokenizer import vocabulary
-from ..text.stop_words import stop_words
 from ..text.words import word_form
 from .cascade import Bounds
-from .method import Method, Progress, Rules
+from .method import Method, Progress, Rules, never_masked
 from .policy import Items, choose, ragged_positions
 
 if TYPE_CHECKING:
@@ -246,9 +244,8 @@ class WordMethod(Method):
 
 def rules_of(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, rate: float | None) -> Rules:
     """Return the rules of a method without a model."""
-    unmaskable = never_masked(tokenizer, stop_words(config.stop_words, config.language))
-    punctuation = Punctuation(tokenizer) if config.keep_punctuation else None
-    return Rules(config.threshold, rate, unmaskable, False, config.seed, config.unit == "word", punctuation)
+    never = never_masked(config, tokenizer)
+    return Rules(config.threshold, rate, never, config.certify, config.seed, config.unit == "word")
 
 
 class WordMasks:
