@@ -214,7 +214,8 @@ def test_options_reach_the_manifest(mr_tiny, tmp_path):
     result = fastmask(*command)
     assert result.exit_code == 0, result.stderr
     config = json.loads((tmp_path / "out" / "_manifest.json").read_text())["config"]
-    assert config == {**chosen, "model": mr_tiny, "certify": False, "keep_punctuation": True, "like": None}
+    others = {"like": None, "words": None, "mask_function": None, "vectors": None, "background": [], "anchors": None}
+    assert config == {**chosen, "model": mr_tiny, "certify": False, "keep_punctuation": True, **others}
     (row,) = rows_of(tmp_path / "out")
     assert row["mask_index"] == [0]  # "film" is a stop word
 
