@@ -61,7 +61,7 @@ def on_tensor_cores(x, weight, step=16, spare_bits=2):
 
     With these numbers it gives the errors that were measured on an H200 (2.3e-5 for the sums' former order, below).
     """
-    total = torch.zeros(len(x), weight.shape[1], dtype=torch.float64)
+    total = torch.zeros(len(x), weight.shape[1], dtype=torch.float64, device=x.device)
     for k in range(0, x.shape[1], step):
         products = x[:, k : k + step, None].double() * weight[None, k : k + step].double()
         terms = torch.cat([products, total[:, None]], dim=1)
@@ -92,14 +92,14 @@ def test_products_have_float32s_accuracy(inner):
     x[:, 5] *= 40  # an outlier column, as encoders have them
     exact = torch.nn.functional.linear(x.double(), layer.weight.double(), layer.bias.double())
     noise = (column_by_column(x, layer.weight.T) + layer.bias - exact).abs().max()
-    assert (HalfProducts(layer, "none")(x) - exact).abs().max() <= 2 * noise
-    assert (OnTensorCores(layer, "none")(x) - exact).abs().max() <= 2 * noise
+    layer.to(DEVICE)
+    for products in (HalfProducts, OnTensorCores):
+        assert (products(layer, "none")(x.to(DEVICE)).cpu() - exact).abs().max() <= 2 * noise
     if inner == 768:  # the test can fail: the large products first
-        high, low = (split.view(torch.float16) for split in (halves(x)[:, -inner:], halves(x)[:, :inner]))
-        turned = OnTensorCores(layer, "none").weight.split(inner)
-        weight = torch.cat([turned[2], turned[1], turned[0]])
-        y = on_tensor_cores(torch.cat([high, high, low], dim=1), weight) * OnTensorCores(layer, "none").scale
-        assert (y + layer.bias - exact).abs().max() > 2 * noise
+        halved, small_first = halves(x).view(torch.float16), OnTensorCores(layer, "none")
+        turned = small_first.weight.cpu().unflatten(0, (3, inner)).flip(0).flatten(0, 1)
+        y = on_tensor_cores(halved.unflatten(1, (3, inner)).flip(1).flatten(1), turned)
+        assert (y * small_first.scale + layer.bias.cpu() - exact).abs().max() > 2 * noise
 
 
 def test_no_rows():
