@@ -31,6 +31,19 @@ def known_types() -> dict[str, str]:
     return found | dict.fromkeys(tables.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "MaskedLM")
 
 
+def size_of(kind: str, task: str) -> int:
+    """The number of parameters of the tiny model of a type, which is not built for it."""
+    import transformers
+    from tiny_models import TEXTS, tiny_config
+
+    from fastmask.train.vocabulary import learn_wordpieces
+
+    config = tiny_config(kind, learn_wordpieces(TEXTS, 150, 64))
+    with torch.device("meta"):
+        model = getattr(transformers, f"AutoModel{task and 'For'}{task}").from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def prepare(folder: Path) -> None:
     """Labelled texts, a corpus, and its masks by a classifier whose tokenizer all models have."""
     from helpers import fastmask, write_jsonl
@@ -49,9 +62,9 @@ def outcomes(kind: str, task: str, data: Path, folder: Path) -> dict[str, str]:
     from helpers import fastmask
     from tiny_models import tiny_model
 
-    start = tiny_model(folder / "start", kind, task)
-    if sum(file.stat().st_size for file in Path(start).glob("*.safetensors")) > 4 * LARGEST:
+    if size_of(kind, task) > LARGEST:
         return {}
+    start = tiny_model(folder / "start", kind, task)
     model, masker, masks = folder / "model", folder / "masker", data / "masks"
     calls = {
         "finetune": ("finetune", data / "train.jsonl", "--init", start, "-o", model, *SHORT),
