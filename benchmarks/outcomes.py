@@ -68,11 +68,11 @@ def attempt(case: Case, rng: Random, folder: Path, world) -> Outcome:
 
 def _told(error: Exception) -> str:
     """Return what the command prints of an error."""
-    from fastmask import cli
+    from fastmask.core.errors import line_of
     from fastmask.report import screen
 
     with contextlib.redirect_stderr(io.StringIO()) as printed:
-        screen.say(f"fastmask: error: {cli._one_line(error)}")
+        screen.say(f"fastmask: error: {line_of(error)}")
     return printed.getvalue()
 
 

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 import click
 
 from . import __version__
-from .core.config import EvaluateConfig, ExportConfig, ScoreConfig
+from .core.config import EvaluateConfig, ExportConfig, RemaskConfig, ScoreConfig
 from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
-from .core.errors import FastmaskError, first_line
+from .core.errors import FastmaskError, line_of
 from .core.options import options_of
 from .report.screen import make_console, one_line, open_doors, say, say_traceback
 
 MAY_BE_EMPTY = ("text", "text_field", "label_field")
-RESUMABLE = ("score", "remap", "pretrain", "run")
+RESUMABLE = ("score", "remap", "remask", "pretrain", "run")
 
 
 def _lines(quiet: bool) -> Callable[[str], None]:
@@ -55,7 +55,7 @@ def command(function):
             if debug:
                 say_traceback(error)
             else:
-                say(f"fastmask: error: {_one_line(error)}")
+                say(f"fastmask: error: {line_of(error)}")
             _leave(1)
 
     return cli.command(name=function.__name__.rstrip("_").replace("_", "-"))(run)
@@ -68,20 +68,6 @@ def _check_given(values: dict) -> None:
         value = values.get(param.name)
         if "" in (value if isinstance(value, tuple) else (value,)) and param.name not in MAY_BE_EMPTY:
             raise FastmaskError(f"{param.get_error_hint(ctx)}: is empty")
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, FastmaskError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
-        return "the memory is not enough for this; smaller batches or shorter texts need less"
-    if "Too many open files" in str(error):  # of whatever type libraries make it
-        return f"more files are open than the system lets (ulimit -n): {first_line(error)}"
-    if isinstance(error, RecursionError):
-        return "something in a file is nested too deep"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (unexpected; --debug shows where)"
 
 
 def _leave(code: int) -> None:
@@ -259,6 +245,24 @@ def remap(shards, tokenizer, out, overwrite, quiet):
     manifest = remap_shards(shards, tokenizer, out, overwrite)
     if not quiet:
         say(totals_line(out, manifest))
+
+
+@command
+@options_of(RemaskConfig)
+@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+def remask(quiet, **options):
+    """Choose other masks from the scores of SHARDS, as score would with these options; no model is asked.
+
+    What is not given is as SHARDS have it. The same command resumes a run that was stopped.
+    """
+    from .report.terminal import totals_line
+    from .scoring.remask import remask_shards
+
+    manifest, in_doubt = remask_shards(RemaskConfig(**options))
+    if in_doubt:
+        say(f"warning: {options['out']}: score might choose other masks in {in_doubt:,} sentences")
+    if not quiet:
+        say(totals_line(options["out"], manifest))
 
 
 @command

@@ -172,8 +172,10 @@ def repair(out: str, meter: Meter | None = None) -> list[str]:
     if not damaged:
         return []
     manifest = read_manifest(out)
-    if "remapped" in manifest:
-        raise OutputError(f"{out}: was made by fastmask remap; the same command makes it again with --overwrite")
+    for key, command in (("remapped", "remap"), ("remasked", "remask")):
+        if key in manifest:
+            again = "the same command makes it again with --overwrite"
+            raise OutputError(f"{out}: was made by fastmask {command}; {again}")
     if unknown := manifest["config"].keys() - {field.name for field in fields(ScoreConfig)}:
         raise OutputError(f"{out}: made with --{min(unknown)}, which this fastmask does not know")
     config, paths = ScoreConfig(**manifest["config"]), [one.get("name", "") for one in manifest["inputs"]]

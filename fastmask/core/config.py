@@ -72,9 +72,10 @@ def required(help: str, **more: Any) -> Any:
 
 
 def shared(configuration: type, name: str, default: Any = None) -> Any:
-    """Return the same option as another configuration has, if need be with another default."""
+    """Return the same option as another configuration has, if need be with another default; ``...`` is None."""
     (other,) = (one for one in fields(configuration) if one.name == name)
-    return field(default=other.default if default is None else default, metadata=other.metadata)
+    new = other.default if default is None else None if default is ... else default
+    return field(default=new, metadata=other.metadata)
 
 
 def one_of(choices: Collection[str]) -> Check:
@@ -231,6 +232,30 @@ class ScoreConfig:
         if self.on_error == "fail" or self.max_text_mb == MAX_TEXT_MB:
             del settings["max_text_mb"]
         return settings
+
+
+@dataclass(frozen=True, slots=True)
+class RemaskConfig:
+    """The settings of ``fastmask remask``; None is as the shards have it."""
+
+    shards: str = required("Finished shard directory.", flag="SHARDS")
+    out: str = required("Directory of the new shards.", flag="-o --out")
+    threshold: float | None = shared(ScoreConfig, "threshold", ...)
+    mask_rate: float | None = shared(ScoreConfig, "mask_rate")
+    unit: str | None = shared(ScoreConfig, "unit", ...)
+    stop_words: str | None = shared(ScoreConfig, "stop_words", ...)
+    keep_punctuation: bool | None = shared(ScoreConfig, "keep_punctuation", ...)
+    certify: bool = option(True, "Refuse masks that stored scores leave in doubt; else take the scores as they are.")
+    overwrite: bool = option(False, "Replace OUT if it was made from something else.")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def changed(self, scored: ScoreConfig) -> ScoreConfig:
+        """Return the configuration of a run that would have made these masks, given that of the shards."""
+        names = "threshold", "mask_rate", "unit", "stop_words", "keep_punctuation"
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(scored, **given, certify=scored.certify and self.certify)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,3 +70,18 @@ def first_line(error: Exception) -> str:
     """Return the first line of an error, shortened."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return shortened(" ".join(line.split()), 160)
+
+
+def line_of(error: Exception) -> str:
+    """Return what the commands say of an error: one line."""
+    if isinstance(error, FastmaskError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
+        return "the memory is not enough for this; smaller batches or shorter texts need less"
+    if "Too many open files" in str(error):  # of whatever type libraries make it
+        return f"more files are open than the system lets (ulimit -n): {first_line(error)}"
+    if isinstance(error, RecursionError):
+        return "something in a file is nested too deep"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (unexpected; --debug shows where)"

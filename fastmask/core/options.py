@@ -36,11 +36,12 @@ def _parameter(field: Field[Any]) -> Callable[..., Any]:
 def _declared(field: Field[Any]) -> list[str]:
     """Return an option's spellings; what is on unless told otherwise has one that turns it off."""
     flag = flag_of(field)
-    return [f"{flag}/--no-{flag[2:]}"] if field.default is True else field.metadata["flag"].split() or [flag]
+    can_be_off = field.default is True or field.type == "bool | None"
+    return [f"{flag}/--no-{flag[2:]}"] if can_be_off else field.metadata["flag"].split() or [flag]
 
 
 def _kind(field: Field[Any]) -> dict[str, Any]:
-    if field.type == "bool":
+    if field.type in ("bool", "bool | None"):
         return {"is_flag": True}
     if field.metadata["choices"]:
         return {"type": click.Choice(field.metadata["choices"])}

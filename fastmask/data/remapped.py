@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from itertools import chain, islice, repeat
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from ..shards.reader import ShardSet, open_shards
 from ..shards.schema import header_of
 from ..shards.writer import RunDirectory
 from .remap import Target, inputs_again, remapped, texts_again
-
-UNTOLD = "skipped; the shards that these were made from do not say why"
 
 
 def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> dict[str, Any]:
@@ -58,7 +55,7 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
         inputs = inputs_again(manifest)
         target = Target(tokenizer, manifest)
         texts, missing = texts_again(manifest, inputs), run.missing(len(manifest["shards"]))
-        for entry, skipped in _entries(manifest):
+        for entry, skipped in opened.entries():
             if entry["index"] in missing:
                 rows = list(remapped(_rows(opened, entry), texts, target))
                 inputs.check()
@@ -66,13 +63,6 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
         inputs.check()
         certificate = {key: value for key, value in manifest["certificate"].items() if key != "statistics"}
         return run.finish({"certificate": certificate, "environment": manifest["environment"]})
-
-
-def _entries(manifest: Json) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Yield each shard's entry and its messages about skipped documents, of which a manifest keeps the first ones."""
-    messages = chain(manifest["skipped"]["messages"], repeat(UNTOLD))
-    for entry in manifest["shards"]:
-        yield entry, tuple(islice(messages, entry["skipped"]))
 
 
 def _rows(shards: ShardSet, entry: Json) -> list[dict[str, Any]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..core.config import METHODS, SPECIAL_OPTIONS, ScoreConfig, demand
+from ..core.errors import FastmaskError
 from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.decoded_words import unmaskable
@@ -84,6 +85,41 @@ class BlockScores:
     tokens: int
 
 
+class Stored(NamedTuple):
+    """What finished shards tell of S sentences with T tokens, to choose other masks by.
+
+    Attributes:
+        offsets: int64 [S + 1]; input_ids, importance: int32, float64 [T].
+        prob: float64 [S], NaN where there is none; scored, is_aspect: bool [S].
+        seen: bool [T], tokens that the model may have seen.
+        bounds: error bounds of the run.
+    """
+
+    offsets: np.ndarray
+    input_ids: np.ndarray
+    importance: np.ndarray
+    prob: np.ndarray
+    scored: np.ndarray
+    is_aspect: np.ndarray
+    seen: np.ndarray
+    bounds: Bounds
+
+
+class Recalled(NamedTuple):
+    """What decides masks, as far as stored scores tell; see ``policy.choose``.
+
+    Attributes:
+        important, in_doubt: bool [T]; low, high: float64 [T].
+        same: int64 [T], equal where two tokens of a sentence have the very same rank.
+    """
+
+    important: np.ndarray
+    in_doubt: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    same: np.ndarray
+
+
 class ShardScorer(Protocol):
     """Makes scores and masks of shards: each a function of its sentences, the bounds and the configuration."""
 
@@ -146,6 +182,7 @@ class Method:
         reads_units: whether labels and aspects play a part; else texts are read alone.
         is_control: whether it chooses at random, so that a control of it would be another one.
         large_is_important: whether a large importance is an important token's; else a small one is.
+        fixed_threshold: why stored scores cannot be decided by another threshold, in words; "" where they can.
         default_rate: the rate cap where none is given; None is no cap.
         options: fields of ScoreConfig that have a meaning for it, of those that mean nothing to others.
         needs: which of these must be given.
@@ -160,6 +197,7 @@ class Method:
     reads_units = True
     is_control = False
     large_is_important = False
+    fixed_threshold = "means nothing to this method"
     default_rate: float | None = None
     options: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
@@ -191,6 +229,14 @@ class Method:
     def score(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules) -> BlockScores:
         """Score and decide one block; called from several threads."""
         raise NotImplementedError
+
+    def recall(self, stored: Stored, threshold: float, was: float) -> Recalled:
+        """Return what decides masks at a threshold, from scores that were made with another, or the same.
+
+        Raises:
+            FastmaskError: stored scores do not tell.
+        """
+        raise FastmaskError("masks of this method do not follow from stored scores; score again")
 
 
 def never_masked(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> np.ndarray | Finder:

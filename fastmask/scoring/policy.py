@@ -86,6 +86,19 @@ def choose(
     return chosen[items.of_token] & may_mask, ambiguous[items.of_token] & (low <= highest[items.of_token])
 
 
+def agreeing(importance: np.ndarray, marked: np.ndarray, threshold: float, large_is_important: bool) -> np.ndarray:
+    """Return importances float32 [T] that tell the decisions, bool [T], by themselves: S < d, or S >= d where large.
+
+    Only rounding, or a tie, can have put one on the other side of the threshold: it is moved to the nearest number.
+    """
+    least = np.float32(threshold)
+    least = np.nextafter(least, np.float32(np.inf)) if least < threshold else least  # the smallest that is not below d
+    most = np.nextafter(least, np.float32(-np.inf))
+    above = marked if large_is_important else ~marked
+    found: np.ndarray = np.where(above, np.maximum(importance, least), np.minimum(importance, most))
+    return found
+
+
 @nb.njit(**JIT)
 def _select(
     offsets: np.ndarray,

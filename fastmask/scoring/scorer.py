@@ -18,6 +18,12 @@ from .cascade import Bounds
 from .method import CorpusScorer, ShardScorer, load_method
 
 
+def stop_words_identity(config: ScoreConfig) -> dict[str, Any]:
+    """Return what the manifest has of the words themselves."""
+    words = sorted(stop_words(config.stop_words, config.language))
+    return {"stop_words_sha256": hashlib.sha256("\n".join(words).encode()).hexdigest()}
+
+
 class Scorer:
     """A model made ready for a configuration; ``with`` ends what runs for it.
 
@@ -85,12 +91,12 @@ class Scorer:
 
     def identity(self) -> dict[str, Any]:
         """Return model, tokenizer and other inputs of the decisions as the manifest has them."""
-        files, words = self.files, sorted(stop_words(self.config.stop_words, self.config.language))
+        files = self.files
         model = {"name": files.name, "weights_sha256": files.weights_sha256} if self.method.asks_model else None
         return {
             "model": model,
             "tokenizer": tokenizer_record(files, self.tokenizer),
-            "stop_words_sha256": hashlib.sha256("\n".join(words).encode()).hexdigest(),
+            **stop_words_identity(self.config),
             **self.engine.identity(),
         }
 

@@ -43,6 +43,7 @@ MANIFEST_FIELDS = {
     "environment": dict,
     "skipped": {"count": int, "messages": [str]},
     "remapped": {"tokenizer": dict, "shards": [str]},
+    "remasked": {"shards": [str]},
 }  # fmt: skip
 """Field -> its type, several, a list of one kind, or the fields of an object; "*" is any. More may be there."""
 

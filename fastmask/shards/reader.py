@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +28,7 @@ BATCH_ROWS = 1024
 """Rows that are decoded at a time when a shard set is iterated."""
 CACHED_GROUPS = 4
 """Runs of at most ROW_GROUP rows that a shard set keeps for access by number."""
+UNTOLD = "skipped; the shards that these were made from do not say why"
 _DISORDER = "rows are out of order"
 
 
@@ -108,6 +109,12 @@ class ShardSet:
     def __reduce__(self) -> tuple[Any, ...]:
         # a worker process gets no cached rows
         return ShardSet, (self.path, self.manifest)
+
+    def entries(self) -> Iterator[tuple[Json, tuple[str, ...]]]:
+        """Yield each shard's entry and its messages about skipped documents, of which a manifest keeps the first."""
+        messages = chain(self.manifest["skipped"]["messages"], repeat(UNTOLD))
+        for entry in self.manifest["shards"]:
+            yield entry, tuple(islice(messages, entry["skipped"]))
 
     def head(self, rows: int) -> Iterator[dict[str, Any]]:
         """Return the first rows as dictionaries."""

@@ -126,14 +126,20 @@ class RunDirectory(LockedDirectory):
         with os_errors_named(self.path):
             write_atomically(self.path / PLAN, _json({**self.plan, "sha256": _digest(self.plan)}))
 
-    def write_shard(self, index: int, scored: ScoredSentences) -> Json:
+    def write_shard(self, index: int, scored: ScoredSentences, of: Json | None = None) -> Json:
         """Write shard ``index``, anew where it is there already, then journal it; return its entry.
+
+        Args:
+            index: its number.
+            scored: what is in it.
+            of: the entry of the shard that it was made of, whose counts of labels it has; None counts them.
 
         Raises:
             OutputError: it could not be written; nothing is left that looks finished.
             ValueError: the arrays break the shard format, or the certificate is not JSON.
         """
         data, entry = _encode(index, scored)
+        entry |= {name: of[name] for name in ("labelled", "misclassified") if of and name in of}
         with os_errors_named(self.path):
             write_atomically(self.path / entry["file"], data)
             append(self.path / JOURNAL, journal_line(entry))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...core.errors import FastmaskError
 from ...models.packing import Variants
 from ..asking import Asker, log_odds
 from ..blocks import SentenceBlock
 from ..cascade import ABOVE, DOUBT, Bounds, Evidence, decisions, probability, settle, star, targets, uncertified
-from ..method import BlockScores, Method, Rules, audit_sample
-from ..policy import choose
+from ..method import BlockScores, Method, Recalled, Rules, Stored, audit_sample
+from ..policy import agreeing, choose
 from ..variants import seen, whole
 
+# What float32 may change of a number, relatively.
+ROUNDING = 2.0**-24
 # Of the variants of a calibration every fourth is compared: neighbours differ by a token, and err alike.
 CALIBRATION_STRIDE = 4
 
@@ -21,6 +24,7 @@ class ClassifierMethod(Method):
 
     def __init__(self, of_block: type[ClassifierBlock]):
         self.of_block, self.large_is_important = of_block, of_block.large_is_important
+        self.fixed_threshold = of_block.fixed_threshold
 
     def pair(
         self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None
@@ -40,6 +44,32 @@ class ClassifierMethod(Method):
         """See ``Method.score``."""
         return self.of_block(block, ask, bounds, rules).run()
 
+    def recall(self, stored: Stored, threshold: float, was: float) -> Recalled:
+        """See ``Method.recall``. Of the same threshold the importances tell the decisions (``policy.agreeing``).
+
+        An error eps in z is one of at most eps e^eps q (1 - q) in q = P(y|v); what all variants of a sentence share has
+        no part in ranks. Of several aspects it is not known which one an importance is of: q (1 - q) <= 1/4.
+        """
+        s, lengths = stored, np.diff(stored.offsets)
+        if self.large_is_important and s.is_aspect.any():
+            raise FastmaskError(
+                "the smallest S(w) of aspects is stored, and this method goes by the largest; score again"
+            )
+        p, spread = np.repeat(s.prob, lengths), np.repeat(s.is_aspect, lengths)
+        error = _slope(p - s.importance, spread) * _grown(s.bounds.eps[0]) + np.abs(s.importance) * ROUNDING
+        whole_error = _slope(p, spread) * _grown(s.bounds.float32)
+        counts = np.repeat(s.scored, lengths) & s.seen
+        with np.errstate(invalid="ignore"):
+            marked = (s.importance >= threshold) if self.large_is_important else (s.importance < threshold)
+            near = ~(np.abs(s.importance - threshold) > error + whole_error)
+        value = np.where(counts, -s.importance if self.large_is_important else s.importance, np.inf)
+        error = np.where(counts, np.where(spread, error + whole_error, error), 0.0)
+        same = self.of_block.same_variant(np.repeat(np.arange(len(lengths)), lengths), s.input_ids, marked)
+        same = np.where(spread, np.arange(len(same)) + len(same), same)
+        value, error = _of_first(value, same), _of_first(error, same)
+        in_doubt = counts & near if threshold != was else np.zeros(len(marked), bool)
+        return Recalled(counts & marked, in_doubt, value - error, value + error, same)
+
 
 class ClassifierBlock:
     """Scores one block of S sentences with U units, whose texts have T tokens; one thread each.
@@ -55,6 +85,16 @@ class ClassifierBlock:
     """
 
     large_is_important = False
+    fixed_threshold = ""
+
+    @staticmethod
+    def same_variant(sentence: np.ndarray, input_ids: np.ndarray, marked: np.ndarray) -> np.ndarray:
+        """Return int64 [T], equal for tokens that are surely scored by the same variant.
+
+        Args:
+            sentence: int [T]; input_ids: int32 [T]; marked: bool [T], by their scores.
+        """
+        return np.arange(len(sentence))
 
     def __init__(self, sentences: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules):
         self.sentences, self.ask, self.bounds, self.rules = sentences, ask, bounds, rules
@@ -145,7 +185,7 @@ class ClassifierBlock:
         settle(ranking, self.bounds, None, self.evidence)
         return BlockScores(
             **of_sentences(s, predicted, probability(self.goal.z_full), self.right),
-            importance=ranking.smallest(self._full() - probability(self.z)).astype(np.float32),
+            importance=ranking.importance(),
             chosen=ranking.chosen,
             evidence=self.evidence,
             tokens=self.ask.tokens,
@@ -191,6 +231,23 @@ def of_sentences(s: SentenceBlock, predicted: np.ndarray, p: np.ndarray, right: 
     }
 
 
+def _grown(eps: float) -> float:
+    return eps * float(np.exp(eps))
+
+
+def _slope(q: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """Return q (1 - q) of float64 [T] that were rounded to float32, a little more; 1/4 where bool [T]."""
+    q = np.clip(q, 0.0, 1.0)
+    return np.where(unknown, 0.25, np.minimum(q * (1 - q) + 4 * ROUNDING, 0.25))
+
+
+def _of_first(values: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Return for each of T values the first one that is the same, by int64 [T]: precisions may have differed."""
+    _, first, which = np.unique(same, return_index=True, return_inverse=True)
+    found: np.ndarray = values[first][which]
+    return found
+
+
 class _Decisions:
     """The questions whether tokens ``at`` int64 [V] are above their targets, as ``cascade.Questions``."""
 
@@ -230,11 +287,24 @@ class _Ranking:
         self.counted = of.right[of.unit]
         self.items = of.rules.items(s.offsets, s.word)
         self.important, self.seen = np.zeros((2, s.offsets[-1]), bool)
-        can_be, marked = self.counted & seen(of.block), ~of.above if of.large_is_important else of.above
+        can_be, self.marked = self.counted & seen(of.block), ~of.above if of.large_is_important else of.above
         self.seen[self.token[can_be]] = True
-        self.important[self.token[can_be & marked]] = True
+        self.important[self.token[can_be & self.marked]] = True
         self.may_mask = of.rules.may_mask(s.input_ids, s.offsets)
         self.sign = -1.0 if of.large_is_important else 1.0
+
+    def importance(self) -> np.ndarray:
+        """Return the smallest S(w) of each of the sentences' tokens, float32; it tells by itself what is important.
+
+        But not where a large one of any aspect is.
+        """
+        of = self.of
+        smallest: np.ndarray = self.smallest(of._full() - probability(of.z)).astype(np.float32)
+        if of.sentences.is_aspect and of.large_is_important:
+            return smallest
+        marked = np.zeros(len(smallest), bool)
+        marked[self.token[self.counted & self.marked]] = True
+        return agreeing(smallest, marked, of.rules.threshold, of.large_is_important)
 
     def smallest(self, values: np.ndarray) -> np.ndarray:
         """Return the smallest over a sentence's counted units: float64 [T] -> the sentences' tokens, else inf."""

@@ -188,6 +188,15 @@ def _kept_before(block: Block, walk: Walk, units: np.ndarray, indices: np.ndarra
 class GreedyBlock(ClassifierBlock):
     """Scores one block by the paper's rule."""
 
+    fixed_threshold = "method greedy scores a token after those that it kept, which hangs on the threshold; score again"
+
+    @staticmethod
+    def same_variant(sentence: np.ndarray, input_ids: np.ndarray, marked: np.ndarray) -> np.ndarray:
+        """See ``ClassifierBlock.same_variant``: equal tokens after the same buffer."""
+        kept_before = np.cumsum(~marked) - ~marked
+        keys = np.stack([sentence, kept_before, input_ids])
+        return np.unique(keys, axis=1, return_inverse=True)[1].ravel()
+
     def __init__(self, sentences: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules):
         super().__init__(sentences, ask, bounds, rules)
         self.walk = Walk(*np.zeros((2, len(self.block.room)), np.int32))

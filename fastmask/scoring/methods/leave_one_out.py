@@ -14,6 +14,12 @@ class LeaveOneOutBlock(ClassifierBlock):
 
     large_is_important = True
 
+    @staticmethod
+    def same_variant(sentence: np.ndarray, input_ids: np.ndarray, marked: np.ndarray) -> np.ndarray:
+        """See ``ClassifierBlock.same_variant``: it does not matter which of equal tokens in a row is left out."""
+        other = (np.diff(input_ids, prepend=-1) != 0) | (np.diff(sentence, prepend=-1) != 0)
+        return np.cumsum(other)
+
     def variants(self, units: np.ndarray, indices: np.ndarray) -> Variants:
         """See ``ClassifierBlock.variants``."""
         return describe(self.block, units, np.diff(self.block.offsets)[units] - 1, removed=indices)

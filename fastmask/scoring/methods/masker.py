@@ -7,6 +7,7 @@ ranks, are nearer than the precision can tell apart is asked again at the next o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +17,17 @@ from ...models.weights import MASKER
 from ..asking import Asker, rows_of_tokens
 from ..blocks import SentenceBlock
 from ..cascade import TIE, Bounds, probability
-from ..method import BlockScores, Method, Rules
+from ..method import BlockScores, Method, Recalled, Rules, Stored
+from ..policy import agreeing
 from ..ranking import Ranking
 from ..variants import whole
 
 if TYPE_CHECKING:
     from ..backend import Backend
+
+
+# The smallest importance of a token that the masker marks: P(class 1) is above a half.
+_OR_MORE = float(np.nextafter(np.float32(0.5), np.float32(1)))
 
 
 class Masker(Method):
@@ -58,7 +64,15 @@ class Masker(Method):
         marks = _Marks(block, ask, bounds, rules, rows=2)
         marks.ask_sentences(0, block.block.units)
         evidence = marks.settled()
-        return marks.outcome(evidence, probability(marks.values[1]))
+        found = marks.outcome(evidence, probability(marks.values[1]))
+        marked, _ = marks.important(np.zeros(len(marks.read)))
+        return replace(found, importance=agreeing(found.importance, marked, _OR_MORE, True))
+
+    def recall(self, stored: Stored, threshold: float, was: float) -> Recalled:
+        """See ``Method.recall``; the logits that marked tokens rank by are not stored."""
+        tokens = len(stored.importance)
+        low, high = np.where(stored.importance > 0, -np.inf, np.inf), np.full(tokens, np.inf)
+        return Recalled(stored.importance >= _OR_MORE, np.zeros(tokens, bool), low, high, np.arange(tokens))
 
 
 def token_values(
