@@ -10,7 +10,7 @@ import pytest
 from helpers import contents, fastmask, golden, process, refusal, rows_of, write_jsonl
 
 from fastmask.cli import cli
-from fastmask.core.config import EvaluateConfig, ExportConfig, ScoreConfig
+from fastmask.core.config import EvaluateConfig, ExportConfig, RemaskConfig, ScoreConfig
 from fastmask.core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 
 
@@ -186,7 +186,7 @@ def test_what_is_not_there(name, tmp_path):
 
 @pytest.mark.parametrize(("command", "configuration"), [
     ("score", ScoreConfig), ("export", ExportConfig), ("evaluate", EvaluateConfig), ("finetune", FinetuneConfig),
-    ("train-masker", MaskerConfig), ("pretrain", PretrainConfig),
+    ("train-masker", MaskerConfig), ("pretrain", PretrainConfig), ("remask", RemaskConfig),
 ])  # fmt: skip
 def test_options_are_the_configuration(command, configuration):
     """Every field is a parameter of its command, with its default, its help and its choices."""
