@@ -3,7 +3,7 @@
     python benchmarks/bench_encoder.py [--model DIR] [--data FILE.jsonl] [--tokens 2048] [--threads 0] [--out FILE]
         [--shape modernbert-base]
 
-With --shape the model is one of random weights, and --model says whose tokenizer it has.
+With --shape the model is one of random weights, --model says whose tokenizer it has, and the batch is of prefixes.
 The batch is made of greedy variants of the data's sentences, so its mix of lengths is that of real scoring.
 """
 
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
@@ -158,9 +159,24 @@ def pack(variants: list[tuple[int, ...]], prefix: np.ndarray, suffix: np.ndarray
 def realistic_batch(engine: Engine, shard: EncodedSentences, tokens: int) -> PackedBatch:
     """Greedy variants of the shard's sentences drawn at random, about ``tokens`` of them, special tokens included."""
     scored, _ = score_certain(engine, shard)
-    template = engine.backend.template
-    special = len(template.prefix) + len(template.suffix)
-    variants = greedy_variants(scored, engine.config.threshold, engine.config.max_length - special)
+    variants = greedy_variants(scored, engine.config.threshold, engine.config.max_length - special_tokens(engine))
+    return drawn_batch(engine, variants, tokens)
+
+
+def prefixes_batch(engine: Engine, shard: EncodedSentences, tokens: int) -> PackedBatch:
+    """Prefixes of the shard's sentences drawn at random: what greedy asks about where no token is important."""
+    parts = (shard.input_ids[a:b].tolist() for a, b in pairwise(shard.offsets))
+    return drawn_batch(engine, [tuple(ids[:n]) for ids in parts for n in range(1, 1 + len(ids))], tokens)
+
+
+def special_tokens(engine: Engine) -> int:
+    """How many stand around a text."""
+    return len(engine.backend.template.prefix) + len(engine.backend.template.suffix)
+
+
+def drawn_batch(engine: Engine, variants: list[tuple[int, ...]], tokens: int) -> PackedBatch:
+    """Variants drawn at random, about ``tokens`` of them, special tokens included."""
+    template, special = engine.backend.template, special_tokens(engine)
     order = np.random.default_rng(0).permutation(len(variants))
     lengths = np.array([len(variants[i]) + special for i in order])
     drawn = order[: np.searchsorted(np.cumsum(lengths), tokens)]
@@ -264,7 +280,8 @@ def run(options) -> dict:
     engine = load_engine(str(options.model), ScoreConfig(precision="float32", threads=threads))
     shard = encode_file(str(options.model), options.data)
     some = sentences_at(shard, np.arange(min(len(shard), options.sentences)))
-    batch = realistic_batch(engine, some, options.tokens)
+    # random weights say of no word that it matters
+    batch = (prefixes_batch if options.shape else realistic_batch)(engine, some, options.tokens)
     rows = [encoder_row(engine, batch, precision, threads, options.repeats) for precision in PRECISIONS]
     return {"benchmark": "encoder", "model": options.model.name, "machine": harness.machine(threads), "rows": rows}
 
