@@ -137,7 +137,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
 @command
 @click.argument("text")
 @options_of(ScoreConfig, "model", "method", "threshold", "mask_rate", "unit", "language", "segment", "stop_words",
-            "keep_punctuation", "max_length", "precision")  # fmt: skip
+            "keep_punctuation", "max_length", "precision", "words", "vectors", "background", "anchors")  # fmt: skip
 def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from .core.startup import start_numba

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..core.config import ScoreConfig
+from ..core.errors import InputError
 from ..models.directory import resolve_model
 from ..models.embeddings import WordEmbeddings
 from ..text.vectors import WordVectors
@@ -21,7 +22,9 @@ _DIGITS = 6
 
 
 class Vectors(Protocol):
-    """Where the vectors of words come from."""
+    """Where the vectors of words come from; ``name`` is that of the file or model."""
+
+    name: str
 
     def of(self, words: Mapping[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield numbers int64 [n] of words that have a vector, and these, float64 [n, D]."""
@@ -36,7 +39,7 @@ class FileVectors:
     """Vectors of a file, see ``WordVectors``."""
 
     def __init__(self, path: str):
-        self._file = WordVectors(path)
+        self._file, self.name = WordVectors(path), path
         self.of = self._file.of
 
     def identity(self) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class ModelVectors:
 
     def __init__(self, model: str | None, tokenizer: PreTrainedTokenizerBase):
         self._files, self._tokenizer = resolve_model(model), tokenizer
+        self.name = self._files.name
 
     def of(self, words: Mapping[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """See ``Vectors.of``."""
@@ -68,33 +72,32 @@ def vectors_of(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> Vecto
     return ModelVectors(config.model, tokenizer) if config.vectors is None else FileVectors(config.vectors)
 
 
-def largest_cosines(words: Sequence[str], others: Sequence[str], vectors: Vectors) -> np.ndarray:
+def largest_cosines(words: Sequence[str], others: Sequence[str], what: str, vectors: Vectors) -> np.ndarray:
     """Return the largest cosine of each word to one of others, float64 [W]; NaN where a vector is missing.
 
     A word that is one of the others has 1, with a vector or without.
+
+    Args:
+        what: the others are, for the error.
+
+    Raises:
+        InputError, ModelError: vectors cannot be read, or none of the others has one.
     """
     found = np.full(len(words), np.nan)
-    targets = [_units(rows) for _, rows in vectors.of(_numbered(others))]
-    if targets:
-        ends = np.concatenate(targets)
-        ends = ends[np.abs(ends).max(axis=1) > 0].T
-        for at, rows in vectors.of(_numbered(words)):
-            units = _units(rows)
-            has_direction = np.abs(units).max(axis=1) > 0
-            if ends.size:
-                cosines = np.round((units[has_direction] @ ends).max(axis=1), _DIGITS)
-                found[at[has_direction]] = np.clip(cosines, -1.0, 1.0)
+    targets = [units for _, units in _directions(vectors, others)]
+    if not targets:
+        raise InputError(vectors.name, None, None, f"has a vector for none of {what}")
+    ends = np.concatenate(targets).T
+    for at, units in _directions(vectors, words):
+        found[at] = np.clip(np.round((units @ ends).max(axis=1), _DIGITS), -1.0, 1.0)
     same = set(others)
     found[[number for number, word in enumerate(words) if word in same]] = 1.0
     return found
 
 
-def _numbered(words: Sequence[str]) -> dict[str, int]:
-    return {word: number for number, word in enumerate(words)}
-
-
-def _units(rows: np.ndarray) -> np.ndarray:
-    """Return vectors float64 [n, D] of length 1; zero where one has no direction."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    found: np.ndarray = np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
-    return found
+def _directions(vectors: Vectors, words: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield numbers int64 [n] of words whose vectors are not zero, and these at length 1, float64 [n, D]."""
+    for at, rows in vectors.of({word: number for number, word in enumerate(words)}):
+        length = np.linalg.norm(rows, axis=1)
+        if (has_one := length > 0).any():
+            yield at[has_one], rows[has_one] / length[has_one, None]

@@ -83,7 +83,7 @@ class WordVectors:
 
     def _lines(self) -> Iterator[tuple[int, bytes, int]]:
         """Yield (line, its bytes, how many numbers a vector has)."""
-        width = 0
+        line = width = 0
         with open_stream(self.path, {self.path: self._stamp}) as file:
             for line, text in enumerate(raw_lines(file, self.path, b"\n", MOST_BYTES), 1):
                 if line > 1:
@@ -92,6 +92,8 @@ class WordVectors:
                 width, is_header = self._first(text)
                 if not is_header:
                     yield line, text, width
+        if not line:
+            raise Unreadable(self.path, None, None, "has no word vectors in it")
 
     def _first(self, text: bytes) -> tuple[int, bool]:
         """Return how many numbers a vector has, by the first line, and whether that is a header: two whole numbers."""

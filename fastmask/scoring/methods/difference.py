@@ -70,7 +70,7 @@ class _Scorer(WordScorer):
         if not anchors:
             raise FastmaskError("--background: no word is more frequent in the corpus than there")
         marks = {counts.words[v]: {"tf_icf": float(weight[v])} for v in order[: len(anchors)]}
-        return WordScores(largest_cosines(counts.words, anchors, self.vectors), more=marks)
+        return WordScores(largest_cosines(counts.words, anchors, "the anchors", self.vectors), more=marks)
 
     def _background(self, counts: Counts) -> tuple[np.ndarray, int]:
         """Return how often each word of the corpus stands in the background, int64 [V], and how many words that has."""

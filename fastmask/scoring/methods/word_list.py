@@ -70,7 +70,7 @@ class _Scorer(WordScorer):
 
     def scores(self, counts: Counts) -> WordScores:
         """See ``WordScorer.scores``."""
-        score = largest_cosines(counts.words, self.words, self.vectors)
+        score = largest_cosines(counts.words, self.words, "the words of --words", self.vectors)
         weight = np.where(np.isnan(score), 0.0, self.function(np.nan_to_num(score)))
         return WordScores(score, scaled(weight, counts.maskable, self.rate * counts.tokens))
 
