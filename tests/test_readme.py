@@ -53,6 +53,7 @@ def folder(tmp_path, golden_dir, monkeypatch) -> Path:
         (tmp_path / name).mkdir(parents=True)
     for name in TEXTS:
         (tmp_path / name).write_text("".join(row["text"] + "\n" for row in rows[:150]), "utf-8")
+    (tmp_path / "news.txt").write_text("".join(row["text"] + "\n" for row in rows[150:]), "utf-8")
     for name in LABELLED:
         write_jsonl(tmp_path / name, rows[:40])
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
