@@ -102,10 +102,10 @@ not_negative = within(0, inf, "at least 0, and finite", ends="[)")
 above_zero = within(0, inf, "above 0, and finite", ends="()")
 
 
-def shares_of(text: str) -> tuple[float, ...]:
-    """Return the numbers of a text with commas; none where a part is not a number."""
+def shares_of(text: str, between: str = ",") -> tuple[float, ...]:
+    """Return the numbers of a text with commas, or what else is between them; none where a part is not a number."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(between))
     except ValueError:
         return ()
 

@@ -15,6 +15,7 @@ from .config import (
     option,
     required,
     shared,
+    shares_of,
     within,
 )
 
@@ -25,6 +26,17 @@ CONFIGS = {
 }
 BATCH_SIZE, EPOCHS = 112, 1
 """What pre-training takes where neither of two options is given."""
+
+
+def rates_of(schedule: str) -> tuple[float, ...]:
+    """Return the rates of a mask schedule, FIRST:LAST; none where a part is not a number."""
+    return shares_of(schedule, ":")
+
+
+def _rates_fault(schedule: str) -> str:
+    rates = rates_of(schedule)
+    fine = len(rates) == 2 and all(0 < rate <= 1 for rate in rates)
+    return "" if fine else "two shares of the tokens, above 0, at most 1, as 0.30:0.05"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +132,9 @@ class PretrainConfig:
                              check=at_least(8))  # fmt: skip
     pack: bool = option(False, "Let documents share a sequence.")
     corrupt: str = shared(ExportConfig, "corrupt")
+    sample: bool = option(False, "Draw masks anew in each epoch, by the probabilities (mask_prob) of SHARDS.")
+    mask_schedule: str | None = option(None, "With --sample: share of tokens masked in the first step and in the last, "
+                                       "as 0.30:0.05; linear between them.", check=_rates_fault)  # fmt: skip
     precision: str = option("auto", "Precision of the matrix products; auto is bfloat16 where the device is fast at "
                             "it.", choices=("auto", "float32", "bfloat16"))  # fmt: skip
     device: str = shared(FinetuneConfig, "device")
@@ -131,3 +146,4 @@ class PretrainConfig:
         for pair, given in (("--batch-size, --batch-tokens", (self.batch_size, self.batch_tokens)),
                             ("--max-steps, --epochs", (self.max_steps, self.epochs))):  # fmt: skip
             demand(None in given, pair, "give one of the two")
+        demand(self.sample or not self.mask_schedule, f"--mask-schedule {self.mask_schedule}", "only with --sample")

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.arrays import offsets_of
 from ..core.config import SHARES, demand, shares_fault
 from ..core.errors import FastmaskError, ModelError
 from ..models.tokenizer import check_tokenizer, special_ids, vocabulary
 from .corruption import corrupt, ordinary_ids, whole_numbers
+from .sampling import masked_at, scales
 from .sequences import Example, Frame, Origin, Sentences, check_room, examples_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-ROW_FIELDS = ("row", "sentence", "input_ids", "mask_index")
+ROW_FIELDS = ("row", "sentence", "input_ids")
+"""What every row has; besides, what says which tokens are masked."""
 IGNORED = -100
 """The label that transformers leaves out of the loss."""
 
@@ -38,13 +41,19 @@ class SelectiveMaskCollator:
     corruption. Worker processes have a copy of the collator and learn of a new epoch only when they are started
     anew, so leave ``dataloader_persistent_workers`` off.
 
+    With ``sample``, masks of rows are drawn anew in each epoch from their ``mask_prob``, as ``TrainingStream`` with
+    ``sample`` draws them: by the same key. Of a batch in which none is drawn the one that was nearest to it is masked,
+    since a loss of no tokens would be NaN.
+
     Args:
         tokenizer: of the model in training, which must be the one of the ``input_ids``. Sequences of a stream tell
             whose they are, and others are refused; rows do not.
         max_length: longest sequence made of rows, special tokens included.
-        seed: of the corruption.
+        seed: of the corruption, and of sampled masks.
         pack: let the rows of a batch share sequences, ``[CLS] a [SEP] b [SEP]``, as many as fit; for rows alone.
         token_type_ids: give them, all 0; DistilBERT's models take none.
+        sample: draw the masks of rows from their probabilities; a stream draws its own.
+        whole_words: with ``sample``, mask all tokens of a word or none, as shards of ``--unit word`` want it.
         shares: of masked tokens that become [MASK], become a random one, and stay unchanged; their sum is 1.
 
     Raises:
@@ -62,6 +71,8 @@ class SelectiveMaskCollator:
         seed: int = 0,
         pack: bool = False,
         token_type_ids: bool = True,
+        sample: bool = False,
+        whole_words: bool = False,
         shares: Sequence[float] = SHARES,
     ):
         special: Mapping[str, Any] = special_ids(tokenizer)
@@ -75,6 +86,9 @@ class SelectiveMaskCollator:
         self.max_length, self.seed, self.pack, self.epoch = max_length, seed, pack, 0
         self._mask_id, self._pad_id = special["mask"], special["pad"]
         self._tokenizer, self._name = tokenizer, name
+        self._sample = sample
+        chosen_by = (*(["mask_prob"] if sample else ["mask_index"]), *(["word"] if sample and whole_words else []))
+        self._fields = ROW_FIELDS + chosen_by
         self._origin: Origin | None = None
         self._frame, self._ordinary = Frame.of(special, name), ordinary_ids(self._vocab_size, all_special_ids)
         self._token_type_ids, self._shares = token_type_ids, tuple(shares)
@@ -95,6 +109,8 @@ class SelectiveMaskCollator:
         import torch
 
         pairs = list(self._pairs(features))
+        if self._sample:
+            pairs = _drawn(pairs, self.seed)
         if not any(len(example.at) for _, example in pairs):
             raise FastmaskError("no token of a batch is masked; leave rows without masks out")
         shape = len(pairs), max(len(example) for _, example in pairs)
@@ -121,7 +137,7 @@ class SelectiveMaskCollator:
         )  # fmt: skip
 
     def _pairs(self, features: Any) -> Iterator[tuple[int, Example]]:
-        features = _as_rows(features) if _has_keys(features) else features
+        features = _as_rows(features, self._fields) if _has_keys(features) else features
         rows = [feature for feature in features if _has_keys(feature)]
         if not rows:
             yield from (self._pair(item) for item in features)
@@ -129,7 +145,9 @@ class SelectiveMaskCollator:
         if len(rows) < len(features):
             raise FastmaskError("a batch mixes rows of shards with sequences")
         for group in [rows] if self.pack else [[row] for row in rows]:
-            joined = examples_of(_sentences(group), max_length=self.max_length, frame=self._frame, pack=self.pack)
+            joined = examples_of(
+                _sentences(group, self._fields), max_length=self.max_length, frame=self._frame, pack=self.pack
+            )
             yield from ((self.epoch, joined[k]) for k in range(len(joined)))
 
     def _pair(self, item: object) -> tuple[int, Example]:
@@ -138,6 +156,8 @@ class SelectiveMaskCollator:
             raise FastmaskError(
                 f"a batch holds rows of shards as dictionaries, or sequences of a stream, not a {_kind(item)}"
             )
+        if self._sample:
+            raise FastmaskError("sample=True of the collator is for rows; give it to the TrainingStream instead")
         self._check_origin(example.origin)
         return epoch, example
 
@@ -159,42 +179,86 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def _as_rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _drawn(pairs: list[tuple[int, Example]], seed: int) -> list[tuple[int, Example]]:
+    """Return sequences with their masks drawn, at least one of them all if there is a candidate."""
+    needed = [scales(example, seed=seed, epoch=epoch) for epoch, example in pairs]
+    first = min((float(each.min()) for each in needed if len(each)), default=0.0)
+    scale = max(1.0, np.nextafter(first, np.inf))
+    return [(epoch, masked_at(example, each < scale)) for (epoch, example), each in zip(pairs, needed, strict=True)]
+
+
+def _as_rows(columns: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
     """Turn rows that come as columns into dictionaries."""
-    _check_fields(columns)
-    if any(not hasattr(columns[name], "__len__") for name in ROW_FIELDS):
+    _check_fields(columns, names)
+    if any(not hasattr(columns[name], "__len__") for name in names):
         raise FastmaskError(
             "a batch is a list of rows, or a dictionary of columns; this is one row: put it into a list"
         )
-    lists = [list(columns[name]) for name in ROW_FIELDS]
+    lists = [list(columns[name]) for name in names]
     if len({len(values) for values in lists}) > 1:
-        lengths = ", ".join(f"{len(values)} {name}" for name, values in zip(ROW_FIELDS, lists, strict=True))
+        lengths = ", ".join(f"{len(values)} {name}" for name, values in zip(names, lists, strict=True))
         raise FastmaskError(f"the columns of a batch have different lengths: {lengths}")
-    return [dict(zip(ROW_FIELDS, values, strict=True)) for values in zip(*lists, strict=True)]
+    return [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
-def _check_fields(row: Mapping[str, Any]) -> None:
-    for field in ROW_FIELDS:
+def _check_fields(row: Mapping[str, Any], names: Sequence[str]) -> None:
+    for field in names:
         if field not in row:
             hint = "is this a row of shards, and TrainingArguments(remove_unused_columns=False) set?"
             raise FastmaskError(f'a row has no "{field}": {hint}')
 
 
-def _sentences(rows: Sequence[Mapping[str, Any]]) -> Sentences:
+def _sentences(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Sentences:
     for row in rows:
-        _check_fields(row)
+        _check_fields(row, names)
     numbers = whole_numbers("row", [int(row["row"]) for row in rows], np.int64)
     sentence = whole_numbers("sentence", [int(row["sentence"]) for row in rows], np.int32)
-    input_ids, mask_index = (
-        [whole_numbers(f"row {row['row']}: {name}", row[name], np.int32) for row in rows]
-        for name in ("input_ids", "mask_index")
-    )
-    for number, ids, masks in zip(numbers, input_ids, mask_index, strict=True):
-        if (np.diff(masks) <= 0).any() or (masks >= len(ids)).any():
-            raise FastmaskError(f"row {number}: mask_index is not ascending or leaves its {len(ids)} tokens")
-    offsets, mask_offsets = (
-        np.concatenate([[0], np.cumsum([len(values) for values in lists])]).astype(np.int64)
-        for lists in (input_ids, mask_index)
-    )
-    masks = np.concatenate(mask_index)  # none of them is left out, so that words stay whole whatever they are
-    return Sentences(numbers, sentence, offsets, np.concatenate(input_ids), mask_offsets, masks, masks)
+    input_ids = _lists(rows, "input_ids")
+    offsets, ids = offsets_of(np.array([len(ids) for ids in input_ids])), np.concatenate(input_ids)
+    if "mask_prob" in names:
+        masks, prob, word = _candidates(rows, input_ids, by_word="word" in names)
+    else:
+        masks = word = _lists(rows, "mask_index")
+        prob = None
+        for number, each, masked in zip(numbers, input_ids, masks, strict=True):
+            if (np.diff(masked) <= 0).any() or (masked >= len(each)).any():
+                raise FastmaskError(f"row {number}: mask_index is not ascending or leaves its {len(each)} tokens")
+    mask_offsets = offsets_of(np.array([len(masked) for masked in masks]))
+    # all masks are given, so that words are whole whatever they are
+    return Sentences(numbers, sentence, offsets, ids, mask_offsets, np.concatenate(masks), np.concatenate(word), prob)
+
+
+def _lists(rows: Sequence[Mapping[str, Any]], name: str) -> list[np.ndarray]:
+    return [whole_numbers(f"row {row['row']}: {name}", row[name], np.int32) for row in rows]
+
+
+def _candidates(
+    rows: Sequence[Mapping[str, Any]], input_ids: list[np.ndarray], by_word: bool
+) -> tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]:
+    """Return for each row the tokens that may be masked and what is masked as one with each; all their probabilities.
+
+    Returns:
+        lists of int32 [m], float32 [M], and lists of int32 [m].
+    """
+    probs = [_probabilities(row, len(ids)) for row, ids in zip(rows, input_ids, strict=True)]
+    at = [np.flatnonzero(prob > 0).astype(np.int32) for prob in probs]
+    word = at
+    if by_word:
+        words = _lists(rows, "word")
+        for row, each, ids in zip(rows, words, input_ids, strict=True):
+            demand(len(each) == len(ids), f"row {row['row']}: word", f"{len(each)} of them, {len(ids)} input_ids")
+        word = [each[places] for each, places in zip(words, at, strict=True)]
+    return at, np.concatenate([prob[places] for prob, places in zip(probs, at, strict=True)]), word
+
+
+def _probabilities(row: Mapping[str, Any], tokens: int) -> np.ndarray:
+    """Return a row's probabilities, float32 [n]."""
+    values, name = row["mask_prob"], f"row {row['row']}: mask_prob"
+    demand(values is not None, name, "is null; the method of its shards gives none")
+    try:
+        prob = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        raise FastmaskError(f"{name}: holds something else than numbers") from None
+    demand(prob.shape == (tokens,), name, f"{list(prob.shape)} numbers for {tokens} input_ids")
+    demand(bool(((prob >= 0) & (prob <= 1)).all()), name, "is not between 0 and 1 everywhere")
+    return prob

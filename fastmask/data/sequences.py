@@ -38,6 +38,8 @@ class Example:
             becomes (``corruption.corrupt``).
         word: int32 [m], the word that each is of; their positions where tokens are masked one by one.
         origin: whose tokens these are; None where that is not known.
+        prob: float32 [m], above 0: these are candidates, still to be drawn by it (``sampling.drawn``); None: they are
+            masked.
     """
 
     input_ids: np.ndarray
@@ -47,6 +49,7 @@ class Example:
     position: np.ndarray
     word: np.ndarray
     origin: Origin | None = None
+    prob: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -93,6 +96,7 @@ class Sentences:
         offsets: int64 [N + 1] into ``input_ids`` int32 [T], from 0 to T.
         mask_offsets: int64 [N + 1] into ``mask_index`` int32 [M], from 0 to M; ascending in each sentence.
         mask_word: int32 [M], the word of each mask; its position where tokens are masked one by one.
+        mask_prob: float32 [M], above 0: the masks are candidates, see ``Example``; None: they are masks.
     """
 
     row: np.ndarray
@@ -102,6 +106,7 @@ class Sentences:
     mask_offsets: np.ndarray
     mask_index: np.ndarray
     mask_word: np.ndarray
+    mask_prob: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -135,8 +140,9 @@ class Examples(Sequence[Example]):
         arrays = s.row, s.sentence, s.offsets, s.input_ids, s.mask_offsets, s.mask_index
         built = _build(*arrays, self.starts[index], self.ends[index], frame.first, frame.last)
         input_ids, at, row, sentence, position = built
-        word = s.mask_word[s.mask_offsets[self.starts[index]] : s.mask_offsets[self.ends[index]]]
-        return Example(input_ids, at, row, sentence, position, word, frame.origin)
+        masks = slice(s.mask_offsets[self.starts[index]], s.mask_offsets[self.ends[index]])
+        prob = None if s.mask_prob is None else s.mask_prob[masks]
+        return Example(input_ids, at, row, sentence, position, s.mask_word[masks], frame.origin, prob)
 
 
 def examples_of(
@@ -154,7 +160,7 @@ def examples_of(
         max_length: longest sequence, special tokens included.
         frame: the special tokens.
         pack: let documents share a sequence.
-        masked_only: leave out the sequences that have no masked token; they add nothing to the loss.
+        masked_only: leave out the sequences that have no masked token, and no candidate; they add nothing to the loss.
 
     Raises:
         FastmaskError: ``max_length`` has no room for a token.
@@ -181,16 +187,17 @@ def check_room(max_length: int) -> int:
 def _fitted(s: Sentences, room: int) -> Sentences:
     """Return the sentences that are not empty, each cut at ``room`` tokens."""
     lengths, masks = np.diff(s.offsets), np.diff(s.mask_offsets)
-    input_ids, mask_index, mask_word = s.input_ids, s.mask_index, s.mask_word
+    input_ids, mask_index, mask_word, prob = s.input_ids, s.mask_index, s.mask_word, s.mask_prob
     if (lengths > room).any():
         position = np.arange(len(input_ids)) - np.repeat(s.offsets[:-1], lengths)
         input_ids, keep = input_ids[position < room], mask_index < room
         owner = np.repeat(np.arange(len(s)), masks)[keep]
         mask_index, mask_word, masks = mask_index[keep], mask_word[keep], np.bincount(owner, minlength=len(s))
+        prob = None if prob is None else prob[keep]
         lengths = np.minimum(lengths, room)
     real = lengths > 0
     offsets, mask_offsets = (np.concatenate([[0], np.cumsum(n[real])]) for n in (lengths, masks))
-    return Sentences(s.row[real], s.sentence[real], offsets, input_ids, mask_offsets, mask_index, mask_word)
+    return Sentences(s.row[real], s.sentence[real], offsets, input_ids, mask_offsets, mask_index, mask_word, prob)
 
 
 @nb.njit(**JIT)

@@ -14,6 +14,7 @@ from fastmask_kernels.splitmix import mix
 from ..core.errors import FastmaskError
 from ..models.tokenizer import recorded_tokenizer, vocabulary
 from .corruption import ordinary_ids
+from .sampling import Rates, drawn
 from .sequences import Example, Examples, Frame, Origin, check_room, examples_of
 from .shard_blocks import BLOCK_TOKENS, Corpus
 
@@ -30,12 +31,17 @@ class TrainingStream:
     epoch: shards with the same sentences but other masks, such as a control, come in the same order (unless
     ``masked_only`` leaves out different ones). Without ``shuffle`` it is the corpus's own in every epoch.
 
+    **Sampling.** With ``sample``, masks are drawn anew in each epoch from the shards' ``mask_prob``: each token by
+    (``seed``, epoch, row, sentence, position), so that it does not matter which rank or worker has it. A sequence is
+    there in every epoch if a token of it may be masked at all, also in epochs in which none is: so epochs have the
+    same sequences, and ranks the same number of steps.
+
     **Ranks.** The epochs one after the other are one endless sequence, of which rank r takes places r, r + world,
     r + 2 * world ... So each sequence comes exactly once an epoch, whatever ``world`` is: when it does not divide
     ``len(stream)``, the last turn of an epoch is filled up from the next, and nothing is dropped or repeated.
 
     **Memory.** One window, or one block where that is larger: 4 bytes a token and about 60 a sentence, 75 MB measured
-    for sentences of ten tokens; and two numbers per block.
+    for sentences of ten tokens; and two numbers per block. Sampling takes 12 bytes more for a token that may be masked.
 
     **Resuming.** ``state_dict`` holds the epoch and how many sequences of it all ranks have had, supposing that all
     have had as many as this one; it may be loaded by any rank of any ``world``. Going on costs a look at the sequences
@@ -46,10 +52,11 @@ class TrainingStream:
     Args:
         shards: a finished directory, or several made with one tokenizer.
         max_length: longest sequence, special tokens included.
-        seed: of the order, at least 0.
+        seed: of the order, and of sampled masks, at least 0.
         shuffle: whether to.
         pack: let documents share a sequence, and
         masked_only: leave out sequences without a masked token, as ``sequences.examples_of`` says.
+        sample: draw masks from probabilities.
         rank, world: which of how many equal parts of the stream this is.
         check_hashes: read the shards once to compare their SHA-256.
 
@@ -58,12 +65,13 @@ class TrainingStream:
         tokenizer: the tokenizer's record in them, with ``special_ids``.
         ordinary: int32 [K], the ids that a masked token may be replaced by.
         rank, world: as given.
+        scale: what sampling multiplies probabilities by, 1.0; it may be set between items (not with workers).
 
     Raises:
         OutputError: a directory is not finished, of another format version, or a shard (named) is damaged; the last
             also while iterating.
         FastmaskError: the directories' tokenizers differ or lack special tokens, or ``max_length`` is too small; while
-            iterating: there is no sequence at all.
+            iterating: there is no sequence at all, or no probability to sample by.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class TrainingStream:
         shuffle: bool = True,
         pack: bool = False,
         masked_only: bool = False,
+        sample: bool = False,
         rank: int = 0,
         world: int = 1,
         check_hashes: bool = False,
@@ -84,10 +93,11 @@ class TrainingStream:
         if not 0 <= seed < 2**63:
             raise FastmaskError(f"seed {seed}: 0 to 2**63 - 1")
         check_room(max_length)
-        self._corpus = Corpus(shards, check_hashes=check_hashes)
+        self._corpus = Corpus(shards, check_hashes=check_hashes, sample=sample)
         self.manifests, self.tokenizer = self._corpus.manifests, self._corpus.tokenizer
         self.rank, self.world = rank, world
-        self._seed, self._shuffle = seed, shuffle
+        self._seed, self._shuffle, self._sample = seed, shuffle, sample
+        self.scale, self._rates = 1.0, Rates()
         origin = Origin(self._corpus.paths[0], self.tokenizer)
         frame = Frame.of(self.tokenizer["special_ids"], self.tokenizer["name"], origin)
         join = {"max_length": max_length, "frame": frame, "pack": pack, "masked_only": masked_only}
@@ -108,6 +118,12 @@ class TrainingStream:
         """Return the tokens of an epoch's sequences, over all ranks, special ones included; as costly as ``len``."""
         len(self)
         return int(self._tokens.sum())
+
+    @property
+    def rates(self) -> Rates:
+        """Return how many tokens sampling masks at which scale; as costly as ``len``."""
+        len(self)
+        return self._rates
 
     @cached_property
     def ordinary(self) -> np.ndarray:
@@ -158,7 +174,7 @@ class TrainingStream:
         Raises:
             FastmaskError: the other one had other shards or settings; the first difference is named.
         """
-        here, there = self._identity(), state["stream"]
+        here, there = self._identity(), {"sample": False, **state["stream"]}
         for name in here:
             if here[name] != there.get(name):
                 raise FastmaskError(f"another stream's state: {name} was {there.get(name)}, here it is {here[name]}")
@@ -176,6 +192,7 @@ class TrainingStream:
             "shards": self._corpus.digest,
             "seed": self._seed,
             "shuffle": self._shuffle,
+            "sample": self._sample,
             **{name: self._join[name] for name in ("max_length", "pack", "masked_only")},
             # another version of fastmask may cut the corpus differently
             "block_tokens": BLOCK_TOKENS,
@@ -210,10 +227,14 @@ class TrainingStream:
                 which, index = self._window_order(epoch, blocks)
                 while place < end:
                     at = place - start
-                    yield epoch, window[which[at]][index[at]]
+                    example = window[which[at]][index[at]]
+                    yield epoch, self._masked(epoch, example) if self._sample else example
                     place = next(places)
             start = end
         return place, start
+
+    def _masked(self, epoch: int, example: Example) -> Example:
+        return drawn(example, seed=self._seed, epoch=epoch, scale=self.scale)
 
     def _windows(self, epoch: int) -> list[np.ndarray]:
         """Return the blocks int64 [B] of each window, in the epoch's order."""
@@ -247,6 +268,8 @@ class TrainingStream:
         examples = examples_of(self._corpus.read(block), **self._join)
         if self._counts[block] < 0:
             self._counts[block], self._tokens[block] = len(examples), examples.tokens
+            if self._sample:
+                self._rates.add(examples)
             if (self._counts >= 0).all():
                 self._length = int(self._counts.sum())
         return examples

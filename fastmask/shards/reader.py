@@ -15,7 +15,7 @@ import numpy as np
 from ..core.arrays import offsets_of
 from ..core.errors import OutputError
 from ..core.plain import Json
-from .columns import flat, list_lengths, numbers
+from .columns import flat, list_lengths, numbers, present
 from .schema import file_content_fault, file_fault, open_parquet, read_manifest
 from .sound import ends, value_fault
 from .table import ROW_GROUP, arrow_schema
@@ -186,6 +186,16 @@ class ShardSet:
             again = (word[1:] == word[:-1]) & (sentence[1:] == sentence[:-1])
             masks = masks - np.bincount(sentence[1:][again], minlength=len(masks)).astype(np.int32)
         return numbers(table["row"]), numbers(table["sentence"]), tokens, masks
+
+    def expected_masks(self, index: int) -> np.ndarray:
+        """Return the sum of ``mask_prob`` of each sentence of shard ``index``, float64 [N]; NaN where it is null."""
+        if self.version == 1:
+            return np.full(self.manifest["shards"][index]["rows"], np.nan)
+        prob = self.table(index, ["input_ids", "mask_prob"])["mask_prob"]
+        owner = np.repeat(np.arange(len(prob)), list_lengths(prob))
+        sums = np.bincount(owner, weights=flat(prob), minlength=len(prob))
+        found: np.ndarray = np.where(present(prob), sums, np.nan)
+        return found
 
     def check_words(self) -> None:
         """Raise OutputError unless the shards tell which word each token belongs to."""

@@ -103,10 +103,20 @@ def _places(examples: list[Example], lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([example.at for example in examples]).astype(np.int64) + np.repeat(begins, masks)
 
 
-def batches_of(stream: TrainingStream, builder: Builder, size: int | None, tokens: int | None) -> Generator[Batch]:
-    """Yield batches without end: of ``size`` sequences each, or of as many as it takes to reach ``tokens`` tokens."""
+def batches_of(
+    stream: TrainingStream, builder: Builder, size: int | None, tokens: int | None, scales: Iterator[float]
+) -> Generator[Batch]:
+    """Yield batches: of ``size`` sequences each, or of as many as it takes to reach ``tokens`` tokens.
+
+    Args:
+        stream: of this rank.
+        builder: makes their parts.
+        size, tokens: of this rank's share of a step; one is None.
+        scales: of the probabilities, where the stream samples masks: one a batch.
+    """
     items = iter(stream)
-    while True:
+    for scale in scales:
+        stream.scale = scale
         taken = list(islice(items, size)) if size else list(_reaching(items, tokens or 0))
         real, masked = (sum(len(value) for value in values) for values in
                         ([e for _, e in taken], [e.at for _, e in taken]))  # fmt: skip

@@ -85,17 +85,20 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
     state = _state(plan, checkpoint)
     trained = ranks.wrap(state.masked_loss)
     factor = linear_schedule(plan.steps, config.warmup)
-    shares = (value and max(1, value // ranks.world) for value in (batch_size_of(config), config.batch_tokens))
+    scales = (plan.scale(step) for step in range(state.step, plan.steps))
+    size, most = (value and max(1, value // ranks.world) for value in (batch_size_of(config), config.batch_tokens))
+    ahead = batches_of(plan.stream, plan.builder, size, most, scales)
     with (Log(run.path / LOG, state.step) if run else nullcontext() as log, freed_memory_kept(),
           Progress("steps", plan.steps, state.step, plan.say, console) as progress,
-          closing(run_ahead(batches_of(plan.stream, plan.builder, *shares), AHEAD)) as batches):  # fmt: skip
+          closing(run_ahead(ahead, AHEAD)) as batches):  # fmt: skip
         for step in range(state.step, plan.steps):
             batch = next(batches)  # this rank's sequences, in parts of T tokens of which M are masked
             tokens, masked = ranks.total([batch.tokens, batch.masked])
             rate = config.lr * factor(step)
             set_rate(state.optimizer, rate)
-            # the mean over all masked tokens: DDP's is over ranks, which may have more or fewer of them
-            loss = _backward(trained, batch.parts, ranks.world / masked, ranks)
+            # the mean over all masked tokens: DDP's is over ranks, which may have more or fewer of them; sampling may
+            # leave a step without any
+            loss = _backward(trained, batch.parts, ranks.world / max(1, masked), ranks)
             try:
                 value = take_step(state.optimizer, loss, step, ranks)
             except Diverged as error:

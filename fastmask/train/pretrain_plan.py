@@ -11,7 +11,7 @@ from fastmask_kernels import processor
 
 from .. import __version__
 from ..core.config import shares_of
-from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig
+from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig, rates_of
 from ..core.errors import FastmaskError, ModelError
 from ..core.locked import VERSION
 from ..data.corruption import ordinary_ids
@@ -45,6 +45,7 @@ class Plan:
         stream: the training data, sequences without a mask left out.
         held_out: the data of ``eval``; None without.
         builder: makes parts of sequences of both.
+        scale: from a step to what sampling multiplies probabilities by.
         steps: optimizer steps of the whole run.
         dtype, pads: of MaskedLoss.
         header: what decides the result, JSON-ready.
@@ -58,6 +59,7 @@ class Plan:
     stream: TrainingStream
     held_out: TrainingStream | None
     builder: Builder
+    scale: Callable[[int], float]
     steps: int
     dtype: torch.dtype
     pads: bool
@@ -78,7 +80,7 @@ def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     if max_length < config.max_length:
         say(f"sequences have at most {max_length} tokens, all that the model has positions for")
     join = {"max_length": max_length, "pack": config.pack}
-    stream = _open(config.shards, config.seed, join, files, tokenizer, ranks)
+    stream = _open(config.shards, config.seed, join | {"sample": config.sample}, files, tokenizer, ranks)
     held_out = _open(config.eval, config.seed, join, files, tokenizer, ranks) if config.eval else None
     template = model_template(model.config, tokenizer, files.name, is_pair=False)
     dtype, pads = _products(config, ranks, model, template, max_length, files.name, say)
@@ -88,8 +90,9 @@ def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     steps = _steps(config, stream, ranks)
     say(f"{len(stream):,} sequences with masks; {steps:,} steps, {ranks.world} x {ranks.device}, "
         f"{str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
+    scale = _scales(config, stream, steps, say)
     header = _header(config, ranks, files, tokenizer, stream, held_out, dtype)
-    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, steps, dtype, pads, header, say)
+    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, scale, steps, dtype, pads, header, say)
 
 
 def _products(config, ranks, model, template, max_length: int, name: str, say: Say) -> tuple[torch.dtype, bool]:
@@ -143,6 +146,22 @@ def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
         return config.max_steps
     of_epoch, of_step = (len(stream), size) if size else (stream.tokens, of_tokens)
     return -(-of_epoch * (config.epochs or EPOCHS) // of_step)
+
+
+def _scales(config: PretrainConfig, stream: TrainingStream, steps: int, say: Say) -> Callable[[int], float]:
+    """Return what multiplies the probabilities in a step, and say how many tokens are masked.
+
+    Raises:
+        FastmaskError: the schedule wants more tokens masked than may be.
+    """
+    if not config.sample:
+        return lambda step: 1.0
+    if config.mask_schedule is None:
+        say(f"masks are drawn anew in each epoch, {100 * stream.rates.mean:.1f} % of the tokens in the mean")
+        return lambda step: 1.0
+    first, last = rates_of(config.mask_schedule)
+    stream.rates.scale(max(first, last))  # which raises
+    return lambda step: stream.rates.scale(first + (last - first) * step / max(1, steps - 1))
 
 
 def batch_size_of(config: PretrainConfig) -> int | None:

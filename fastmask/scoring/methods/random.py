@@ -1,4 +1,10 @@
-"""Method ``random``: as many masks as another run made, or a rate, at random positions (the paper's control)."""
+"""Method ``random``: as many masks as another run made, or a rate, at random positions (the paper's control).
+
+``mask_prob`` is the rate at every token that may be masked. As the control of a run with probabilities it is the mean
+of these over the sentence's tokens that may be masked: then as many masks are expected in each sentence as there,
+wherever they are. (The same probabilities in another order would be one choice of words for all epochs, not a random
+one in each.)
+"""
 
 from __future__ import annotations
 
@@ -63,12 +69,18 @@ class RandomMasks:
     def score(self, shard: EncodedSentences, bounds: Bounds | None) -> ScoredSentences:
         """Return random masks for the shard's sentences; nothing is scored."""
         n, items = len(shard), self.rules.items(shard.offsets, shard.word)
-        counts = self.counts.of(shard) if self.counts else cap_of(np.diff(items.offsets), self.rules.mask_rate)
+        rate = self.rules.mask_rate
+        if self.counts:
+            counts, expected = self.counts.of(shard)
+        else:
+            counts = cap_of(np.diff(items.offsets), rate)
         room = self.counts.room if self.counts else sys.maxsize
         may_mask = self.rules.may_mask(shard.input_ids, shard.offsets)
         allowed = (within(np.diff(shard.offsets))[items.starts] < room) & items.any(may_mask)
         drawn = random_positions(self.rules.seed, shard.row, shard.sentence, items.offsets, counts, allowed)
         chosen = drawn[items.of_token] & may_mask
+        able = allowed[items.of_token] & may_mask
+        prob = _spread(expected, shard.offsets, able) if self.counts else able * np.float32(rate or 1)
         self.progress(1.0, len(shard.input_ids))
         return ScoredSentences(
             shard,
@@ -77,6 +89,7 @@ class RandomMasks:
             np.zeros(len(shard.input_ids), np.float32),
             np.zeros(n, bool),
             *ragged_positions(shard.offsets, chosen),
+            mask_prob=prob,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -89,6 +102,20 @@ class RandomMasks:
 
     def stop(self) -> None:
         """Do nothing: a shard takes a moment."""
+
+
+def _spread(expected: np.ndarray, offsets: np.ndarray, able: np.ndarray) -> np.ndarray | None:
+    """Return float32 [T], the same probability at all tokens of a sentence that may be masked, bool [T].
+
+    Their sum is the sentence's in ``expected`` float64 [S], NaN where there is none; then None.
+    """
+    if np.isnan(expected).any():
+        return None
+    sentence = np.repeat(np.arange(len(expected)), np.diff(offsets))
+    places = np.bincount(sentence[able], minlength=len(expected))
+    mean = np.minimum(1, expected / np.maximum(1, places)).astype(np.float32)
+    found: np.ndarray = mean[sentence] * able
+    return found
 
 
 class CopiedCounts:
@@ -110,24 +137,27 @@ class CopiedCounts:
         self._ends = np.array([entry["end_row"] for entry in manifest["shards"]], np.int64)
         self._held: dict[int, tuple[np.ndarray, ...]] = {}
 
-    def of(self, shard: EncodedSentences) -> np.ndarray:
-        """Return int64 [N], the counts of the shard's sentences.
+    def of(self, shard: EncodedSentences) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mask counts of the shard's sentences, int64 [N], and the sums of their probabilities, float64 [N].
 
         Raises:
             OutputError: the other run has other sentences.
         """
         first, last = np.searchsorted(self._ends, [shard.first_row, shard.end_row - 1], side="right").tolist()
         wanted = range(first, min(last + 1, len(self._ends)))
-        self._held = {index: self._held.get(index) or self.shards.mask_counts(index, self.by_word) for index in wanted}
-        nothing = tuple(np.empty((4, 0), np.int64))
-        row, sentence, tokens, masks = map(np.concatenate, zip(nothing, *self._held.values(), strict=True))
+        self._held = {index: self._held.get(index) or self._read(index) for index in wanted}
+        nothing = (*np.empty((4, 0), np.int64), np.empty(0))
+        row, sentence, tokens, masks, expected = map(np.concatenate, zip(nothing, *self._held.values(), strict=True))
         here = (row >= shard.first_row) & (row < shard.end_row)
         theirs = row[here], sentence[here], tokens[here]
         ours = shard.row, shard.sentence, np.diff(shard.offsets)
         if not all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True)):
             place = f"rows {shard.first_row} to {shard.end_row - 1}"
             raise OutputError(f"--like {self.like}: its sentences are not those of this corpus in {place}")
-        return masks[here]
+        return masks[here], expected[here]
+
+    def _read(self, index: int) -> tuple[np.ndarray, ...]:
+        return *self.shards.mask_counts(index, self.by_word), self.shards.expected_masks(index)
 
 
 METHOD = Random()
