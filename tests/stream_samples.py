@@ -25,7 +25,14 @@ def documents(first_row: int, count: int, seed: int, mean_tokens: int = 6):
     number = np.arange(len(lengths)) - np.repeat(np.cumsum(sentences) - sentences, sentences)
     row = first_row + np.repeat(np.arange(count), sentences)
     numbered = replace(scored.sentences, row=row, sentence=number.astype(np.int32), end_row=first_row + count)
-    return replace(scored, sentences=numbered)
+    return replace(scored, sentences=numbered, mask_prob=probabilities(lengths, seed))
+
+
+def probabilities(lengths, seed: int) -> np.ndarray:
+    """0 to 1, in every fourth sentence all 0 and of other tokens a third."""
+    rng = np.random.default_rng(1000 + seed)
+    prob = rng.random(lengths.sum()) * (rng.random(lengths.sum()) > 1 / 3)
+    return (prob * np.repeat(np.arange(len(lengths)) % 4 > 0, lengths)).astype(np.float32)
 
 
 def write_corpus(out, counts, tokenizer=TOKENIZER, change=lambda scored: scored, **options) -> str:

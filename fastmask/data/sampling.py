@@ -9,7 +9,6 @@ import numpy as np
 from fastmask_kernels.splitmix import mix
 
 from ..core.arrays import JIT
-from ..core.errors import FastmaskError
 from .sequences import Example, Examples
 
 BINS = 2**12
@@ -89,21 +88,20 @@ class Rates:
         """Return the share of tokens that is masked, in the mean, at scale 1."""
         return float(self._sums.sum()) / max(1, self.tokens)
 
+    @property
+    def most(self) -> float:
+        """Return the share of tokens that may be masked at all."""
+        return float(self._counts.sum()) / max(1, self.tokens)
+
     def scale(self, rate: float) -> float:
         """Return what to multiply probabilities by, so that ``rate`` of the tokens are masked in the mean.
 
         What would be more than 1 is 1, and the others make up for it: with p in a bin taken for its mean there, the
-        sum of min(1, scale * p) is ``rate`` times the tokens.
-
-        Raises:
-            FastmaskError: fewer tokens have a probability above 0.
+        sum of min(1, scale * p) is ``rate`` times the tokens. A rate above ``most`` is that.
         """
         here = np.flatnonzero(self._counts)[::-1]  # large probabilities first
         counts, sums = self._counts[here], self._sums[here]
-        wanted = rate * self.tokens
-        if wanted > counts.sum():
-            most = counts.sum() / max(1, self.tokens)
-            raise FastmaskError(f"a mask rate of {rate:g}: only {most:.4f} of the tokens have a mask_prob above 0")
+        wanted = min(rate * self.tokens, counts.sum())
         # if the first k bins are at 1: the scale of the others, which may not bring them beyond 1
         clipped, rest = np.cumsum(counts) - counts, np.cumsum(sums[::-1])[::-1]
         found = (wanted - clipped) / rest

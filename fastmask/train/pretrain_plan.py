@@ -10,7 +10,7 @@ import torch
 from fastmask_kernels import processor
 
 from .. import __version__
-from ..core.config import shares_of
+from ..core.config import demand, shares_of
 from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig, rates_of
 from ..core.errors import FastmaskError, ModelError
 from ..core.locked import VERSION
@@ -160,7 +160,9 @@ def _scales(config: PretrainConfig, stream: TrainingStream, steps: int, say: Say
         say(f"masks are drawn anew in each epoch, {100 * stream.rates.mean:.1f} % of the tokens in the mean")
         return lambda step: 1.0
     first, last = rates_of(config.mask_schedule)
-    stream.rates.scale(max(first, last))  # which raises
+    most = stream.rates.most
+    demand(max(first, last) <= most, f"--mask-schedule {config.mask_schedule}",
+           f"only {most:.4f} of the tokens have a mask_prob above 0")  # fmt: skip
     return lambda step: stream.rates.scale(first + (last - first) * step / max(1, steps - 1))
 
 

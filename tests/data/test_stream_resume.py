@@ -39,7 +39,7 @@ def first_items(out, **options) -> list[tuple]:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_ranks_and_any_interruptions_give_the_one_order(out, data):
-    options = {name: data.draw(st.booleans(), name) for name in ("shuffle", "pack", "masked_only")}
+    options = {name: data.draw(st.booleans(), name) for name in ("shuffle", "pack", "masked_only", "sample")}
     expected = first_items(out, **options)
     state, found = None, []
     for _ in range(data.draw(st.integers(1, 4), "interruptions")):

@@ -1,15 +1,20 @@
 """The random control: counts of another run or a rate, a function of seed, row and sentence alone."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from helpers import golden, rows_of, write_jsonl
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import FastmaskError, OutputError
 from fastmask.pipeline import score_corpus
+from fastmask.scoring.api import shard_words
 from fastmask.scoring.method import load_method
 from fastmask.shards.reader import open_shards
 
@@ -119,3 +124,61 @@ def test_a_run_that_is_not_there(corpus, tmp_path):
 def test_options_that_do_not_go_together(options):
     with pytest.raises(FastmaskError, match="--like x"):
         load_method(ScoreConfig(**{"method": "random", **options}))
+
+
+def test_a_rate_as_probabilities(corpus, tmp_path, mr_tiny):
+    """Plain training: each token that may be masked, with the same probability in every epoch."""
+    for row in control(corpus, tmp_path / "out", model=mr_tiny, mask_rate=0.3):
+        assert row["mask_prob"] == [np.float32(0.3)] * len(row["input_ids"])
+    kept = control(corpus, tmp_path / "kept", model=mr_tiny, keep_punctuation=True)
+    words, found = shard_words(open_shards(tmp_path / "kept").manifest), set()
+    for row in kept:
+        for word, prob in zip(words(row["input_ids"]), row["mask_prob"], strict=True):
+            found.add((prob, word.strip()) if word.strip() in (".", ",") else prob)
+            assert prob == np.float32(0.15) or not any(letter.isalnum() for letter in word)
+    assert found == {0, np.float32(0.15), (0, "."), (0, ",")}
+
+
+def with_probabilities(shards: Path, copy: Path, change) -> Path:
+    """A finished directory in which ``change`` makes each sentence's probabilities of its tokens."""
+    shutil.copytree(shards, copy)
+    manifest = json.loads((copy / "_manifest.json").read_text())
+    for entry in manifest["shards"]:
+        path = copy / entry["file"]
+        table = pq.read_table(path)
+        column = table.schema.get_field_index("mask_prob")
+        values = pa.array([change(ids) for ids in table["input_ids"].to_pylist()], table.schema.field(column).type)
+        pq.write_table(table.set_column(column, table.schema.field(column), values), path)
+        entry |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    manifest["totals"]["bytes"] = sum(entry["bytes"] for entry in manifest["shards"])
+    (copy / "_manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+@pytest.mark.parametrize("unit", ["token", "word"])
+def test_as_many_masks_are_expected_as_in_a_run_with_probabilities(corpus, scored, tmp_path, mr_tiny, unit):
+    rng = np.random.default_rng(1)
+    like = with_probabilities(scored, tmp_path / "like", lambda ids: (rng.random(len(ids)) ** 4).tolist())
+    options = {"model": mr_tiny, "like": str(like), "unit": unit}
+    found, others = control(corpus, tmp_path / "out", **options, shard_rows=4), rows_of(like)
+    for row, other in zip(found, others, strict=True):
+        assert sum(row["mask_prob"]) == pytest.approx(sum(other["mask_prob"]), rel=1e-5)
+        assert len(set(row["mask_prob"])) <= 1
+    again = control(corpus, tmp_path / "again", **options)
+    assert [row["mask_prob"] for row in again] == [row["mask_prob"] for row in found]
+
+
+def test_what_is_never_masked_has_no_share_in_the_probabilities(corpus, scored, tmp_path, mr_tiny):
+    like = with_probabilities(scored, tmp_path / "like", lambda ids: [0.25] * len(ids))
+    found = control(corpus, tmp_path / "out", model=mr_tiny, like=str(like), keep_punctuation=True)
+    zeros = [row["mask_prob"].count(0) for row in found]
+    assert any(zeros)
+    for row, never in zip(found, zeros, strict=True):
+        n = len(row["input_ids"])
+        most = [np.float32(min(1, 0.25 * n / (n - never)))] * (n - never) if n > never else []
+        assert [prob for prob in row["mask_prob"] if prob] == pytest.approx(most)
+
+
+def test_the_control_of_a_run_without_probabilities_has_none(corpus, scored, tmp_path, mr_tiny):
+    found = control(corpus, tmp_path / "out", model=mr_tiny, like=str(scored))
+    assert {row["mask_prob"] for row in found} == {None}
