@@ -182,6 +182,7 @@ class Method:
         reads_units: whether labels and aspects play a part; else texts are read alone.
         is_control: whether it chooses at random, so that a control of it would be another one.
         large_is_important: whether a large importance is an important token's; else a small one is.
+        ranks_by_importance: whether it masks what has the largest importance, whatever that is.
         fixed_threshold: why stored scores cannot be decided by another threshold, in words; "" where they can.
         default_rate: the rate cap where none is given; None is no cap.
         options: fields of ScoreConfig that have a meaning for it, of those that mean nothing to others.
@@ -197,6 +198,7 @@ class Method:
     reads_units = True
     is_control = False
     large_is_important = False
+    ranks_by_importance = False
     fixed_threshold = "means nothing to this method"
     default_rate: float | None = None
     options: frozenset[str] = frozenset()
@@ -236,7 +238,13 @@ class Method:
         Raises:
             FastmaskError: stored scores do not tell.
         """
-        raise FastmaskError("masks of this method do not follow from stored scores; score again")
+        if not self.ranks_by_importance:
+            raise FastmaskError("masks of this method do not follow from stored scores; score again")
+        important = np.repeat(stored.scored, np.diff(stored.offsets)) & stored.seen
+        error = stored.bounds.eps[0] + np.abs(stored.importance) * 2.0**-24  # what float32 may change of it
+        value = np.where(important, -stored.importance, np.inf)
+        never, each = np.zeros(len(value), bool), np.arange(len(value))
+        return Recalled(important, never, value - error, value + error, each)
 
 
 def never_masked(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> np.ndarray | Finder:

@@ -120,17 +120,14 @@ class _Remask:
     def _stored(self, scored: ScoredSentences) -> Stored:
         s = scored.sentences
         lengths, is_aspect = np.diff(s.offsets), scored.scored & (scored.predicted < 0) & self.method.reads_units
-        seen = np.ones(len(s.input_ids), bool)
-        if self.method.reads_units:
-            name, is_pair = self.manifest["tokenizer"]["name"], bool(is_aspect.any())
-            template = template_of(self.tokenizer.backend_tokenizer, name, is_pair)
-            room = template.longest_context(self.new.max_length)
-            seen = within(lengths) < room
-            if (long := is_aspect & (2 * lengths > room)).any():
-                raise FastmaskError(
-                    f"{self.path}: row {s.row[long][0]}: its shards do not tell how much of so long a text with an "
-                    "aspect the classifier saw; score again"
-                )
+        name, is_pair = self.manifest["tokenizer"]["name"], bool(is_aspect.any())
+        room = template_of(self.tokenizer.backend_tokenizer, name, is_pair).longest_context(self.new.max_length)
+        if (long := is_aspect & (2 * lengths > room)).any():
+            raise FastmaskError(
+                f"{self.path}: row {s.row[long][0]}: its shards do not tell how much of so long a text with an "
+                "aspect the classifier saw; score again"
+            )
+        seen = within(lengths) < room
         importance, prob = (one.astype(np.float64) for one in (scored.importance, scored.prob))
         bounds = _bounds_of(self.manifest)
         return Stored(s.offsets, s.input_ids, importance, prob, scored.scored, is_aspect, seen, bounds)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import contents, fastmask, golden, refusal, rows_of, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
+from pretrain_samples import SHAPE, save_model
 from shard_samples import as_format_1
+from transformers import AutoModelForMaskedLM, BertConfig
 
 from fastmask.core.config import ScoreConfig
 from fastmask.pipeline import score_corpus
@@ -90,6 +93,22 @@ def test_masks_of_other_rates_and_thresholds_are_those_of_score(method, options,
         assert row == fresh
 
 
+@pytest.mark.parametrize(("method", "options"), [
+    ("gradient", {"mask_rate": 0.4}), ("gradient", {"mask_rate": 1.0, "unit": "word"}),
+    ("entropy", {"mask_rate": 1.0, "unit": "word"}),
+])  # fmt: skip
+def test_masks_by_a_number_for_each_token(method, options, run, mr_tiny, tmp_path):
+    model = {}
+    if method == "entropy":
+        torch.manual_seed(0)
+        shape = {**SHAPE, "max_position_embeddings": 128, "vocab_size": 8192}
+        filling = AutoModelForMaskedLM.from_config(BertConfig(**shape))
+        model = {"model": save_model(tmp_path / "model", filling, mr_tiny)}
+    source, expected = run(method=method, **model), rows_of(run(method=method, **model, **options))
+    assert remask(source, tmp_path / "out", **options).exit_code == 0
+    assert [row["mask_index"] for row in rows_of(tmp_path / "out")] == [row["mask_index"] for row in expected]
+
+
 def test_back_again(run, tmp_path):
     source = run(method="prefix")
     assert remask(source, tmp_path / "a", threshold=0.3, unit="word", keep_punctuation=True).exit_code == 0
@@ -126,7 +145,7 @@ def test_aspects(restaurant_tiny, golden_dir, tmp_path):
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory, corpus, mr_tiny) -> Path:
     """A run of a masker of random weights, with the embedded tokenizer."""
-    from transformers import AutoModelForTokenClassification, BertConfig
+    from transformers import AutoModelForTokenClassification
 
     folder = tmp_path_factory.mktemp("masker")
     shape = BertConfig(vocab_size=8192, hidden_size=24, num_hidden_layers=1, num_attention_heads=2,

@@ -40,6 +40,7 @@ class Entropy(Method):
     keeps_other_labels = True
     reads_units = False
     large_is_important = True
+    ranks_by_importance = True
     default_rate = DEFAULT_RATE
 
     def fastest(self, backend: Backend) -> str:

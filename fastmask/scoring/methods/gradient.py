@@ -38,6 +38,7 @@ class Gradient(Method):
 
     encoder = SaliencyEncoder
     large_is_important = True
+    ranks_by_importance = True
     default_rate = DEFAULT_RATE
 
     def fastest(self, backend: Backend) -> str:
