@@ -15,7 +15,7 @@ from typing import Any
 from ..core.config import EvaluateConfig, ScoreConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError
-from ..models.weights import MASKER
+from ..models.weights import MASKED_LM, MASKER
 from ..scoring.method import method_named
 from .recipe import General, Recipe
 
@@ -141,10 +141,12 @@ class _Steps:
         return Step("masker", "train-masker", config, (), models, ("task-masks", *needs), config.dev)
 
     def _mask(self, method: str) -> Step:
-        is_masker = method_named(method).task == MASKER
-        model = self._path("masker") if is_masker else self._classifier
+        task, init = method_named(method).task, self.recipe.general.init
+        model, models, needs = {
+            MASKER: (self._path("masker"), (), ("masker",)),
+            MASKED_LM: (init, (init,), ()),
+        }.get(task, (self._classifier, self._classifier_model, self._classifier_step))
         config = self._scoring("mask", method=method, model=model)
-        models, needs = ((), ("masker",)) if is_masker else (self._classifier_model, self._classifier_step)
         return Step(_masks(method), "score", config, self.recipe.in_domain.corpus, models, needs)
 
     def _control(self, method: str) -> Step:

@@ -178,6 +178,16 @@ def test_a_classifier_of_ones_own(tmp_path):
     assert_in_order(found)
 
 
+def test_a_method_gets_the_model_that_it_asks(tmp_path):
+    found = steps(tmp_path, "methods = ['entropy', 'gradient', 'masker']\n" + SMALL + "[score]\nmodel = 'mine'\n")
+    init = found["pretrained/entropy"].config.init
+    asked = {name: (found[f"masks/{name}"].config.model, found[f"masks/{name}"].models, found[f"masks/{name}"].needs)
+             for name in ("entropy", "gradient", "masker")}  # fmt: skip
+    assert asked == {"entropy": (init, (init,), ()), "gradient": ("mine", ("mine",), ()),
+                     "masker": ("o/masker", (), ("masker",))}  # fmt: skip
+    assert_in_order(found)
+
+
 def test_pretraining_for_each_seed(tmp_path):
     found = steps(tmp_path, "methods = ['masker', 'greedy']\npretrain-each-seed = true\n" + SMALL)
     pretrained = {name: step.config.seed for name, step in found.items() if step.command == "pretrain"}

@@ -42,7 +42,8 @@ def entropies(model, words, cls=CLS, sep=SEP, mask=MASK, max_length=128) -> list
 @pytest.mark.parametrize("family", FAMILIES)
 def test_masks_are_those_of_transformers(family):
     model, sentences = model_of(family), [*sentences_of(20, 12), list(range(FIRST_ID, 40))]
-    scored, _ = score_certain(engine_of("entropy", model, calibration=8, max_length=20), encoded(sentences))
+    options = {"calibration": 8, "max_length": 20, "precision": "float32"}
+    scored, _ = score_certain(engine_of("entropy", model, **options), encoded(sentences))
     exact = copy.deepcopy(model).double()
     found = split(scored.sentences.offsets, scored.importance)
     for words, ours, masks in zip(sentences, found, masks_of(scored), strict=True):
@@ -53,8 +54,8 @@ def test_masks_are_those_of_transformers(family):
 
 
 ANYHOW = {
-    "bfloat16": {"precision": "bfloat16"}, "small batches": {"batch_tokens": 7}, "one batch": {"batch_tokens": 1 << 20},
-    "threads": {"threads": 3},
+    "bfloat16": {"precision": "bfloat16"}, "float32": {"precision": "float32"}, "small batches": {"batch_tokens": 7},
+    "one batch": {"batch_tokens": 1 << 20}, "threads": {"threads": 3},
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Method ``gradient``: values by finite differences and by Captum, the rule by hand, its certificate, whole runs."""
 
 import copy
+import dataclasses
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from encoder_samples import CONFIGS, VOCABULARY, model_of
 from helpers import encoded, fastmask, golden, masks_of, refusal, rows_of, split, write_jsonl
-from ranking_samples import CLS, FIRST_ID, SEP, TEXT_TEMPLATE, engine_of, rule, sentences_of
+from ranking_samples import CLS, FIRST_ID, SEP, STOP, TEXT_TEMPLATE, engine_of, rule, sentences_of
+from test_units import policy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from fastmask.core.config import ScoreConfig
@@ -159,6 +161,18 @@ def test_masks_depend_on_no_batch_thread_or_precision(how):
     found, _ = score_certain(engine_of("gradient", model, **ANYHOW[how]), encoded(sentences))
     assert masks_of(found) == masks_of(expected) and found.predicted.tolist() == expected.predicted.tolist()
     assert sum(expected.certificate["rechecked"].values()) < 0.1 * expected.certificate["decisions"]
+
+
+def test_words_are_masked_whole_by_their_strongest_token():
+    model, sentences = model_of(CONFIGS["bert"]), sentences_of(30)
+    rng = np.random.default_rng(5)
+    words = [np.cumsum(rng.random(len(one)) < 0.5).tolist() for one in sentences]
+    shard = dataclasses.replace(encoded(sentences), word=np.concatenate(words).astype(np.int32))
+    scored, _ = score_certain(engine_of("gradient", model, unit="word", mask_rate=0.3), shard)
+    values, _ = expected_of(copy.deepcopy(model).double(), sentences, [-1] * len(sentences))
+    expected = [policy(word, [True] * len(ids), ~STOP[ids], value, 0.3)
+                for ids, word, value in zip(sentences, words, values, strict=True)]  # fmt: skip
+    assert masks_of(scored) == expected and any(map(len, expected))
 
 
 @pytest.mark.parametrize("best", [0, 1])

@@ -9,8 +9,6 @@ one hidden token at a time, all others in sight, and the cap are ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ...core.config import DEFAULT_RATE
@@ -23,9 +21,6 @@ from ..cascade import Bounds
 from ..method import BlockScores, Method, Rules
 from ..ranking import Ranking
 from ..variants import seen, whole
-
-if TYPE_CHECKING:
-    from ..backend import Backend
 
 # Of the tokens of a calibration every fourth is compared: neighbours err alike.
 CALIBRATION_STRIDE = 4
@@ -42,10 +37,6 @@ class Entropy(Method):
     large_is_important = True
     ranks_by_importance = True
     default_rate = DEFAULT_RATE
-
-    def fastest(self, backend: Backend) -> str:
-        """Return float32."""
-        return "float32"
 
     def pair(
         self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None
