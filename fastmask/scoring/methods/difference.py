@@ -14,17 +14,17 @@ that may be masked, so that no stop word is one.
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...core.config import ScoreConfig
 from ...core.errors import FastmaskError
-from ...core.labels import LABEL_FIELD
-from ...text.documents import HashedInputs
-from ...text.frontend import encoded_shards
+from ...text.cuts import splits_at_spaces
+from ...text.documents import HashedInputs, read_documents
+from ...text.ragged_tokens import word_numbers
 from ...text.streams import STDIN
 from ...text.tokens import TextEncoder
 from ..policy import Items
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANCHORS = 20
+_MOST_HELD = 1 << 24
+"""Characters of background that are counted together."""
 
 
 class Difference(WordMethod):
@@ -76,16 +78,33 @@ class _Scorer(WordScorer):
         """Return how often each word of the corpus stands in the background, int64 [V], and how many words that has."""
         found, total = np.zeros(len(counts.words), np.int64), 0
         types = WordTypes(self.tokenizer, {word: number for number, word in enumerate(counts.words)}, grows=False)
-        # sentences are joined: they have the same words, and cutting texts takes longer than all else
-        config = replace(self.config, segment="line", label_field=LABEL_FIELD)
-        encoder, names = TextEncoder(self.tokenizer.backend_tokenizer), [one["name"] for one in self.inputs.entries]
-        with closing(encoded_shards(names, config, encoder, stamps=self.inputs.stamps)) as shards:
-            for _, shard in shards:
-                kind = types.of(Items.of(shard.offsets, shard.word), shard.input_ids)
-                total += int((kind != NO_TEXT).sum())
-                found += np.bincount(kind[kind >= 0], minlength=len(found))
+        encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.tokenizer.name_or_path)
+        for parts in self._parts():
+            tokens = encoder.tokenize(list(parts))
+            words = Items.of(tokens.offsets, word_numbers(tokens.begins, tokens.offsets))
+            kind = types.of(words, tokens.ids)
+            times = np.repeat(np.fromiter(parts.values(), np.int64, len(parts)), np.diff(words.offsets))
+            total += int(times[kind != NO_TEXT].sum())
+            found += np.bincount(kind[kind >= 0], times[kind >= 0], minlength=len(found)).astype(np.int64)
         self.inputs.check()
         return found, total
+
+    def _parts(self) -> Iterator[Counter[str]]:
+        """Yield how often each text stands in the background, or where words end at spaces each piece between them."""
+        config = self.config
+        documents = read_documents(config.background, text_field=config.text_field, encoding=config.encoding,
+                                   on_error=config.on_error, max_text_mb=config.max_text_mb,
+                                   stamps=self.inputs.stamps)  # fmt: skip
+        at_spaces = splits_at_spaces(self.tokenizer.backend_tokenizer)
+        parts: Counter[str] = Counter()
+        held = 0
+        for document in documents:
+            parts.update(document.text.split(" ") if at_spaces else [document.text])
+            held += len(document.text)
+            if held > _MOST_HELD:
+                yield parts
+                parts, held = Counter(), 0
+        yield parts
 
 
 def _is_word(form: str) -> bool:
