@@ -162,25 +162,12 @@ def explain(text, **options):
 @command
 @click.argument("out")
 @click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences and their masks.")
-def inspect(out, rows):
+@click.option("--compare", help="Instead: how far another directory, of the same sentences, agrees with it.")
+def inspect(out, rows, compare):
     """Show what is in a finished shard directory."""
-    from .report.terminal import masked_scores, sentence_text, summary
-    from .scoring.api import shard_words
-    from .scoring.method import method_named
-    from .shards.reader import open_shards, setting
+    from .scoring.inspecting import inspect as show
 
-    shards = open_shards(out)
-    console = make_console()
-    console.print(summary(shards.manifest))
-    if not rows:
-        return
-    words_of = shard_words(shards.manifest)
-    large = method_named(setting(shards.manifest, "method")).large_is_important
-    for row in shards.head(rows):
-        words = words_of(row["input_ids"])
-        console.print(f"\n{row['row']}.{row['sentence']}", style="dim", end="  ")
-        console.print(sentence_text(words, row["importance"], row["mask_index"], large_is_important=large))
-        console.print(masked_scores(words, row["importance"], row["mask_index"]))
+    show(make_console(), out, rows, compare)
 
 
 @command

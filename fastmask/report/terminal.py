@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 FAINTEST = 0.15
 """Strength (0 to 1) below which a token gets no colour."""
 MESSAGES_SHOWN = 5
+MOST_WORDS = 20
+"""Words of each run that the other does not mask."""
 Numbers = Sequence[float] | np.ndarray
 Places = Sequence[int] | np.ndarray
 
@@ -86,6 +89,40 @@ def _counts(totals: dict) -> Iterator[tuple[str, str]]:
     yield "tokens", f"{totals['tokens']:,}"
     yield "masked", f"{totals['masked']:,} ({_share(totals['masked'], totals['tokens'])} of the tokens)"
     yield "shards", f"{totals['shards']:,} ({totals['bytes']:,} bytes)"
+
+
+def agreement(first: str, second: str, found: Any, word_of: Callable[[tuple[int, ...]], str]) -> Group:
+    """Return how far two runs agree.
+
+    Args:
+        first, second: their names.
+        found: of ``scoring.agreement.compare_shards``.
+        word_of: from a word's token ids to its text.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    a, b, both = found.masks
+    lines = [
+        f"A: {shown(first)}, {a:,} masks",
+        f"B: {shown(second)}, {b:,} masks, {both:,} of them where A has one",
+        f"overlap (Jaccard): {_number(found.jaccard)} of all masks, {_number(found.sentence_jaccard)} in the mean of "
+        f"{found.masked_sentences:,} sentences with a mask ({found.sentences:,} in all)",
+        f"rank correlation of importances (Spearman): {_number(found.rank_correlation)} of {found.ranked:,} tokens"
+        + (f", a sample of {found.scored:,} scored in both" if found.ranked < found.scored else " scored in both"),
+    ]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("only A masks", "", "only B masks", ""):
+        table.add_column(title, overflow="fold" if title else "ellipsis", justify="left" if title else "right")
+    for pair in zip_longest(*(words[:MOST_WORDS] for words in found.only)):
+        cells = [cell for one in pair for cell in ((shown(word_of(one[0])), f"{one[1]:,}") if one else ("", ""))]
+        table.add_row(*(Text(cell) for cell in cells))
+    return Group(*(Text(line) for line in lines), *([table] if table.row_count else []))
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def _settings(manifest: dict) -> Iterator[tuple[str, str]]:
