@@ -26,7 +26,7 @@ from ..shards.reader import open_shards
 from ..shards.schema import header_of
 from ..shards.writer import RunDirectory
 from .cascade import TIE, Bounds
-from .method import Recalled, Rules, ShardScorer, Stored, load_method, never_masked
+from .method import Recalled, Rules, Stored, load_method, never_masked
 from .policy import choose, ragged_positions
 from .scorer import stop_words_identity
 
@@ -109,7 +109,9 @@ class _Remask:
     def _masked(self, scored: ScoredSentences) -> tuple[ScoredSentences, int]:
         s = scored.sentences
         if self.at_random is not None:
-            return _with(scored, _masks_of(self.at_random, s)), 0
+            made = self.at_random.score(s, None)
+            masks = made.mask_offsets, made.mask_index
+            return replace(_with(scored, masks), mask_prob=made.mask_prob), 0
         recalled = self.method.recall(self._stored(scored), self.new.threshold, self.old.threshold)
         may_mask, items = self.rules.may_mask(s.input_ids, s.offsets), self.rules.items(s.offsets, s.word)
         marked, rate = recalled.important, self.new.mask_rate
@@ -150,11 +152,6 @@ def _in_doubt(offsets: np.ndarray, recalled: Recalled, open_: np.ndarray, ambigu
     pairs = np.unique(np.stack([sentence[ambiguous], recalled.same[ambiguous]]), axis=1)[0]
     of_ranks = pairs[:-1][pairs[1:] == pairs[:-1]]
     return len(np.union1d(sentence[open_], of_ranks))
-
-
-def _masks_of(scorer: ShardScorer, sentences: EncodedSentences) -> tuple[np.ndarray, np.ndarray]:
-    scored = scorer.score(sentences, None)
-    return scored.mask_offsets, scored.mask_index
 
 
 def _with(scored: ScoredSentences, masks: tuple[np.ndarray, np.ndarray]) -> ScoredSentences:
