@@ -154,7 +154,9 @@ def test_a_text_without_a_token_where_none_stands_around_it(tmp_path):
     rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "the film", "label": 0}, {"text": " ", "label": 1}])
     for command in (("evaluate", "--arm", f"a={model}", "--test", rows), ("finetune", rows, "--init", model, "-o",
                                                                           tmp_path / "out")):  # fmt: skip
-        assert f"{rows}:2: no token is in the text" in refusal(fastmask(*command, "--max-length", 40))
+        result = fastmask(*command, "--max-length", 40)  # finetune has said by then how such a model runs
+        assert result.exit_code == 1
+        assert f"error: {rows}:2: there is no token in the text" in result.stderr.splitlines()[-1]
 
 
 def test_a_model_that_remembers_is_not_trained_or_measured(tmp_path):

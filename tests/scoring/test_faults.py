@@ -128,7 +128,7 @@ def test_damaged_weights(copy, corpus, tmp_path):
 def test_a_pickle_is_not_opened(copy, corpus, tmp_path):
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
-    assert_refused(score(corpus, tmp_path, copy), tmp_path, "safetensors only")
+    assert_refused(score(corpus, tmp_path, copy), tmp_path, "its weights are pickled (pytorch_model.bin)")
 
 
 @pytest.mark.parametrize(

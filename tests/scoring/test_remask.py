@@ -168,6 +168,19 @@ def test_a_masker_tells_what_it_marks_but_no_ranks(masked, tmp_path):
     assert "means nothing to this method" in refusal(remask(masked / "all", tmp_path / "x", threshold=0.1))
 
 
+def test_a_masker_taken_as_it_is_ranks_by_its_probabilities(masked, tmp_path):
+    assert remask(masked / "all", tmp_path / "some", mask_rate=0.1, no_certify=True).exit_code == 0
+    checked = 0
+    for row, before in zip(rows_of(tmp_path / "some"), rows_of(masked / "all"), strict=True):
+        chosen = set(row["mask_index"])
+        left = set(before["mask_index"]) - chosen
+        assert chosen <= set(before["mask_index"])
+        if left:
+            checked += 1
+            assert min(row["importance"][k] for k in chosen) >= max(row["importance"][k] for k in left)
+    assert checked > 10
+
+
 @pytest.mark.parametrize(("options", "words"), [
     ({"threshold": 0.2}, "--threshold 0.2: method greedy scores a token after those that it kept"),
     ({"mask_rate": 2}, "--mask-rate 2.0: above 0, at most 1"), ({"stop_words": "no.txt"}, "cannot read stop words"),

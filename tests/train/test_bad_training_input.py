@@ -65,7 +65,7 @@ def assert_refused(result, out: Path, *words: str) -> str:
 def another_version(copy: Path) -> str:
     manifest = json.loads((copy / "_manifest.json").read_text())
     (copy / "_manifest.json").write_text(json.dumps({**manifest, "format_version": 99}))
-    return "_manifest.json: format version 99; this fastmask reads version 1"
+    return "_manifest.json: format version 99; this fastmask reads versions 1 to 2"
 
 
 def unfinished(copy: Path) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ..backend import Backend
 
 
+# Further than two probabilities can lie apart.
+_FAR = 2.0
 # The smallest importance of a token that the masker marks: P(class 1) is above a half.
 _OR_MORE = float(np.nextafter(np.float32(0.5), np.float32(1)))
 
@@ -69,9 +71,10 @@ class Masker(Method):
         return replace(found, importance=agreeing(found.importance, marked, _OR_MORE, True))
 
     def recall(self, stored: Stored, threshold: float, was: float) -> Recalled:
-        """See ``Method.recall``; the logits that marked tokens rank by are not stored."""
+        """See ``Method.recall``; the logits that marked tokens rank by are not stored, and P alone is never certain."""
         tokens = len(stored.importance)
-        low, high = np.where(stored.importance > 0, -np.inf, np.inf), np.full(tokens, np.inf)
+        rank = np.where(stored.importance > 0, -stored.importance, np.inf)
+        low, high = rank - _FAR, rank + _FAR
         return Recalled(stored.importance >= _OR_MORE, np.zeros(tokens, bool), low, high, np.arange(tokens))
 
 
