@@ -35,6 +35,7 @@ DEFAULT_RATE = 0.15
 MAX_TEXT_MB = 64
 SPECIAL_OPTIONS: dict[str, Any] = {
     "like": None, "words": None, "mask_function": None, "vectors": None, "background": (), "anchors": None,
+    "labelled": (),
 }  # fmt: skip
 """Fields of ScoreConfig that belong to some methods alone, and what they are where they are not given."""
 MASK_FUNCTIONS = ("step", "linear", "exponential")
@@ -182,6 +183,8 @@ class ScoreConfig:
                                          "come several times.")  # fmt: skip
     anchors: int | None = option(None, "For --method difference: how many words the others are compared with; 20 if "
                                  "not given.", check=at_least(1))  # fmt: skip
+    labelled: tuple[str, ...] = option((), "For --method log-odds: labelled texts whose classes are compared, instead "
+                                       "of the corpus's; may come several times.")  # fmt: skip
     language: str = option(ENGLISH, "Language of the texts, by spaCy's code: where sentences end, and stop words.",
                            check=language_fault)  # fmt: skip
     stop_words: str = option("language", "Never masked: the list of the language, none, or a file, a word a line.")
@@ -207,7 +210,8 @@ class ScoreConfig:
     threads: int = option(0, "Scoring threads; 0 is one per core.", check=at_least(0))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "background", tuple(self.background))  # a list where a manifest is read back
+        for name in ("background", "labelled"):  # a list where a manifest is read back
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         check_fields(self)
         demand(self.like is None or self.mask_rate is None, f"--like {self.like}", "not together with --mask-rate")
         package = missing_package(self.language) if self.segment == "sentence" else ""
@@ -226,9 +230,12 @@ class ScoreConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the configuration as a JSON-ready dictionary, for the manifest.
 
-        ``max_text_mb`` is in it only where it may change the result of a run, so that older runs can be resumed.
+        ``max_text_mb`` and ``labelled`` are in it only where they may change the result of a run, so that older runs
+        can be resumed.
         """
-        settings = {**asdict(self), "background": list(self.background)}
+        settings = {**asdict(self), "background": list(self.background), "labelled": list(self.labelled)}
+        if not self.labelled:
+            del settings["labelled"]
         if self.on_error == "fail" or self.max_text_mb == MAX_TEXT_MB:
             del settings["max_text_mb"]
         return settings

@@ -8,8 +8,9 @@ text, and no score.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba as nb
@@ -219,6 +220,14 @@ class WordScorer:
         """
         raise NotImplementedError
 
+    def labelled(self) -> Generator[EncodedSentences] | None:
+        """Return texts that are counted before the corpus, and whose labels count instead of its own; None: these do.
+
+        Raises:
+            InputError: while they are read.
+        """
+        return None
+
     def identity(self) -> dict[str, Any]:
         """Return hashes of what else decides the scores."""
         return {}
@@ -269,7 +278,12 @@ class WordMasks:
 
     def statistics(self, shards: Iterator[EncodedSentences]) -> bytes:
         """See ``CorpusScorer.statistics``: a line of JSON a word type."""
-        counting = Counting(self.tokenizer, self.rules)
+        counting, labelled = Counting(self.tokenizer, self.rules), self.scorer.labelled()
+        if labelled:
+            with closing(labelled):
+                for shard in labelled:
+                    counting.add(shard)
+            shards = (replace(shard, unit_label=np.full_like(shard.unit_label, -1)) for shard in shards)
         for shard in shards:
             counting.add(shard)
         counts = counting.counts()

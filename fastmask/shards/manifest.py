@@ -33,7 +33,7 @@ MANIFEST_FIELDS = {
         "mask_rate": (*NUMBER, NONE), "segment": str, "precision": str, "certify": bool,
         "device": str, "kernels": str, "batch_tokens": int, "shard_rows": int, "max_text_mb": int, "seed": int,
         "threads": int, "words": (str, NONE), "mask_function": (str, NONE), "vectors": (str, NONE),
-        "background": [str], "anchors": (int, NONE), "unit": str, "keep_punctuation": bool,
+        "background": [str], "anchors": (int, NONE), "labelled": [str], "unit": str, "keep_punctuation": bool,
     },
     "tokenizer": {"name": str, "local": bool, "vocabulary_sha256": str},
     "model": (dict, NONE),

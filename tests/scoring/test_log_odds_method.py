@@ -9,6 +9,9 @@ import pytest
 from helpers import fastmask, refusal, rows_of, write_jsonl
 from word_samples import TEXTS, labelled, run, statistics
 
+from fastmask.core.config import ScoreConfig
+from fastmask.pipeline import score_corpus
+from fastmask.shards.verify import verify
 from fastmask.text.stop_words import stop_words
 
 
@@ -104,3 +107,47 @@ def test_numbers_of_other_classes_and_names(tmp_path, mr_tiny):
     manifest = run(labelled(tmp_path, texts), tmp_path / "o", model=mr_tiny, method="log-odds")
     assert [row["label"] for row in rows_of(tmp_path / "o")] == [4, 0]
     assert manifest["model"] is None and manifest["config"]["method"] == "log-odds"
+
+
+def test_labelled_texts_beside_the_corpus(tmp_path, mr_tiny):
+    """As if both were one corpus: the same scores and masks. The corpus's own labels do not count."""
+    train, here = labelled(tmp_path, TEXTS), [("good film, bad film", None), ("a dull plot", None)]
+    corpus = labelled(tmp_path, here, "here.jsonl")
+    options = {"model": mr_tiny, "method": "log-odds"}
+    score_corpus([train, corpus], str(tmp_path / "both"), ScoreConfig(**options))
+    run(corpus, tmp_path / "o", labelled=(train,), shard_rows=5, **options)
+    assert statistics(tmp_path / "o") == statistics(tmp_path / "both")
+    columns = "importance", "mask_index"
+    expected = [{name: row[name] for name in columns} for row in rows_of(tmp_path / "both")][-2:]
+    assert [{name: row[name] for name in columns} for row in rows_of(tmp_path / "o")] == expected
+    other = labelled(tmp_path, [(text, 7) for text, _ in here], "other.jsonl")
+    run(other, tmp_path / "p", labelled=(train,), **options)
+    assert statistics(tmp_path / "p") == statistics(tmp_path / "o")
+    assert verify(tmp_path / "o") == []
+
+
+def test_labelled_texts_that_change_or_are_not_there(tmp_path, mr_tiny):
+    corpus, train = labelled(tmp_path, TEXTS[:2]), labelled(tmp_path, TEXTS, "t.jsonl")
+
+    def score(*more):
+        return fastmask("score", corpus, "-o", tmp_path / "o", "--model", mr_tiny, "--method", "log-odds", *more)
+
+    assert score("--labelled", train).exit_code == 0
+    labelled(tmp_path, TEXTS[1:], "t.jsonl")
+    assert "labelled_files[0].sha256 was" in refusal(score("--labelled", train))
+    assert "no such file" in refusal(score("--labelled", tmp_path / "none.jsonl"))
+    assert "standard input is for the corpus" in refusal(score("--labelled", "-"))
+    labelled(tmp_path, [("good", "sports")], "t.jsonl")
+    line = refusal(score("--labelled", train, "--overwrite"))
+    assert 't.jsonl:1: field "label": label "sports" is not one of the classes' in line
+
+
+def test_labelled_aspects_beside_plain_text(tmp_path, restaurant_tiny):
+    rows = [("good film", "positive"), ("bad film", "negative")]
+    rows = [{"text": text, "aspects": [{"term": "film", "polarity": polarity}]} for text, polarity in rows]
+    train = write_jsonl(tmp_path / "t.jsonl", rows)
+    corpus = labelled(tmp_path, [("good", None)])
+    run(corpus, tmp_path / "o", model=restaurant_tiny, method="log-odds", labelled=(train,))
+    (row,) = rows_of(tmp_path / "o")
+    z = (math.log(3 / 4) - math.log(2 / 5)) / math.sqrt(1 / 3 + 1 / 2)  # the corpus has one more good in the prior
+    assert statistics(tmp_path / "o")["good"]["score"] == float(np.float32(z)) and row["mask_index"] == [0]

@@ -8,18 +8,27 @@ w and n that of all words, a_w the prior and a_0 its sum:
     z_w     = delta_w / sqrt(1 / (y_w^i + a_w) + 1 / (y_w^j + a_w))
 
 The score of a word is |z_w|, of more than two classes the largest of them, each against the rest. The prior is the
-count in the whole corpus, texts without a label included. Ours: a word whose score is 0 says nothing and
-is not masked; a text with aspects counts once for each that has a label.
+count in the whole corpus, texts without a label included. With ``--labelled`` the classes are those of these texts,
+which count for the prior, too. Ours: a word whose score is 0 says nothing and is not masked; a text with aspects
+counts once for each that has a label.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...core.config import ScoreConfig
 from ...core.errors import FastmaskError
+from ...core.records import EncodedSentences
+from ...models.directory import resolve_model
+from ...text.documents import HashedInputs
+from ...text.frontend import encoded_shards
+from ...text.streams import STDIN
+from ...text.tokens import TextEncoder
 from ..words import Counts, WordMethod, WordScorer, WordScores
 
 if TYPE_CHECKING:
@@ -30,13 +39,34 @@ class LogOdds(WordMethod):
     """Masks the words that tell classes apart."""
 
     needs_labels = True
+    options = frozenset({"labelled"})
 
     def scorer(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> WordScorer:
         """See ``WordMethod.scorer``."""
-        return _Scorer()
+        return _Scorer(config, tokenizer)
 
 
 class _Scorer(WordScorer):
+    def __init__(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase):
+        if STDIN in config.labelled:
+            raise FastmaskError("--labelled -: standard input is for the corpus; name a file")
+        self.config, self.tokenizer, self.inputs = config, tokenizer, HashedInputs(config.labelled)
+
+    def labelled(self) -> Generator[EncodedSentences] | None:
+        """See ``WordScorer.labelled``."""
+        return self._labelled() if self.config.labelled else None
+
+    def _labelled(self) -> Generator[EncodedSentences]:
+        encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.tokenizer.name_or_path)
+        classes = replace(resolve_model(self.config.model).classes, keep_others=True, drop_none=True)
+        for _, shard in encoded_shards(self.config.labelled, self.config, encoder, classes, stamps=self.inputs.stamps):
+            yield shard
+        self.inputs.check()
+
+    def identity(self) -> dict[str, Any]:
+        """See ``WordScorer.identity``."""
+        return {"labelled_files": self.inputs.entries} if self.config.labelled else {}
+
     def scores(self, counts: Counts) -> WordScores:
         """See ``WordScorer.scores``."""
         by_class, prior = counts.by_class, counts.times.astype(np.float64)
