@@ -57,6 +57,40 @@ def _load_turned(
 
 
 @triton.jit
+def _scores(
+    q_ptr, k_ptr, cu_seqlens_ptr, row_sequence_ptr, row_sequence, cos_ptr, sin_ptr, first_row, end_row, key, end_key,
+    STRIDE: tl.constexpr, HEAD_DIM: tl.constexpr, TILE: tl.constexpr, KEYS: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """Products of TILE queries of one head with the KEYS keys from row ``key``, [TILE, KEYS]."""
+    if cos_ptr is None:
+        q = _load_rows(q_ptr, first_row, end_row, STRIDE, HEAD_DIM, TILE, DOT)
+        k = _load_rows(k_ptr, key, end_key, STRIDE, HEAD_DIM, KEYS, DOT)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+    else:
+        # Products of the halves: no lane needs another's values to turn its own.
+        at = first_row + tl.arange(0, TILE) - tl.load(cu_seqlens_ptr + row_sequence)
+        q, q2 = _load_turned(q_ptr, first_row, end_row, at, cos_ptr, sin_ptr, STRIDE, HEAD_DIM, TILE, DOT)
+        at = key + tl.arange(0, KEYS)
+        at -= tl.load(cu_seqlens_ptr + tl.load(row_sequence_ptr + at, at < end_key, other=0))
+        k, k2 = _load_turned(k_ptr, key, end_key, at, cos_ptr, sin_ptr, STRIDE, HEAD_DIM, KEYS, DOT)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+        scores = tl.dot(q2, tl.trans(k2), scores, input_precision="ieee")
+    return scores
+
+
+@triton.jit
+def _is_seen(rows, keys, row_sequence, cu_seqlens_ptr, WINDOW: tl.constexpr):
+    """Whether each of int32 [TILE] rows sees each of int32 [KEYS] rows: in its sequence, and in its window."""
+    keys = keys[None, :]
+    sequence_start = tl.load(cu_seqlens_ptr + row_sequence)[:, None]
+    sequence_end = tl.load(cu_seqlens_ptr + row_sequence + 1)[:, None]
+    seen = (keys >= sequence_start) & (keys < sequence_end)
+    if WINDOW >= 0:
+        seen = seen & (keys >= rows[:, None] - WINDOW) & (keys <= rows[:, None] + WINDOW)
+    return seen
+
+
+@triton.jit
 def _varlen_attention(
     qkv_ptr,
     cu_seqlens_ptr,
@@ -96,27 +130,12 @@ def _varlen_attention(
     key = first_key
     while key < end_key:  # not a range: the interpreter takes no run-time bounds there
         # All loads, though the query's are the same in each step: the one step of most tiles waits for memory once.
-        if cos_ptr is None:
-            q = _load_rows(q_ptr, first_row, end_row, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
-            k = _load_rows(k_ptr, key, end_key, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
-            v = _load_rows(k_ptr + HIDDEN, key, end_key, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
-            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
-        else:
-            # Products of the halves: no lane needs another's values to turn its own.
-            at = rows - tl.load(cu_seqlens_ptr + row_sequence)
-            q, q2 = _load_turned(q_ptr, first_row, end_row, at, cos_ptr, sin_ptr, 3 * HIDDEN, HEAD_DIM, TILE, DOT)
-            at = key + tl.arange(0, KEYS)
-            at -= tl.load(cu_seqlens_ptr + tl.load(row_sequence_ptr + at, at < end_key, other=0))
-            k, k2 = _load_turned(k_ptr, key, end_key, at, cos_ptr, sin_ptr, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
-            scores = tl.dot(q, tl.trans(k), input_precision="ieee")
-            scores = tl.dot(q2, tl.trans(k2), scores, input_precision="ieee")
-            v = _load_rows(k_ptr + HIDDEN, key, end_key, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
-        sequence_start = tl.load(cu_seqlens_ptr + row_sequence)[:, None]
-        sequence_end = tl.load(cu_seqlens_ptr + row_sequence + 1)[:, None]
-        keys = key + tl.arange(0, KEYS)[None, :]
-        seen = (keys >= sequence_start) & (keys < sequence_end)
-        if WINDOW >= 0:
-            seen = seen & (keys >= rows[:, None] - WINDOW) & (keys <= rows[:, None] + WINDOW)
+        v = _load_rows(k_ptr + HIDDEN, key, end_key, 3 * HIDDEN, HEAD_DIM, KEYS, DOT)
+        scores = _scores(
+            q_ptr, k_ptr, cu_seqlens_ptr, row_sequence_ptr, row_sequence, cos_ptr, sin_ptr,
+            first_row, end_row, key, end_key, 3 * HIDDEN, HEAD_DIM, TILE, KEYS, DOT,
+        )  # fmt: skip
+        seen = _is_seen(rows, key + tl.arange(0, KEYS), row_sequence, cu_seqlens_ptr, WINDOW)
         scores = tl.where(seen, scores, float("-inf"))
         peak = tl.maximum(highest, tl.max(scores, axis=1))
         # The difference first: large scores that are close to each other keep their accuracy.
