@@ -15,6 +15,9 @@ from typing import Any
 from .errors import FastmaskError
 from .languages import ENGLISH, language_fault, missing_package
 
+BY_METHOD = "Options of single methods"
+READING = "Reading text"
+RUNNING = "Speed and precision"
 METHODS = {
     "greedy": "greedy",
     "prefix": "prefix",
@@ -52,7 +55,13 @@ Check = Callable[[Any], str]
 
 
 def option(
-    default: Any, help: str, *, choices: Collection[str] = (), check: Check | None = None, flag: str = ""
+    default: Any,
+    help: str,
+    *,
+    choices: Collection[str] = (),
+    check: Check | None = None,
+    flag: str = "",
+    group: str = "",
 ) -> Any:
     """Return a dataclass field that is also an option of the command line.
 
@@ -62,8 +71,10 @@ def option(
         choices: the values it may have, if they can be listed.
         check: otherwise what else is demanded of a value (of each, where the field is a tuple); None always passes.
         flag: its declaration on the command line, if that is not ``--name``; in capitals, a positional argument.
+        group: the heading under which ``--help`` lists it.
     """
-    metadata = {"help": help, "choices": choices, "check": one_of(choices) if choices else check, "flag": flag}
+    check = one_of(choices) if choices else check
+    metadata = {"help": help, "choices": choices, "check": check, "flag": flag, "group": group}
     return field(default=default, metadata=metadata)
 
 
@@ -161,53 +172,56 @@ def _named_path(arm: str) -> str:
 class ScoreConfig:
     """The settings of ``fastmask score``."""
 
-    model: str | None = option(None, "Classifier, or masker: a directory or a hub id; without it the embedded English "
-                               "sentiment classifier.")  # fmt: skip
-    method: str = option("greedy", "How importance is measured.", choices=METHODS)
-    threshold: float = option(0.05, "d of the paper's rule: a smaller drop in P(class) marks a token as important.",
-                              check=within(-1, 1, "a probability difference, -1 to 1"))  # fmt: skip
-    mask_rate: float | None = option(None, "At most max(1, int(RATE * n)) masks in a sentence of n tokens; 0.15 if "
-                                     "not given, but for methods with a threshold.",
+    model: str | None = option(None, "Classifier (or masker, for --method masker): a directory or a hub id. Default: "
+                               "the English sentiment classifier in the package.")  # fmt: skip
+    method: str = option("greedy", "How the importance of a token is measured.", choices=METHODS)
+    threshold: float = option(0.05, "Greatest drop in P(class) at which a token is important enough to mask (d in the "
+                              "paper).", check=within(-1, 1, "a probability difference, -1 to 1"))  # fmt: skip
+    mask_rate: float | None = option(None, "Greatest share of a sentence's tokens to mask. Default: no limit with a "
+                                     "threshold, else 0.15.",
                                      check=within(0, 1, "above 0, at most 1", ends="(]"))  # fmt: skip
-    unit: str = option("token", "What is masked as one: a token, or a word, as the tokenizer divides words; the rate "
-                       "counts these.", choices=("token", "word"))  # fmt: skip
-    like: str | None = option(None, "For --method random: a finished shard directory; each sentence gets as many "
-                              "masks, or masked words, as there.")  # fmt: skip
-    words: str | None = option(None, "For --method word-list: a file, a word a line, or sentiment, the English list in "
-                               "the package.")  # fmt: skip
-    mask_function: str | None = option(None, "For --method word-list: how mask_prob grows with a word's score; linear "
-                                       "if not given.", choices=MASK_FUNCTIONS)  # fmt: skip
-    vectors: str | None = option(None, "For --method word-list and difference: word vectors as text, of word2vec or "
-                                 "GloVe, also .gz; else the model's input embeddings.")  # fmt: skip
-    background: tuple[str, ...] = option((), "For --method difference: other text, to compare the corpus with; may "
-                                         "come several times.")  # fmt: skip
-    anchors: int | None = option(None, "For --method difference: how many words the others are compared with; 20 if "
-                                 "not given.", check=at_least(1))  # fmt: skip
-    labelled: tuple[str, ...] = option((), "For --method log-odds: labelled texts whose classes are compared, instead "
-                                       "of the corpus's; may come several times.")  # fmt: skip
-    language: str = option(ENGLISH, "Language of the texts, by spaCy's code: where sentences end, and stop words.",
+    unit: str = option("token", "What is masked as a whole, and counted by --mask-rate.", choices=("token", "word"))
+    like: str | None = option(None, "Finished shard directory; each sentence gets as many random masks as there "
+                              "(random).", group=BY_METHOD)  # fmt: skip
+    words: str | None = option(None, "Words of the task: a file with one a line, or sentiment, the English list in the "
+                               "package (word-list).", group=BY_METHOD)  # fmt: skip
+    mask_function: str | None = option(None, "How mask_prob grows with a word's score; linear if not given "
+                                       "(word-list).", choices=MASK_FUNCTIONS, group=BY_METHOD)  # fmt: skip
+    vectors: str | None = option(None, "Word vectors as word2vec or GloVe text, also .gz. Default: the model's input "
+                                 "embeddings (word-list, difference).", group=BY_METHOD)  # fmt: skip
+    background: tuple[str, ...] = option((), "Other text to compare the corpus with; may be repeated (difference).",
+                                         group=BY_METHOD)  # fmt: skip
+    anchors: int | None = option(None, "Number of words that the others are compared with; 20 if not given "
+                                 "(difference).", check=at_least(1), group=BY_METHOD)  # fmt: skip
+    labelled: tuple[str, ...] = option((), "Labelled texts whose classes are compared, instead of the corpus's; may be "
+                                       "repeated (log-odds).", group=BY_METHOD)  # fmt: skip
+    language: str = option(ENGLISH, "Language of the texts (spaCy's code), for sentence ends and stop words.",
                            check=language_fault)  # fmt: skip
-    stop_words: str = option("language", "Never masked: the list of the language, none, or a file, a word a line.")
+    stop_words: str = option("language", "Words that are never masked: the language's list, none, english, or a file "
+                             "with one a line.")  # fmt: skip
     keep_punctuation: bool = option(False, "Never mask punctuation.")
-    segment: str = option("sentence", "sentence: documents are cut into sentences; line: each is one sentence.",
-                          choices=("sentence", "line"))  # fmt: skip
-    text_field: str = option("text", "Column or key of the text.")
-    label_field: str = option("label", "Column or key of the label; where it is absent the classifier's own answer is "
-                              "the class.")  # fmt: skip
-    max_length: int = option(128, "Longest model input in tokens, special tokens included.", check=at_least(8))
+    segment: str = option("sentence", "Split documents into sentences, or take a line as one.",
+                          choices=("sentence", "line"), group=READING)  # fmt: skip
+    text_field: str = option("text", "Column or key of the text.", group=READING)
+    label_field: str = option("label", "Column or key of the label.", group=READING)
+    max_length: int = option(128, "Longest model input in tokens, special tokens included.", check=at_least(8),
+                             group=READING)  # fmt: skip
     precision: str = option("auto", "Precision of the first pass; masks do not depend on it.",
-                            choices=("auto", "float32", "float16", "bfloat16"))  # fmt: skip
-    certify: bool = option(True, "Recheck doubtful decisions at higher precision.")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.", check=_device)
-    kernels: str = option("auto", "Back end of the forward pass.", choices=("auto", "torch", "triton"))
-    batch_tokens: int = option(0, "Tokens of one forward batch; 0 is what suits the model.", check=at_least(0))
-    shard_rows: int = option(8192, "Documents in a shard.", check=at_least(1))
-    encoding: str = option("utf-8", "Encoding of text inputs.")
-    on_error: str = option("fail", "What to do about a bad row.", choices=("fail", "skip"))
-    max_text_mb: int = option(MAX_TEXT_MB, "A line, cell or row of more megabytes is a bad one; 0 is no limit.",
-                              check=at_least(0))  # fmt: skip
-    seed: int = option(0, "Seed of the random method and of the audit sample.", check=at_least(0))
-    threads: int = option(0, "Scoring threads; 0 is one per core.", check=at_least(0))
+                            choices=("auto", "float32", "float16", "bfloat16"), group=RUNNING)  # fmt: skip
+    certify: bool = option(True, "Ask again in higher precision where a decision is in doubt.", group=RUNNING)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.", check=_device, group=RUNNING)
+    kernels: str = option("auto", "Implementation of the forward pass.", choices=("auto", "torch", "triton"),
+                          group=RUNNING)  # fmt: skip
+    batch_tokens: int = option(0, "Tokens in a forward batch; 0 chooses what suits the model.", check=at_least(0),
+                               group=RUNNING)  # fmt: skip
+    shard_rows: int = option(8192, "Documents in a shard.", check=at_least(1), group=RUNNING)
+    encoding: str = option("utf-8", "Encoding of text files.", group=READING)
+    on_error: str = option("fail", "Whether a bad row ends the run or is skipped and listed.",
+                           choices=("fail", "skip"), group=READING)  # fmt: skip
+    max_text_mb: int = option(MAX_TEXT_MB, "Greatest size of a line, cell or row in megabytes; 0 is no limit.",
+                              check=at_least(0), group=READING)  # fmt: skip
+    seed: int = option(0, "Seed of random masks and of the audit's sample.", check=at_least(0), group=RUNNING)
+    threads: int = option(0, "Scoring threads; 0 is one per core.", check=at_least(0), group=RUNNING)
 
     def __post_init__(self) -> None:
         for name in ("background", "labelled"):  # a list where a manifest is read back
@@ -252,7 +266,9 @@ class RemaskConfig:
     unit: str | None = shared(ScoreConfig, "unit", ...)
     stop_words: str | None = shared(ScoreConfig, "stop_words", ...)
     keep_punctuation: bool | None = shared(ScoreConfig, "keep_punctuation", ...)
-    certify: bool = option(True, "Refuse masks that stored scores leave in doubt; else take the scores as they are.")
+    certify: bool = option(
+        True, "Refuse masks that the stored scores leave in doubt; --no-certify takes the scores as they are."
+    )
     overwrite: bool = option(False, "Replace OUT if it was made from something else.")
 
     def __post_init__(self) -> None:
@@ -271,15 +287,15 @@ class ExportConfig:
 
     shards: str = required("Finished shard directory.", flag="SHARDS")
     out: str = required("Directory to write to.", flag="-o --out")
-    to: str = required("NVIDIA's BERT files (needs h5py), JSON lines, or MosaicML shards.",
+    to: str = required("Format: NVIDIA's BERT files (needs h5py), JSON lines, or MosaicML shards.",
                        choices=EXPORT_FORMATS)  # fmt: skip
     max_length: int = option(512, "Tokens of a sequence, special tokens included.", check=at_least(8))
     max_predictions: int = option(
-        80, "Most masks of a sequence; of more, so many are drawn at random.", check=at_least(1)
+        80, "Most masks of a sequence; where there are more, so many are drawn at random.", check=at_least(1)
     )
-    corrupt: str = option("0.8,0.1,0.1", "Shares of masked tokens that become [MASK], become a random token, and stay "
-                          "unchanged.", check=lambda text: shares_fault(shares_of(text)))  # fmt: skip
-    seed: int = option(0, "Seed of the corruption.", check=at_least(0))
+    corrupt: str = option("0.8,0.1,0.1", "Shares of masked tokens that become [MASK], a random token, and stay as they "
+                          "are.", check=lambda text: shares_fault(shares_of(text)))  # fmt: skip
+    seed: int = option(0, "Seed of the corruption (which masked tokens become what).", check=at_least(0))
     overwrite: bool = option(False, "Replace OUT.")
 
     def __post_init__(self) -> None:
@@ -291,12 +307,12 @@ class EvaluateConfig:
     """The settings of ``fastmask evaluate``."""
 
     arms: tuple[str, ...] = required(
-        "NAME=PATH of a fine-tuned model or of a file with a predicted class a line; PATH may be a pattern with *, "
-        "and the option comes once for every seed. The first NAME is the first baseline.",
+        "NAME=PATH of a fine-tuned model, or of a file with a predicted class a line; once for each seed, or once with "
+        "a pattern (*) in PATH. The first NAME is the first baseline.",
         flag="--arm", check=_named_path)  # fmt: skip
-    test: str = required("Labelled file to compare on.")
-    json: str | None = option(None, "Also write the report to this file.")
-    picture: str | None = option(None, "Also draw it, to a .png, .svg or .pdf (needs matplotlib).")
+    test: str = required("Labelled file that all models are compared on.")
+    json: str | None = option(None, "File to write the report to, as JSON.")
+    picture: str | None = option(None, "File to draw the comparison to: .png, .svg or .pdf (needs matplotlib).")
     max_length: int = shared(ScoreConfig, "max_length", 256)
     text_field: str = shared(ScoreConfig, "text_field")
     label_field: str = shared(ScoreConfig, "label_field")

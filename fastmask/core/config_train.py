@@ -45,18 +45,20 @@ class FinetuneConfig:
 
     train: tuple[str, ...] = required("Labelled files.", flag="TRAIN")
     out: str = required("Directory of the model.", flag="-o --out")
-    dev: tuple[str, ...] = option((), "Labelled file that chooses the best epoch; may be repeated.")
-    test: tuple[str, ...] = option((), "Labelled file that is only measured, at the end; may be repeated.")
+    dev: tuple[str, ...] = option((), "Labelled file on which the best epoch is chosen; may be repeated.")
+    test: tuple[str, ...] = option((), "Labelled file on which the saved model is measured; may be repeated.")
     init: str | None = option(None, "Model to start from: a directory or a hub id.")
-    config: str | None = option(None, "Train a new model of this shape, with a vocabulary learned from the texts.",
-                                choices=tuple(CONFIGS))  # fmt: skip
-    new_head: bool = option(False, "Draw the classification head anew, even where the model has one.")
-    classes: tuple[str, ...] = option((), "Class name, once for each class in index order.")
-    vocab_size: int = option(8192, "Wordpieces to learn, with --config.", check=at_least(100))
+    config: str | None = option(None, "Shape of a new model with a vocabulary learned from the texts, instead of "
+                                "--init.", choices=tuple(CONFIGS))  # fmt: skip
+    new_head: bool = option(False, "Start with a new classification head even where the model has one.")
+    classes: tuple[str, ...] = option(
+        (), "Name of a class; once for each class, in the order of their indices. Default: as the labels have them."
+    )
+    vocab_size: int = option(8192, "Size of the vocabulary that --config learns.", check=at_least(100))
     epochs: int = option(10, "Passes over the training data.", check=at_least(1))
-    batch_size: int = option(32, "Texts a step.", check=at_least(1))
+    batch_size: int = option(32, "Texts in a step.", check=at_least(1))
     lr: float = option(2e-5, "Peak learning rate of AdamW.", check=above_zero)
-    warmup: float = option(0.1, "Share of the steps that warm up; the rest decays linearly.",
+    warmup: float = option(0.1, "Share of the steps in which the learning rate grows; in the rest it falls linearly.",
                            check=within(0, 1, "a share, 0 to 1"))  # fmt: skip
     weight_decay: float = option(0.01, "Weight decay of AdamW.", check=not_negative)
     max_length: int = shared(ScoreConfig, "max_length", 256)
@@ -66,8 +68,8 @@ class FinetuneConfig:
     encoding: str = shared(ScoreConfig, "encoding")
     on_error: str = shared(ScoreConfig, "on_error")
     max_text_mb: int = shared(ScoreConfig, "max_text_mb")
-    device: str = option("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
-    seed: int = option(13, "Seed of everything random.", check=at_least(0))
+    device: str = option("auto", "Device to train on.", choices=("auto", "cpu", "cuda"))
+    seed: int = option(13, "Seed of initial weights, order and dropout.", check=at_least(0))
     overwrite: bool = option(False, "Replace OUT.")
 
     def __post_init__(self) -> None:
@@ -86,16 +88,16 @@ class MaskerConfig:
     out: str = required("Directory of the model.", flag="-o --out")
     init: str | None = option(None, "Model whose encoder to start from: a directory or a hub id; a masker is trained "
                               "further.")  # fmt: skip
-    dev: tuple[str, ...] = option((), "Shards that choose the best epoch, instead of held-out documents; may be "
-                                  "repeated.")  # fmt: skip
-    dev_share: float = option(0.1, "Share of the documents that is held out to choose the best epoch.",
+    dev: tuple[str, ...] = option((), "Shards on which the best epoch is chosen, instead of held-out documents; may "
+                                  "be repeated.")  # fmt: skip
+    dev_share: float = option(0.1, "Share of the documents that is held out, to choose the best epoch on.",
                               check=within(0, 1, "a share between 0 and 1", ends="()"))  # fmt: skip
     epochs: int = shared(FinetuneConfig, "epochs")
-    batch_size: int = option(32, "Sentences a step.", check=at_least(1))
+    batch_size: int = option(32, "Sentences in a step.", check=at_least(1))
     lr: float = shared(FinetuneConfig, "lr", 1e-5)
     warmup: float = shared(FinetuneConfig, "warmup")
     weight_decay: float = shared(FinetuneConfig, "weight_decay")
-    mask_weight: float = option(3.0, "How many times a masked token counts in the loss.", check=above_zero)
+    mask_weight: float = option(3.0, "Weight of a masked token in the loss; others have 1.", check=above_zero)
     max_length: int = shared(ScoreConfig, "max_length")
     dtype: str = shared(FinetuneConfig, "dtype")
     device: str = shared(FinetuneConfig, "device")
@@ -115,26 +117,29 @@ class PretrainConfig:
     out: str = required("Directory of the run, and of the model in the end.", flag="-o --out")
     init: str = required("Model to start from, a directory or a hub id; an encoder without a masked-language-model "
                          "head gets one.")  # fmt: skip
-    batch_size: int | None = option(None, f"Sequences a step, over all processes; {BATCH_SIZE} without it and "
-                                    "--batch-tokens.", check=at_least(1))  # fmt: skip
-    batch_tokens: int | None = option(None, "Instead: tokens a step.", check=at_least(1))
-    part_tokens: int = option(4096, "Tokens of one forward and backward pass; larger steps accumulate gradients.",
+    batch_size: int | None = option(None, f"Sequences in a step, over all processes; {BATCH_SIZE} if neither it nor "
+                                    "--batch-tokens is given.", check=at_least(1))  # fmt: skip
+    batch_tokens: int | None = option(None, "Tokens in a step, instead of --batch-size.", check=at_least(1))
+    part_tokens: int = option(4096, "Tokens in a forward and backward pass; a larger step adds up several "
+                              "gradients.",
                               check=at_least(1))  # fmt: skip
-    max_steps: int | None = option(None, "Optimizer steps.", check=at_least(1))
-    epochs: int | None = option(None, f"Instead: passes over the data, rounded up to whole steps; {EPOCHS} without "
-                                "either.", check=at_least(1))  # fmt: skip
+    max_steps: int | None = option(None, "Number of optimizer steps.", check=at_least(1))
+    epochs: int | None = option(None, f"Passes over the data instead of --max-steps; {EPOCHS} if neither is "
+                                "given.", check=at_least(1))  # fmt: skip
     save_every: int = option(500, "Steps between checkpoints.", check=at_least(1))
-    eval: tuple[str, ...] = option((), "Shards to measure the held-out loss on at each checkpoint; may be repeated.")
+    eval: tuple[str, ...] = option(
+        (), "Held-out shards on which the loss is measured at each checkpoint; may be repeated."
+    )
     lr: float = shared(FinetuneConfig, "lr")
     warmup: float = shared(FinetuneConfig, "warmup", 0.2)
     weight_decay: float = shared(FinetuneConfig, "weight_decay")
     max_length: int = option(256, "Longest sequence in tokens; a document's sentences are joined up to it.",
                              check=at_least(8))  # fmt: skip
-    pack: bool = option(False, "Let documents share a sequence.")
+    pack: bool = option(False, "Fill sequences with more than one document.")
     corrupt: str = shared(ExportConfig, "corrupt")
-    sample: bool = option(False, "Draw masks anew in each epoch, by the probabilities (mask_prob) of SHARDS.")
-    mask_schedule: str | None = option(None, "With --sample: share of tokens masked in the first step and in the last, "
-                                       "as 0.30:0.05; linear between them.", check=_rates_fault)  # fmt: skip
+    sample: bool = option(False, "Draw new masks in each epoch, by the probabilities (mask_prob) in SHARDS.")
+    mask_schedule: str | None = option(None, "Share of tokens that --sample masks in the first and in the last step, "
+                                       "as in 0.30:0.05; linear between them.", check=_rates_fault)  # fmt: skip
     precision: str = option("auto", "Precision of the matrix products; auto is bfloat16 where the device is fast at "
                             "it.", choices=("auto", "float32", "bfloat16"))  # fmt: skip
     device: str = shared(FinetuneConfig, "device")

@@ -10,6 +10,17 @@ import click
 
 from .config import flag_of
 
+MAIN = "Options"
+"""The heading of options that are in no group."""
+
+
+class GroupedOption(click.Option):
+    """An option that ``--help`` lists under the heading of its group."""
+
+    def __init__(self, *args: Any, group: str = MAIN, **more: Any):
+        super().__init__(*args, **more)
+        self.group = group
+
 
 def options_of(configuration: type, *names: str) -> Callable[..., Any]:
     """Return a decorator that gives a command the options of a configuration, all or those named, in their order."""
@@ -28,9 +39,10 @@ def _parameter(field: Field[Any]) -> Callable[..., Any]:
     if flag_of(field).isupper():
         return click.argument(field.name, nargs=-1 if multiple else 1, required=required)
     default: dict[str, Any] = {} if required else {"default": field.default}
-    shown = not required and field.default not in (None, (), False, True)
-    return click.option(*_declared(field), field.name, help=field.metadata["help"], required=required,
-                        show_default=shown, multiple=multiple, **default, **_kind(field))  # fmt: skip
+    shown = not (required or field.default is None or field.default == () or isinstance(field.default, bool))
+    return click.option(*_declared(field), field.name, cls=GroupedOption, group=field.metadata["group"] or MAIN,
+                        help=field.metadata["help"], required=required, show_default=shown, multiple=multiple,
+                        **default, **_kind(field))  # fmt: skip
 
 
 def _declared(field: Field[Any]) -> list[str]:
