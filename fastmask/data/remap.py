@@ -17,7 +17,7 @@ from ..models.pieces import special_ids_in_text
 from ..models.punctuation import Punctuation
 from ..shards.reader import ShardSet, open_shards, setting
 from ..text.documents import HashedInputs, read_rows
-from ..text.ragged_tokens import Tokens, collect, trim_spaces, word_numbers
+from ..text.ragged_tokens import Tokens, collect, in_words, word_numbers
 from ..text.streams import STDIN
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def remapped(
                 verbose=False,  # documents longer than the model's inputs are as they should be
             )
         tokens = collect(encoded.encodings)
-        tokens = tokens._replace(begins=trim_spaces(tokens, [text for text, _ in batch]).begins)
+        tokens = tokens._replace(begins=in_words(tokens, [text for text, _ in batch]).begins)
         for (_, sentences), (start, end) in zip(batch, pairwise(tokens.offsets.tolist()), strict=True):
             own = Tokens(tokens.offsets, *(column[start:end] for column in tokens[1:]))
             yield from _one_document(sentences, own, target)

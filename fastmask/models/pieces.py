@@ -48,14 +48,16 @@ def special_ids_in_text(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 class Finder(Protocol):
     """Finds the tokens of sentences that are never masked."""
 
-    def among(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Return bool [T] for tokens int [T] of sentences int64 [S + 1]."""
+    def among(self, input_ids: np.ndarray, offsets: np.ndarray, word: np.ndarray | None = None) -> np.ndarray:
+        """Return bool [T] for tokens int [T] of sentences int64 [S + 1], and their words, int32 [T], if known."""
 
 
-def not_masked(table: np.ndarray | Finder, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return bool [T]: which sentences' tokens int [T], int64 [S + 1] are never masked, by ``never_masked``."""
+def not_masked(
+    table: np.ndarray | Finder, input_ids: np.ndarray, offsets: np.ndarray, word: np.ndarray | None = None
+) -> np.ndarray:
+    """Return bool [T]: which tokens int [T], of sentences int64 [S + 1] and words int32 [T], are never masked."""
     if not isinstance(table, np.ndarray):
-        return table.among(input_ids, offsets)
+        return table.among(input_ids, offsets, word)
     first = np.zeros(len(input_ids), np.int64)
     first[offsets[:-1][offsets[:-1] < offsets[1:]]] = 1
     return table[first, input_ids]

@@ -39,8 +39,8 @@ class Punctuation:
         self._offsets = offsets_of(np.fromiter(map(len, written), np.int64, len(written)))
         self._bytes, self._besides = np.frombuffer(b"".join(written), np.uint8), besides
 
-    def among(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Return bool [T] for tokens int [T] of sentences int64 [S + 1], in the order of the text."""
+    def among(self, input_ids: np.ndarray, offsets: np.ndarray, word: np.ndarray | None = None) -> np.ndarray:
+        """Return bool [T] for tokens int [T] of sentences int64 [S + 1], in the order of the text; see ``Finder``."""
         at, written = take_ragged(self._offsets, self._bytes, input_ids)
         text = written.tobytes().decode("utf-8", "surrogateescape")  # a byte of no character is one of its own
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -51,7 +51,7 @@ class Punctuation:
         kinds = np.repeat(kinds, sizes)  # of each byte
         marks, others = (offsets_of(kinds == kind) for kind in (_MARK, _OTHER))
         found = (marks[at[1:]] > marks[at[:-1]]) & (others[at[1:]] == others[at[:-1]])
-        return found if self._besides is None else found | not_masked(self._besides, input_ids, offsets)
+        return found if self._besides is None else found | not_masked(self._besides, input_ids, offsets, word)
 
 
 def _kind(character: str) -> int:

@@ -60,9 +60,9 @@ class Rules:
         """Return what is masked as one in sentences int64 [S + 1] with words int32 [T]."""
         return Items.of(offsets, word if self.by_word else None)
 
-    def may_mask(self, input_ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Return bool [T]: which of sentences' tokens, int32 [T], int64 [S + 1], are ever masked."""
-        return ~not_masked(self.never_masked, input_ids, offsets)
+    def may_mask(self, input_ids: np.ndarray, offsets: np.ndarray, word: np.ndarray) -> np.ndarray:
+        """Return bool [T]: which tokens int32 [T], of sentences int64 [S + 1] and words int32 [T], are ever masked."""
+        return ~not_masked(self.never_masked, input_ids, offsets, word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ class Method:
 def never_masked(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> np.ndarray | Finder:
     """Return what finds the tokens that a run never masks: special ones, stop words, punctuation if it is kept."""
     words = stop_words(config.stop_words, config.language)
-    found = unmaskable(tokenizer, words, config.language)
+    found = unmaskable(tokenizer, words, config.language, config.unit == "word")
     return Punctuation(tokenizer, found) if config.keep_punctuation else found
 
 

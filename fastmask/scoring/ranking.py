@@ -34,7 +34,7 @@ class Ranking:
         self.index = (np.arange(len(self.unit)) - block.offsets[self.unit]).astype(np.int32)
         self._token = self.index + sentences.offsets[sentences.unit_sentence[self.unit]]
         self.items = rules.items(sentences.offsets, sentences.word)
-        self.may_mask = rules.may_mask(sentences.input_ids, sentences.offsets)
+        self.may_mask = rules.may_mask(sentences.input_ids, sentences.offsets, sentences.word)
         self.values = np.full((rows, len(self.unit)), -np.inf)
         self.level = np.zeros(len(self.unit), np.uint8)
         self.read = np.zeros(len(self.unit), bool)

@@ -113,7 +113,7 @@ class _Remask:
             masks = made.mask_offsets, made.mask_index
             return replace(_with(scored, masks), mask_prob=made.mask_prob), 0
         recalled = self.method.recall(self._stored(scored), self.new.threshold, self.old.threshold)
-        may_mask, items = self.rules.may_mask(s.input_ids, s.offsets), self.rules.items(s.offsets, s.word)
+        may_mask, items = self.rules.may_mask(s.input_ids, s.offsets, s.word), self.rules.items(s.offsets, s.word)
         marked, rate = recalled.important, self.new.mask_rate
         chosen, ambiguous = choose(items, marked, may_mask, recalled.low, recalled.high, rate)
         open_ = recalled.in_doubt & items.any(may_mask)[items.of_token]

@@ -138,7 +138,7 @@ class Counting:
         """Count a shard's words."""
         words = Items.of(shard.offsets, shard.word)
         kind = self.types.of(words, shard.input_ids)
-        may_mask = self._rules.may_mask(shard.input_ids, shard.offsets)
+        may_mask = self._rules.may_mask(shard.input_ids, shard.offsets, shard.word)
         self.tokens += len(shard.input_ids)
         self._rows["count"] = self._sum(self._rows["count"], kind, None)
         self._rows["maskable"] = self._sum(self._rows["maskable"], kind[words.of_token[may_mask]], None)
@@ -308,7 +308,7 @@ class WordMasks:
         """Return the scores and masks of a shard."""
         words = Items.of(shard.offsets, shard.word)
         kind = self.types.of(words, shard.input_ids)[words.of_token]
-        may_mask = self.rules.may_mask(shard.input_ids, shard.offsets)
+        may_mask = self.rules.may_mask(shard.input_ids, shard.offsets, shard.word)
         score, n = self.word_score[kind], len(shard)
         has_one = ~np.isnan(score)
         rank = np.where(has_one, -score, np.inf)

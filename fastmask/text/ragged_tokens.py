@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from ..core.arrays import offsets_of
+from ..core.scripts import goes_with_after, goes_with_before, is_inside, unspaced
 
+_FIRST_MARK = 0x300  # all characters that are looked at here come after it
 _SPACES = np.array([code for code in range(0x3001) if chr(code).isspace()], np.uint32)
 
 
 class Tokens(NamedTuple):
     """Ragged tokens of N texts: offsets int64 [N + 1]; ids, start, end int32 [T], spans in each text.
 
-    ``begins`` bool [T] tells which tokens begin a word, as the tokenizer's own word_ids have it.
+    ``begins`` bool [T] tells which tokens begin a word: see ``in_words``.
     """
 
     offsets: np.ndarray
@@ -36,7 +38,7 @@ def lengths_of(texts: Sequence[str]) -> np.ndarray:
 
 
 def collect(encodings) -> Tokens:
-    """Return the tokens of what ``encode_batch`` gave for some texts."""
+    """Return the tokens of what ``encode_batch`` gave for some texts; the words are the tokenizer's own word_ids."""
     offsets = offsets_of(np.fromiter(map(len, encodings), np.int64, len(encodings)))
     total = int(offsets[-1])
     ids, words = (
@@ -50,18 +52,27 @@ def collect(encodings) -> Tokens:
     return Tokens(offsets, ids, spans[:, 0].copy(), spans[:, 1].copy(), begins)
 
 
-def trim_spaces(tokens: Tokens, texts: Sequence[str]) -> Tokens:
-    """Take whitespace off the spans: byte-level and sentencepiece tokenizers count it to the token after it.
+def in_words(tokens: Tokens, texts: Sequence[str]) -> Tokens:
+    """Take whitespace off the spans, and divide words where the text shows it.
 
-    What stands after whitespace begins a word, also for tokenizers to which a whole text is one.
+    What stands after whitespace begins a word, also for tokenizers to which a whole text is one; where a script is
+    written without spaces each token does, but not within a character. A mark on a letter, as a vowel sign, does not.
     """
     characters = np.frombuffer("".join(texts).encode("utf-32-le"), "<u4")
+    base = np.repeat(offsets_of(lengths_of(texts))[:-1], np.diff(tokens.offsets))
+    return _by_script(_trimmed(tokens, characters, base), characters, base)
+
+
+def _trimmed(tokens: Tokens, characters: np.ndarray, base: np.ndarray) -> Tokens:
+    """Take whitespace off the spans: byte-level and sentencepiece tokenizers count it to the token after it.
+
+    Args:
+        characters: uint32, of all texts; base: int64 [T], where the text of each token begins there.
+    """
     is_space = np.isin(characters, _SPACES)
     if not is_space.any():
         return tokens
     is_space = np.append(is_space, False)
-    base = offsets_of(lengths_of(texts))[:-1]
-    base = np.repeat(base, np.diff(tokens.offsets))
     start, end = tokens.start.copy(), tokens.end.copy()
     # a token may be all spaces, as many as there are: the next other character is looked up
     others = np.flatnonzero(~is_space)
@@ -78,6 +89,30 @@ def trim_spaces(tokens: Tokens, texts: Sequence[str]) -> Tokens:
     spaces = offsets_of(is_space)  # how many there are before each character
     begins[right] |= spaces[start[right] + base[right]] > spaces[end[left] + base[left]]
     return Tokens(tokens.offsets, tokens.ids, start, end, begins)
+
+
+def _by_script(tokens: Tokens, characters: np.ndarray, base: np.ndarray) -> Tokens:
+    """Begin words beside characters of scripts without spaces, and none at a mark on a letter; see ``_trimmed``."""
+    if characters.max(initial=0) < _FIRST_MARK:
+        return tokens
+    visible = np.flatnonzero(tokens.start < tokens.end)
+    same_text = base[visible[:-1]] == base[visible[1:]]
+    left, right = visible[:-1][same_text], visible[1:][same_text]
+    before, after = characters[tokens.end[left] - 1 + base[left]], characters[tokens.start[right] + base[right]]
+    word, gap = np.cumsum(tokens.begins, dtype=np.int32), tokens.start[right] - tokens.end[left]
+    alone, begins = unspaced(after), tokens.begins.copy()
+    as_one = _are(goes_with_before, after) | _are(goes_with_after, before)
+    begins[right] |= (alone | unspaced(before)) & ~as_one & (gap >= 0) & (word[left] == word[right])
+    as_one |= _are(is_inside, before) & _are(str.isalnum, after) & ~alone
+    begins[right] &= ~(as_one & (gap == 0) & (right == left + 1))
+    return tokens._replace(begins=begins)
+
+
+def _are(kind: Callable[[str], bool], characters: np.ndarray) -> np.ndarray:
+    """Return of which characters, uint32 [n], something is so: bool [n]."""
+    distinct, which = np.unique(characters, return_inverse=True)
+    found: np.ndarray = np.fromiter((kind(chr(code)) for code in distinct.tolist()), bool, len(distinct))[which]
+    return found
 
 
 def word_numbers(begins: np.ndarray, offsets: np.ndarray) -> np.ndarray:

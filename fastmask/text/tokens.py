@@ -15,7 +15,7 @@ from ..core.labels import ANY_CLASSES, LABEL_FIELD, NO_LABEL, Classes
 from ..core.panics import panics_told
 from ..core.records import Document, EncodedSentences
 from .cuts import Cuts, splits_at_spaces
-from .ragged_tokens import NOTHING, Tokens, collect, lengths_of, trim_spaces, word_numbers
+from .ragged_tokens import NOTHING, Tokens, collect, in_words, lengths_of, word_numbers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -53,7 +53,7 @@ class TextEncoder:
     def _tokenize_batch(self, texts: Sequence[str]) -> Tokens:
         with panics_told(self._name):
             tokens = collect(self._tokenizer.encode_batch(texts, add_special_tokens=False))
-        return trim_spaces(tokens, texts)
+        return in_words(tokens, texts)
 
     def encode(
         self,
@@ -277,7 +277,7 @@ class _WordTable:
             self._clear()
         if unknown := list(set(words).difference(self._index)):
             with panics_told(self._name):
-                new = collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False))
+                new = in_words(collect(self._tokenizer.encode_batch(unknown, add_special_tokens=False)), unknown)
             self._index.update(zip(unknown, count(len(self._index)), strict=False))
             self._bytes += sum(map(len, unknown)) + _WORD_BYTES * len(unknown) + _TOKEN_BYTES * len(new.ids)
             old = self._table

@@ -22,16 +22,19 @@ def bytes_of(text: str) -> str:
     return "".join(of_byte[byte] for byte in text.encode())
 
 
-def found(kind: str, language: str, *sentences: str, words=None, normalizer=None) -> str:
+def found(
+    kind: str, language: str, *sentences: str, words=None, normalizer=None, word="", by_word: bool | None = None
+) -> str:
     """Sentences of pieces, which blanks divide -> those of stop words, an empty place for each other one."""
     pieces = [sentence.split() for sentence in sentences]
     tokenizer = tokenizer_of(kind, dict.fromkeys(piece for sentence in pieces for piece in sentence))
     if normalizer:
         tokenizer.backend_tokenizer.normalizer = normalizer
-    finder = unmaskable(tokenizer, stop_words("language", language) if words is None else frozenset(words), language)
+    finder = unmaskable(tokenizer, stop_words("language", language) if words is None else frozenset(words), language,
+                        bool(word) if by_word is None else by_word)  # fmt: skip
     ids = np.array(tokenizer.convert_tokens_to_ids([one for sentence in pieces for one in sentence]), np.int32)
     offsets = np.cumsum([0, *map(len, pieces)])
-    stop = not_masked(finder, ids, offsets).tolist()
+    stop = not_masked(finder, ids, offsets, np.array(word.split(), np.int32) if word else None).tolist()
     flat = iter(stop)
     return " | ".join(" ".join(one if next(flat) else "." for one in sentence) for sentence in pieces)
 
@@ -71,6 +74,36 @@ def found(kind: str, language: str, *sentences: str, words=None, normalizer=None
 )  # fmt: skip
 def test_stop_words_of_a_text(kind, language, pieces, stop):
     assert found(kind, language, pieces) == stop
+
+
+@pytest.mark.parametrize(
+    ("kind", "language", "pieces", "words", "stop"),
+    [
+        # "too" of "toothless" is none; a mark that the tokenizer keeps with a word is no part of it
+        ("wordpiece", "en", "too ##th ##less the ##sis The s too", "0 0 0 1 1 2 3 4", ". . . . . The . too"),
+        ("metaspace", "en", "▁the , ▁the , film ▁( it em )", "0 0 1 1 1 2 2 2 2", "▁the , . . . . . . ."),
+        ("metaspace", "en", "▁it ' s ▁don ’ t ▁film ' s ▁' all '", "0 0 0 1 1 1 2 2 2 3 3 3",
+         "▁it ' s ▁don ’ t . . . ▁' all '"),
+        ("wordpiece", "en", "isn ' t film ' s as ' man", "0 1 2 3 4 5 6 7 8", "isn ' t . . . as . ."),
+        ("byte-level", "en", "Ġtoo thless Ġthe Ġthe sis", "0 0 1 2 2", ". . Ġthe . ."),
+        # l'homme is a word of this tokenizer, and no stop word; qu'il is two of them
+        ("metaspace", "fr", "▁l ' homme ▁qu ’ il", "0 0 0 1 1 1", ". . . ▁qu ’ il"),
+        ("wordpiece", "fr", "l ' homme", "0 1 2", "l ' ."),
+        ("metaspace", "tr", "▁YAPT IĞI ▁ile r", "0 0 1 1", "▁YAPT IĞI . ."),
+        ("metaspace", "hi", "▁नहीं । ▁नह ीं", "0 0 1 1", "▁नहीं । ▁नह ीं"),
+        ("metaspace", "zh", "▁ 我们 喜欢 的 电影 。", "0 0 1 2 3 4", "▁ 我们 . 的 . 。"),
+    ],
+)  # fmt: skip
+def test_words_of_the_tokenizer_are_stop_words_as_a_whole(kind, language, pieces, words, stop):
+    assert found(kind, language, pieces, word=words) == stop
+
+
+@pytest.mark.parametrize("by_word", [False, True])
+def test_characters_of_several_tokens_one_after_the_other(by_word):
+    """喜的我, each of two tokens: words where the text is known, of which the last two are stop words."""
+    cut = [bytes_of(character)[n : n + 2] for character in "喜的我" for n in (0, 2)]
+    marked = found("byte-level", "zh", " ".join(cut), word="0 0 1 1 2 2", by_word=by_word)
+    assert marked == " ".join([".", ".", *cut[2:]])
 
 
 def test_a_sentence_ends_a_word():

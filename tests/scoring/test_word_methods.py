@@ -56,6 +56,7 @@ def stopped_at_write(patch, number: int) -> None:
 @pytest.mark.parametrize("text, form", [
     ("Good", "good"), ("STRASSE", "strasse"), ("Straße", "strasse"), (" film", "film"), ("film.", "film"), ("'s", "s"),
     ("!?", "!?"), ("", ""), ("don't", "don't"), ("(U.S.)", "u.s"), ("3.5", "3.5"),
+    ("ดี", "ดี"), ("«नहीं।", "नहीं"), ("café", "café"), ("cafe\u0301!", "cafe\u0301"), ("film❤\ufe0f", "film"),
 ])  # fmt: skip
 def test_the_form_of_a_word(text, form):
     assert word_form(text) == form

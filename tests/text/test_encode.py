@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastmask.core.labels import Classes
 from fastmask.core.records import Aspect, Document
 from fastmask.models.directory import load_tokenizer, resolve_model
-from fastmask.text.ragged_tokens import Tokens, trim_spaces
+from fastmask.text.ragged_tokens import Tokens, in_words
 from fastmask.text.tokens import TextEncoder
 
 PIECES = [
@@ -219,5 +219,5 @@ def test_a_token_of_a_hundred_thousand_spaces_costs_no_pass_for_each():
     tokens = Tokens(
         np.array([0, 1, 2]), np.zeros(2, np.int32), spans[:, 0].copy(), spans[:, 1].copy(), np.ones(2, bool)
     )
-    trimmed = trim_spaces(tokens, texts)
+    trimmed = in_words(tokens, texts)
     assert trimmed.start.tolist() == [100_000, 0] and trimmed.end.tolist() == [100_001, 1]

@@ -1,5 +1,6 @@
-"""The words of tokens: the tokenizer's own word_ids, counted from 0 in each sentence."""
+"""The words of tokens, counted from 0 in each sentence: the tokenizer's own word_ids, where a script has spaces."""
 
+import re
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -43,7 +44,7 @@ def dense(numbers) -> list[int]:
     return [n for n, (_, group) in enumerate(groupby(numbers)) for _ in group]
 
 
-PARTS = ["A", "great", "film.", "isn't", " ", "  ", "中文", "☕", "é", "\u00ad", ",", "[MASK]"]
+PARTS = ["A", "great", "film.", "isn't", " ", "  ", "Ωμέγα", "☕", "é", "\u00ad", ",", "[MASK]"]
 TEXTS = st.lists(st.sampled_from(PARTS), max_size=12).map("".join)
 
 
@@ -66,8 +67,8 @@ def test_wordpieces_by_hand(wordpiece):
 def test_chinese_by_hand(wordpiece):
     text = "A 中文 film. Unbelievable!"  # a [UNK] [UNK] film . | unbelievable !
     assert words_of(TextEncoder(wordpiece), text, (0, 11), (11, len(text))) == [[0, 1, 2, 3, 4], [0, 1]]
-    # 电影 is one word of six bytes, 。 one of three
-    assert words_of(TextEncoder(byte_level(False)), "电影。 great") == [[0] * 6 + [1] * 3 + [2]]
+    # each character is of three bytes
+    assert words_of(TextEncoder(byte_level(False)), "电影。 great") == [[0] * 3 + [1] * 3 + [2] * 3 + [3]]
 
 
 def test_byte_level_pieces_by_hand():
@@ -113,3 +114,50 @@ def test_words_of_aspect_text_are_counted_in_the_text(wordpiece):
     document = Document(0, "Unbelievably good.", None, (Aspect("food", 0),), "in", 1)
     found = TextEncoder(wordpiece).encode([document], [()], first_row=0, end_row=1)
     assert found.word.tolist() == [0, 0, 0, 0, 0, 1, 2]
+
+
+UNSPACED = {
+    # Latin words and numbers stay whole among Chinese, and marks are words
+    "zh": ("我爱BERT模型，2024年 very much。", "我 爱 BERT 模 型 ， 2024 年 very much 。"),
+    "ja": ("これはPyTorchの本です。ﾊﾞｽ", "こ れ は PyTorch の 本 で す 。 ﾊﾞ ｽ"),
+    # vowel signs and tones go with the letter before them, vowels written first with the one after
+    "th": ("เรื่องนี้ดีมาก ok น้ำ", "เรื่ อ ง นี้ ดี ม า ก ok น้ำ"),
+    "km": ("ខ្មែរ", "ខ្មែ រ"),
+    # scripts with spaces have their words, of whatever marks these are made
+    "hi": ("फ़िल्म हैं", "फ़िल्म हैं"),
+    "fa": ("می\u200cشود فیلم", "می\u200cشود فیلم"),
+    "vi": ("phim hay lă\u0301m", "phim hay lă\u0301m"),
+}  # fmt: skip
+
+
+def word_texts(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The text that each word covers."""
+    encoder = TextEncoder(tokenizer)
+    found = encoder.encode([Document(0, text, None, None, "in", 1)], [[(0, len(text))]], first_row=0, end_row=1)
+    spans = [[], *([] for _ in found.word)]
+    for word, start, end in zip(found.word.tolist(), found.char_start.tolist(), found.char_end.tolist(), strict=True):
+        spans[word] += [start, end] if start < end else []
+    return [text[min(one) : max(one)] for one in spans if one]
+
+
+def by_character(name: str, text: str) -> Tokenizer:
+    """A tokenizer of a kind whose pieces are the characters of a text and the Latin words in it."""
+    pieces = dict.fromkeys([*text.replace(" ", ""), *re.findall("[A-Za-z0-9]+", text)])
+    if name == "wordpiece":
+        vocabulary = ["[UNK]", *pieces, *(f"##{piece}" for piece in pieces)]
+        made = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        return made
+    if name == "byte-level":
+        return byte_level(False)
+    scores = [("<unk>", 0.0), ("▁", -1.0), *((piece, -1.0) for piece in pieces)]
+    made = Tokenizer(models.Unigram(scores, unk_id=0))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=name != "unsplit")
+    return made
+
+
+@pytest.mark.parametrize("language", UNSPACED)
+@pytest.mark.parametrize("name", ["wordpiece", "byte-level", "unigram", "unsplit"])
+def test_words_of_scripts_without_spaces(name, language):
+    text, words = UNSPACED[language]
+    assert " ".join(word_texts(by_character(name, text), text)) == words

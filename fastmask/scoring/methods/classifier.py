@@ -290,7 +290,7 @@ class _Ranking:
         can_be, self.marked = self.counted & seen(of.block), ~of.above if of.large_is_important else of.above
         self.seen[self.token[can_be]] = True
         self.important[self.token[can_be & self.marked]] = True
-        self.may_mask = of.rules.may_mask(s.input_ids, s.offsets)
+        self.may_mask = of.rules.may_mask(s.input_ids, s.offsets, s.word)
         self.sign = -1.0 if of.large_is_important else 1.0
 
     def importance(self) -> np.ndarray:

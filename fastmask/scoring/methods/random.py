@@ -75,7 +75,7 @@ class RandomMasks:
         else:
             counts = cap_of(np.diff(items.offsets), rate)
         room = self.counts.room if self.counts else sys.maxsize
-        may_mask = self.rules.may_mask(shard.input_ids, shard.offsets)
+        may_mask = self.rules.may_mask(shard.input_ids, shard.offsets, shard.word)
         allowed = (within(np.diff(shard.offsets))[items.starts] < room) & items.any(may_mask)
         drawn = random_positions(self.rules.seed, shard.row, shard.sentence, items.offsets, counts, allowed)
         chosen = drawn[items.of_token] & may_mask
