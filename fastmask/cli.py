@@ -42,6 +42,7 @@ def cli():
 def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from .core.startup import start_numba
+    from .report.progress import Meter
     from .report.terminal import sentence_table, sentence_text, surfaces
     from .scoring.api import score as score_texts
     from .scoring.method import method_named
@@ -49,7 +50,7 @@ def explain(text, **options):
     start_numba()
     console, found = make_console(), False
     large = method_named(options["method"]).large_is_important
-    for record in score_texts([text], **options):
+    for record in score_texts([text], meter=Meter(say=_lines(False)), **options):
         found = True
         words = surfaces(record.text, record.spans)
         console.print(sentence_text(words, record.importance, record.mask_index, large_is_important=large))

@@ -67,7 +67,7 @@ def make(config: FinetuneConfig, distill: Sequence[str], teacher: str, report: C
         rng = seed_everything(config.seed)
         hard = list(labelled_rows(read_documents(config.train)))
         soft = with_spans([document.text for document in read_documents(distill)], SPANS, rng)
-        task, logits = _task(config, hard, soft, load_teacher(teacher, config.max_length), report)
+        task, logits = _task(config, hard, soft, load_teacher(teacher, config.max_length, report), report)
         loss = _train(config, task, _model_step(task, torch.from_numpy(logits)), rng)
         metrics = {
             "config": asdict(config),
@@ -109,7 +109,7 @@ def _task(
     """Return the new model with its data, and the teacher's logits, float32 [rows, classes], 0 for ``hard``."""
     model, tokenizer = new_classifier(config, [*(row.text for row in hard), *soft], config.classes, report)
     model.get_input_embeddings().weight.data = teacher_embeddings(teacher, tokenizer, model.config.hidden_size)
-    max_length, is_typed = reading_of(model, tokenizer, "the new model", config.max_length, is_pair=False)
+    max_length, is_typed = reading_of(model, tokenizer, "the new model", config.max_length, False, report)
 
     def encoded(rows: list[Row]) -> Examples:
         return encode_rows(tokenizer, rows, Classes(config.classes), max_length, is_typed)
@@ -192,12 +192,12 @@ class Teacher:
     is_typed: bool
 
 
-def load_teacher(name: str, max_length: int) -> Teacher:
+def load_teacher(name: str, max_length: int, report) -> Teacher:
     """Return the classifier ``name``, in bfloat16 where that is fast: its answers need no more."""
     files = resolve_model(name)
     dtype = torch.bfloat16 if processor.has_fast_bfloat16() else torch.float32
     model, tokenizer = load_classifier(files, dtype), load_tokenizer(files)
-    longest, is_typed = reading_of(model, tokenizer, files.name, max_length, is_pair=False)
+    longest, is_typed = reading_of(model, tokenizer, files.name, max_length, False, report)
     return Teacher(files, enable_packing(model), tokenizer, longest, is_typed)
 
 

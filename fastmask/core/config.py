@@ -50,6 +50,11 @@ WORD_LISTS = ("language", "english", "none")
 SHARES = (0.8, 0.1, 0.1)
 """What becomes of masked tokens: [MASK], a random token, no change."""
 
+
+class Unsaid(int):
+    """The default of an option that gives way where a model cannot take it; the same number, given, is refused."""
+
+
 Check = Callable[[Any], str]
 """Returns what is wrong with a value, in words; "" if nothing is."""
 
@@ -204,7 +209,7 @@ class ScoreConfig:
                           choices=("sentence", "line"), group=READING)  # fmt: skip
     text_field: str = option("text", "Column or key of the text.", group=READING)
     label_field: str = option("label", "Column or key of the label.", group=READING)
-    max_length: int = option(128, "Longest model input in tokens, special tokens included.", check=at_least(8),
+    max_length: int = option(Unsaid(128), "Longest model input in tokens, special tokens included.", check=at_least(8),
                              group=READING)  # fmt: skip
     precision: str = option("auto", "Precision of the first pass; masks do not depend on it.",
                             choices=("auto", "float32", "float16", "bfloat16"), group=RUNNING)  # fmt: skip
@@ -313,7 +318,7 @@ class EvaluateConfig:
     test: str = required("Labelled file that all models are compared on.")
     json: str | None = option(None, "File to write the report to, as JSON.")
     picture: str | None = option(None, "File to draw the comparison to: .png, .svg or .pdf (needs matplotlib).")
-    max_length: int = shared(ScoreConfig, "max_length", 256)
+    max_length: int = shared(ScoreConfig, "max_length", Unsaid(256))
     text_field: str = shared(ScoreConfig, "text_field")
     label_field: str = shared(ScoreConfig, "label_field")
     encoding: str = shared(ScoreConfig, "encoding")

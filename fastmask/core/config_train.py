@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .config import (
     ExportConfig,
     ScoreConfig,
+    Unsaid,
     above_zero,
     at_least,
     check_fields,
@@ -61,7 +62,7 @@ class FinetuneConfig:
     warmup: float = option(0.1, "Share of the steps in which the learning rate grows; in the rest it falls linearly.",
                            check=within(0, 1, "a share, 0 to 1"))  # fmt: skip
     weight_decay: float = option(0.01, "Weight decay of AdamW.", check=not_negative)
-    max_length: int = shared(ScoreConfig, "max_length", 256)
+    max_length: int = shared(ScoreConfig, "max_length", Unsaid(256))
     dtype: str = option("float32", "Dtype of the saved weights.", choices=("float32", "float16"))
     text_field: str = shared(ScoreConfig, "text_field")
     label_field: str = shared(ScoreConfig, "label_field")
@@ -133,7 +134,7 @@ class PretrainConfig:
     lr: float = shared(FinetuneConfig, "lr")
     warmup: float = shared(FinetuneConfig, "warmup", 0.2)
     weight_decay: float = shared(FinetuneConfig, "weight_decay")
-    max_length: int = option(256, "Longest sequence in tokens; a document's sentences are joined up to it.",
+    max_length: int = option(Unsaid(256), "Longest sequence in tokens; a document's sentences are joined up to it.",
                              check=at_least(8))  # fmt: skip
     pack: bool = option(False, "Fill sequences with more than one document.")
     corrupt: str = shared(ExportConfig, "corrupt")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .config import flag_of
+from .config import Unsaid, flag_of
 
 MAIN = "Options"
 """The heading of options that are in no group."""
@@ -60,4 +60,11 @@ def _kind(field: Field[Any]) -> dict[str, Any]:
     return {"type": next(kind for word, kind in _TYPES.items() if word in str(field.type))}
 
 
-_TYPES = {"int": int, "float": float, "str": str}
+class _WholeNumber(click.types.IntParamType):
+    """Keeps a default that tells that it is one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, Unsaid) else super().convert(value, param, ctx)
+
+
+_TYPES = {"int": _WholeNumber(), "float": float, "str": str}

@@ -66,7 +66,7 @@ def evaluate(config: EvaluateConfig, report: Callable[[str], None]) -> dict:
     predictions: dict[str, list[np.ndarray]] = {}
     for name, runs in arms.items():
         for run in runs:
-            found = _of_model(models[run.path], rows, classes, config.max_length) if run.path in models else (
+            found = _of_model(models[run.path], rows, classes, config.max_length, report) if run.path in models else (
                 read_predictions(run.path, classes))  # fmt: skip
             predictions.setdefault(name, []).append(found)
             report(f"{name}: {run.path}: accuracy {np.mean(found == labels) if len(found) == len(labels) else 0:.4f}")
@@ -120,13 +120,15 @@ def _classes(models: dict, rows: Sequence[Row]) -> Classes:
     return classes or find_classes(rows)
 
 
-def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> np.ndarray:
+def _of_model(
+    files, rows: Sequence[Row], classes: Classes, max_length: int, report: Callable[[str], None]
+) -> np.ndarray:
     """Return a model's argmax classes of the rows, int64 [N]."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer = load_classifier(files, torch.float32), load_tokenizer(files)
-    how = reading_of(model, tokenizer, files.name, max_length, has_pairs(rows))
+    how = reading_of(model, tokenizer, files.name, max_length, has_pairs(rows), report)
     examples = encode_rows(tokenizer, rows, classes, *how)
     return predict(enable_packing(model).to(device), examples, device)
 

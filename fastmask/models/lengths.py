@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.config import Unsaid
 from ..core.errors import ModelError, first_line
 from .family_rules import fast_path_fault, most_tokens
 from .template import template_of
@@ -14,6 +16,31 @@ from .template import template_of
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+def fitting_length(
+    model: torch.nn.Module,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    wanted: int,
+    say: Callable[[str], None],
+) -> int:
+    """Return ``--max-length`` as a command takes it; see ``longest_input``.
+
+    Args:
+        wanted: the option. A default that is more than the model takes is cut, which is said.
+        say: receives a line.
+
+    Raises:
+        ModelError: it was given, and is more than the model takes; or the model takes no text at all.
+    """
+    longest = longest_input(model, config, tokenizer, name, wanted)
+    if longest < wanted and not isinstance(wanted, Unsaid):
+        raise ModelError(f"--max-length {wanted}: {name} takes at most {longest} tokens")
+    if longest < wanted:
+        say(f"inputs are cut at {longest} tokens, all that {name} takes")
+    return int(longest)
 
 
 def longest_input(

@@ -16,6 +16,7 @@ from ..core.panics import panics_told
 from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.tokenizer import recorded_tokenizer
+from ..report.progress import Meter
 from ..text.frontend import encode_texts
 from .engine import score_certain
 from .scorer import Scorer
@@ -57,7 +58,12 @@ class SentenceRecord:
 
 
 def score(
-    texts: Iterable[Text], model: str | None = None, method: str = "greedy", **options: Any
+    texts: Iterable[Text],
+    model: str | None = None,
+    method: str = "greedy",
+    *,
+    meter: Meter | None = None,
+    **options: Any,
 ) -> Iterator[SentenceRecord]:
     """Score texts in memory: one record per sentence, in order.
 
@@ -65,6 +71,7 @@ def score(
         texts: strings, or (string, label) pairs.
         model: directory or hub id; None is the embedded English sentiment classifier.
         method: one of config.METHODS.
+        meter: told what a user should know, see ``progress.Meter``.
         options: other fields of ScoreConfig.
 
     Raises:
@@ -73,7 +80,7 @@ def score(
     if isinstance(texts, str):
         raise FastmaskError("texts: is one string; give a list of strings")
     config = ScoreConfig(model=model, method=method, **options)
-    return _records(iter(texts), Scorer(config))
+    return _records(iter(texts), Scorer(config, meter=meter))
 
 
 def shard_words(manifest: Json) -> Callable[[list[int]], list[str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..core.config import ScoreConfig
 from ..core.errors import ModelError
 from ..models.directory import ModelFiles
-from ..models.lengths import longest_input
+from ..models.lengths import fitting_length
 from ..models.template import model_template
 from ..models.weights import MASKED_LM, MASKER, load_trained, load_weights
 from .engine import Engine
@@ -27,13 +29,15 @@ def load_engine(
     tokenizer: PreTrainedTokenizerBase,
     is_aspect: bool,
     progress: Progress,
+    say: Callable[[str], None],
 ) -> Engine:
-    """Return the engine of a method and a configuration.
+    """Return the engine of a method and a configuration, which is the engine's with the length that the model takes.
 
     Args:
         files, tokenizer: the model's.
         is_aspect: whether the corpus holds (aspect, text) pairs.
         progress: see ``method.Progress``.
+        say: receives lines for the user.
 
     Raises:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
@@ -47,7 +51,6 @@ def load_engine(
     template = model_template(model_config, tokenizer, files.name, is_aspect and method.reads_units)
     if method.task == MASKED_LM and template.mask < 0:
         raise ModelError(f"{files.name}: its tokenizer has no mask token")
-    longest = longest_input(model, model_config, tokenizer, files.name, config.max_length)
-    if longest < config.max_length:
-        raise ModelError(f"--max-length {config.max_length}: {files.name} takes at most {longest} tokens")
+    longest = fitting_length(model, model_config, tokenizer, files.name, config.max_length, say)
+    config = replace(config, max_length=longest)
     return Engine(method, model, template, config, never_masked(config, tokenizer), progress)

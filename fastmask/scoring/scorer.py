@@ -47,7 +47,10 @@ class Scorer:
     def _loaded(self, is_aspect: bool) -> ShardScorer:
         from .loading import load_engine  # torch and the kernels
 
-        return load_engine(self.method, self.config, self.files, self.tokenizer, is_aspect, self._advance)
+        how = self.config, self.files, self.tokenizer, is_aspect, self._advance, self.meter.note
+        engine = load_engine(self.method, *how)
+        self.config = engine.config
+        return engine
 
     def _without_words(self) -> str:
         """Return in words that the language has no stop words; "" if it has some, or if they have no part in it."""

@@ -48,7 +48,7 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
         training = Training(task.model, task.train.lengths, _model_step(task), lambda: _measured(task))
         epochs, best = train_epochs(config, training, rng, report)
         metrics = {
-            "config": asdict(config),
+            "config": asdict(task.config),
             "classes": list(task.class_names),
             "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
             "train_rows": len(task.train),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,13 +34,17 @@ LAST_LAYERS = ("classifier.", "score.")
 
 @dataclass(frozen=True, slots=True)
 class MaskerTask:
-    """What training works on: a token classifier on ``device``, its tokenizer, and sentences to learn and measure."""
+    """What training works on: a token classifier on ``device``, its tokenizer, and sentences to learn and measure.
+
+    ``config`` has the longest input that the model takes.
+    """
 
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
     train: TaggedSentences
     dev: TaggedSentences
     device: str
+    config: MaskerConfig
 
 
 def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
@@ -65,7 +69,7 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
         training = Training(task.model, task.train.lengths, _model_step(config, task), lambda: _measured(task))
         epochs, best = train_epochs(config, training, rng, report)
         metrics = {
-            "config": asdict(config),
+            "config": asdict(task.config),
             "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
             "train_sentences": len(task.train),
             "train_tokens": int(task.train.lengths.sum()),
@@ -89,11 +93,9 @@ def _figures(measured: dict) -> str:
 def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable[[str], None]) -> MaskerTask:
     files = resolve_model(config.init)
     tokenizer, model = load_tokenizer(files), _token_classifier(files)
-    max_length, is_typed = reading_of(model, tokenizer, files.name, config.max_length, is_pair=False)
+    max_length, is_typed = reading_of(model, tokenizer, files.name, config.max_length, False, report)
     if not runs_packed(model):
         report(own_forward_remark(model, pads=False))
-    if max_length < config.max_length:
-        report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     sentences = read_tagged(config.shards, files, tokenizer, max_length, is_typed)
     if config.dev:
         parts = sentences, read_tagged(config.dev, files, tokenizer, max_length, is_typed)
@@ -101,7 +103,8 @@ def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable
         parts = split_documents(sentences, config.dev_share, rng)
     _require_masks(config, *parts)
     device = choose_device(config.device)
-    return MaskerTask(enable_packing(model).to(device), tokenizer, *parts, device)
+    config = replace(config, max_length=max_length)
+    return MaskerTask(enable_packing(model).to(device), tokenizer, *parts, device, config)
 
 
 def _require_masks(config: MaskerConfig, learned: TaggedSentences, measured: TaggedSentences) -> None:

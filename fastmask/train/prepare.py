@@ -34,6 +34,7 @@ class Task:
         train: the training rows.
         dev, test: file name -> its rows.
         device: "cpu" or "cuda".
+        config: with the longest input that the model takes.
     """
 
     model: torch.nn.Module
@@ -43,6 +44,7 @@ class Task:
     dev: dict[str, Examples]
     test: dict[str, Examples]
     device: str
+    config: FinetuneConfig
 
 
 def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
@@ -58,13 +60,10 @@ def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
     # the model that training starts from may have other classes
     if getattr(model.config, NUMBERS_ARE_NAMES, False) != classes.numbers_are_names:
         setattr(model.config, NUMBERS_ARE_NAMES, classes.numbers_are_names)
-    # a model with fewer positions than --max-length sets the limit
     name = config.init or "the new model"
-    max_length, is_typed = reading_of(model, tokenizer, name, config.max_length, has_pairs(hard))
+    max_length, is_typed = reading_of(model, tokenizer, name, config.max_length, has_pairs(hard), report)
     if not runs_packed(model):
         report(own_forward_remark(model, pads=False))
-    if max_length < config.max_length:
-        report(f"inputs are cut at {max_length} tokens, all that the model has positions for")
     encoded = {path: encode_rows(tokenizer, rows, classes, max_length, is_typed) for path, rows in files.items()}
     train = encode_rows(tokenizer, hard, classes, max_length, is_typed)
     if unseen := [name for index, name in enumerate(classes.names) if index not in train.labels]:
@@ -77,6 +76,7 @@ def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
         dev={path: encoded[path] for path in config.dev},
         test={path: encoded[path] for path in config.test},
         device=device,
+        config=replace(config, max_length=max_length),
     )
 
 
@@ -109,11 +109,11 @@ def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[
     """Return a new model of the shape that ``config`` names, and its tokenizer, whose vocabulary the texts teach."""
     from transformers import BertConfig, BertForSequenceClassification
 
-    tokenizer = learn_wordpieces(texts, config.vocab_size, config.max_length)
+    tokenizer = learn_wordpieces(texts, config.vocab_size, int(config.max_length))
     report(f"learned {len(tokenizer)} wordpieces from {len(texts)} texts")
     shape = BertConfig(
         vocab_size=len(tokenizer),
-        max_position_embeddings=config.max_length,
+        max_position_embeddings=int(config.max_length),
         pad_token_id=tokenizer.pad_token_id,
         problem_type="single_label_classification",
         **_labels(class_names),

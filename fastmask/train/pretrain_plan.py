@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,7 @@ from ..core.locked import VERSION
 from ..data.corruption import ordinary_ids
 from ..data.stream import TrainingStream
 from ..models.directory import ModelFiles, load_tokenizer, resolve_model
-from ..models.lengths import longest_input
+from ..models.lengths import fitting_length
 from ..models.mlm_model import fit_own_forward, has_tied_decoder, load_masked_lm, product_dtype
 from ..models.template import model_template
 from ..models.tokenizer import check_tokenizer, tokenizer_hash, vocabulary
@@ -76,9 +76,8 @@ def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     if missing:
         tied = ", tied to its word embeddings," if has_tied_decoder(model) else ""
         say(f"{files.name} has no masked-language-model head: a new one{tied} is trained")
-    max_length = longest_input(model, model.config, tokenizer, files.name, config.max_length)
-    if max_length < config.max_length:
-        say(f"sequences have at most {max_length} tokens, all that the model has positions for")
+    max_length = fitting_length(model, model.config, tokenizer, files.name, config.max_length, say)
+    config = replace(config, max_length=max_length)
     join = {"max_length": max_length, "pack": config.pack}
     stream = _open(config.shards, config.seed, join | {"sample": config.sample}, files, tokenizer, ranks)
     held_out = _open(config.eval, config.seed, join, files, tokenizer, ranks) if config.eval else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core.errors import ModelError
 from ..models.family_rules import fast_path_fault
-from ..models.lengths import longest_input
+from ..models.lengths import fitting_length
 from ..models.template import model_template
 
 if TYPE_CHECKING:
@@ -16,20 +17,27 @@ if TYPE_CHECKING:
 
 
 def reading_of(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, name: str, wanted: int, is_pair: bool
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    wanted: int,
+    is_pair: bool,
+    say: Callable[[str], None],
 ) -> tuple[int, bool]:
-    """Return the longest input in tokens, or ``wanted`` if that is less, and whether the model is given token types.
+    """Return the longest input in tokens, see ``lengths.fitting_length``, and whether the model is given token types.
 
     Args:
         model: on the CPU; not written to.
         tokenizer, name: the model's.
-        wanted: how long an input is to be.
+        wanted: how long an input is to be, as the configuration has it.
         is_pair: whether inputs are pairs.
+        say: receives a line.
 
     Raises:
-        ModelError: the model or the tokenizer is not made for such inputs, or its answers depend on what else is asked.
+        ModelError: the model takes less than is wanted, it or the tokenizer is not made for such inputs, or its answers
+            depend on what else is asked.
     """
-    longest = longest_input(model, model.config, tokenizer, name, wanted)
+    longest = fitting_length(model, model.config, tokenizer, name, wanted, say)
     template = model_template(model.config, tokenizer, name, is_pair)
     if fast_path_fault(model.config):
         from ..models.generic import GenericEncoder

@@ -1,5 +1,7 @@
 """Whole runs with families that are not known here: inputs as long as the model takes, answers as AutoTokenizer's."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from fastmask import score
 from fastmask.core.errors import ModelError
 from fastmask.core.labels import Classes
 from fastmask.models.family_rules import most_tokens, takes_types
@@ -119,15 +122,28 @@ def test_every_command_has_the_same_longest_input(tmp_path):
     family = Family("xlm-roberta", AROUND, {"pad_token_id": 0, "num_labels": 2})
     model = saved(tmp_path / "model", family.model(), tokenizer_of("<s> $A </s>", pad_token="<pad>", eos_token="</s>"))
     train = write_jsonl(tmp_path / "train.jsonl", [{"text": LONG, "label": n % 2} for n in range(4)])
-    long = ("--max-length", 512)
-    line = refusal(fastmask("score", train, "-o", tmp_path / "out", "--model", model, *long))
-    assert line.endswith("takes at most 63 tokens")
-    assert refusal(fastmask("explain", LONG, "--model", model, *long)).endswith("takes at most 63 tokens")
-    done = fastmask("finetune", train, "--init", model, "-o", tmp_path / "tuned", "--epochs", 1, *long)
-    assert done.exit_code == 0 and "inputs are cut at 63 tokens" in done.stderr + done.stdout, done.stderr
-    again = fastmask("evaluate", "--arm", f"a={tmp_path / 'tuned'}", "--test", train, *long)
-    assert again.exit_code == 0, again.stderr
-    assert fastmask("score", train, "-o", tmp_path / "out", "--model", model, "--max-length", 63).exit_code == 0
+    masks, tuned = tmp_path / "masks", tmp_path / "tuned"
+    commands = [
+        ("score", train, "--model", model, "--threshold", 1, "--stop-words", "none", "-o", masks),
+        ("explain", LONG, "--model", model),
+        ("finetune", train, "--init", model, "-o", tuned, "--epochs", 1),
+        ("train-masker", masks, "--init", model, "-o", tmp_path / "masker", "--epochs", 1),
+        ("evaluate", "--arm", f"a={tuned}", "--test", train),
+    ]
+    for command in commands:
+        # the default is more than it takes, too, but only what is asked for is refused
+        for length in (64, 128, 256):
+            line = refusal(fastmask(*command, "--max-length", length))
+            assert f"--max-length {length}: " in line and line.endswith("takes at most 63 tokens")
+        done = fastmask(*command)
+        assert done.exit_code == 0 and done.stderr.count("inputs are cut at 63 tokens") == 1, done.stderr
+    for path in (masks / "_plan.json", masks / "_manifest.json", tuned / "metrics.json"):
+        assert json.loads(path.read_text())["config"]["max_length"] == 63
+    again = fastmask(*commands[0])
+    assert again.exit_code == 0 and "nothing to do" in again.stderr
+    assert fastmask(*commands[0], "--max-length", 63).exit_code == 0
+    (record,) = score([LONG], model)
+    assert len(record.tokens) > 63
 
 
 OTHERS = [
