@@ -121,7 +121,8 @@ def _task(
     logits = np.zeros((len(examples), len(config.classes)), np.float32)
     logits[len(hard) :] = teacher_logits(teacher, soft, config.classes)
     dev, test = ({path: files[path] for path in paths} for paths in (config.dev, config.test))
-    task = Task(enable_packing(model), tokenizer, config.classes, replace(examples, labels=labels), dev, test, "cpu")
+    parts = replace(examples, labels=labels), dev, test
+    task = Task(enable_packing(model), tokenizer, config.classes, *parts, "cpu", config)
     return task, logits
 
 

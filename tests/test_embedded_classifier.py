@@ -42,7 +42,7 @@ def test_mixed_loss_by_hand():
 
 
 def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
-    teacher = recipe.load_teacher(mr_tiny, 64)
+    teacher = recipe.load_teacher(mr_tiny, 64, print)
     logits = recipe.teacher_logits(teacher, ["a wonderful film"], ("positive", "negative"))
     assert logits.shape == (1, 2) and logits.dtype == np.float32 and logits[0, 0] > logits[0, 1]
     with pytest.raises(ModelError, match="its classes are negative, positive, here they are no, yes"):
@@ -50,7 +50,7 @@ def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
 
 
 def test_embeddings_of_a_teacher_keep_their_geometry(mr_tiny):
-    teacher = recipe.load_teacher(mr_tiny, 64)
+    teacher = recipe.load_teacher(mr_tiny, 64, print)
     tokenizer = learn_wordpieces(["film films filming zzyzx"] * 3, 60, 64)
     vocabulary = tokenizer.get_vocab()
     wide = recipe.teacher_embeddings(teacher, tokenizer, 160)

@@ -92,6 +92,7 @@ class Stored(NamedTuple):
         offsets: int64 [S + 1]; input_ids, importance: int32, float64 [T].
         prob: float64 [S], NaN where there is none; scored, is_aspect: bool [S].
         seen: bool [T], tokens that the model may have seen.
+        decided: bool [T], tokens that decided masks of the run, themselves or of their words.
         bounds: error bounds of the run.
     """
 
@@ -102,6 +103,7 @@ class Stored(NamedTuple):
     scored: np.ndarray
     is_aspect: np.ndarray
     seen: np.ndarray
+    decided: np.ndarray
     bounds: Bounds
 
 

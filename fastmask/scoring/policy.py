@@ -49,12 +49,14 @@ class Items(NamedTuple):
 
     def any(self, flags: np.ndarray) -> np.ndarray:
         """Return bool [I]: which have a token that is flagged, bool [T]."""
-        found: np.ndarray = np.logical_or.reduceat(flags, self.starts) if len(flags) else flags
-        return found
+        return self._together(np.logical_or, flags)
 
     def least(self, values: np.ndarray) -> np.ndarray:
         """Return the smallest value of each one's tokens: float64 [T] -> [I]."""
-        found: np.ndarray = np.minimum.reduceat(values, self.starts) if len(values) else values
+        return self._together(np.minimum, values)
+
+    def _together(self, how: np.ufunc, values: np.ndarray) -> np.ndarray:
+        found: np.ndarray = how.reduceat(values, self.starts) if len(values) else values
         return found
 
 
@@ -100,15 +102,20 @@ def agreeing(importance: np.ndarray, marked: np.ndarray, threshold: float, large
 
 
 @nb.njit(**JIT)
-def _select(
-    offsets: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    candidate: np.ndarray,
-    cap: np.ndarray,
-    chosen: np.ndarray,
-    ambiguous: np.ndarray,
-) -> None:
+def select(
+    offsets: np.ndarray, low: np.ndarray, high: np.ndarray, candidate: np.ndarray, cap: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the items to mask: candidates with the smallest rank value, at most ``cap`` a sentence, ties by position.
+
+    Args:
+        offsets: int64 [S + 1] into the arrays of items.
+        low, high: float64 [I], bounds of the rank value (smaller is more important).
+        candidate: bool [I]; cap: int64 [S].
+
+    Returns:
+        chosen bool [I], and ambiguous bool [I]: items whose bounds must be tightened before ``chosen`` is certain.
+    """
+    chosen, ambiguous = np.zeros(len(low), np.bool_), np.zeros(len(low), np.bool_)
     for s in range(len(offsets) - 1):
         start, end = offsets[s], offsets[s + 1]
         where = start + np.flatnonzero(candidate[start:end])
@@ -125,23 +132,6 @@ def _select(
                 ambiguous[t] = high[t] >= bottom
             for t in outside:
                 ambiguous[t] = low[t] <= top
-
-
-def select(
-    offsets: np.ndarray, low: np.ndarray, high: np.ndarray, candidate: np.ndarray, cap: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the items to mask: candidates with the smallest rank value, at most ``cap`` a sentence, ties by position.
-
-    Args:
-        offsets: int64 [S + 1] into the arrays of items.
-        low, high: float64 [I], bounds of the rank value (smaller is more important).
-        candidate: bool [I]; cap: int64 [S].
-
-    Returns:
-        chosen bool [I], and ambiguous bool [I]: items whose bounds must be tightened before ``chosen`` is certain.
-    """
-    chosen, ambiguous = np.zeros(len(low), bool), np.zeros(len(low), bool)
-    _select(offsets, low, high, candidate, cap, chosen, ambiguous)
     return chosen, ambiguous
 
 
@@ -161,24 +151,6 @@ def _draw(seed: int, row: int, sentence: int, counter: int) -> np.uint64:
 
 
 @nb.njit(**JIT)
-def _random(
-    seed: int,
-    row: np.ndarray,
-    sentence: np.ndarray,
-    offsets: np.ndarray,
-    counts: np.ndarray,
-    allowed: np.ndarray,
-    chosen: np.ndarray,
-) -> None:
-    for s in range(len(row)):
-        order = offsets[s] + np.flatnonzero(allowed[offsets[s] : offsets[s + 1]])
-        n = len(order)
-        for k in range(min(counts[s], n)):
-            pick = k + np.int64(_draw(seed, row[s], sentence[s], k) % np.uint64(n - k))
-            order[k], order[pick] = order[pick], order[k]
-            chosen[order[k]] = True
-
-
 def random_positions(
     seed: int,
     row: np.ndarray,
@@ -193,6 +165,12 @@ def random_positions(
 
     A pure function of (seed, row, sentence), so the order and grouping of sentences do not matter.
     """
-    chosen = np.zeros(offsets[-1], bool)
-    _random(seed, row, sentence, offsets, counts, allowed, chosen)
+    chosen = np.zeros(offsets[-1], np.bool_)
+    for s in range(len(row)):
+        order = offsets[s] + np.flatnonzero(allowed[offsets[s] : offsets[s + 1]])
+        n = len(order)
+        for k in range(min(counts[s], n)):
+            pick = k + np.int64(_draw(seed, row[s], sentence[s], k) % np.uint64(n - k))
+            order[k], order[pick] = order[pick], order[k]
+            chosen[order[k]] = True
     return chosen

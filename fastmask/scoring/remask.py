@@ -78,8 +78,10 @@ class _Remask:
         self.method, self.tokenizer = load_method(self.new), recorded_tokenizer(self.manifest["tokenizer"])
         if self.new.threshold != self.old.threshold and self.method.fixed_threshold:
             raise FastmaskError(f"--threshold {config.threshold}: {self.method.fixed_threshold}")
-        never = never_masked(self.new, self.tokenizer)
-        self.rules = Rules(self.new.threshold, self.new.mask_rate, never, True, self.new.seed, self.new.unit == "word")
+        self.was, self.rules = (
+            Rules(one.threshold, one.mask_rate, never_masked(one, self.tokenizer), True, one.seed, one.unit == "word")
+            for one in (self.old, self.new)
+        )
         make = self.method.without_model if self.method.is_control else lambda *_: None
         self.at_random = make(self.new, self.tokenizer, lambda share, tokens: None)
         if self.at_random and self.at_random.identity()["like"] != self.manifest.get("like"):
@@ -131,8 +133,10 @@ class _Remask:
             )
         seen = within(lengths) < room
         importance, prob = (one.astype(np.float64) for one in (scored.importance, scored.prob))
+        items = self.was.items(s.offsets, s.word)
+        decided = items.any(self.was.may_mask(s.input_ids, s.offsets, s.word))[items.of_token]
         bounds = _bounds_of(self.manifest)
-        return Stored(s.offsets, s.input_ids, importance, prob, scored.scored, is_aspect, seen, bounds)
+        return Stored(s.offsets, s.input_ids, importance, prob, scored.scored, is_aspect, seen, decided, bounds)
 
 
 def _config_of(path: str, manifest: Json) -> ScoreConfig:

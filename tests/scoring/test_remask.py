@@ -222,10 +222,11 @@ def test_scores_that_are_too_coarse_are_said_to_be(run, tmp_path):
     assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["config"]["certify"] is False
 
 
-def stored(importance, prob, eps, ids=None, is_aspect=False) -> Stored:
+def stored(importance, prob, eps, ids=None, is_aspect=False, decided=None) -> Stored:
     n = len(importance)
+    known = np.ones(n, bool) if decided is None else np.array(decided)
     return Stored(np.array([0, n]), np.arange(n) if ids is None else np.array(ids), np.array(importance),
-                  np.array([prob]), np.ones(1, bool), np.array([is_aspect]), np.ones(n, bool),
+                  np.array([prob]), np.ones(1, bool), np.array([is_aspect]), np.ones(n, bool), known,
                   Bounds(("bfloat16", "float32", "float64"), (eps, 2e-5, TIE)))  # fmt: skip
 
 
@@ -242,6 +243,14 @@ def test_doubts_by_hand():
     # of aspects it is not known which P(y|v) it was
     found = method_named("greedy").recall(stored([0.2, 0.4], 0.9, 0.1, is_aspect=True), 0.05, 0.05)
     np.testing.assert_allclose((found.high - found.low) / 2, 0.25 * (0.1 * np.exp(0.1) + 2e-5), rtol=1e-3)
+
+
+def test_tokens_that_had_no_part_in_a_maskers_masks_are_not_certain():
+    """P = 0.51 is a margin of 0.04 in log-odds, 0.6 one of 0.41; stop words are not asked again more precisely."""
+    scores = stored([0.51, 0.51, 0.6, 0.0, 1.0], 0.9, 0.1, decided=[True, False, False, False, False])
+    found = method_named("masker").recall(scores, 0.05, 0.05)
+    assert found.important.tolist() == [True, True, True, False, True]
+    assert found.in_doubt.tolist() == [False, True, False, False, False]
 
 
 def test_tokens_of_one_variant_have_one_rank():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from train_samples import toy_file, weights_of
 
+from fastmask.core.config import Unsaid
 from fastmask.core.errors import FastmaskError, InputError, OutputError
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.models.trainable import enable_packing
@@ -72,8 +73,9 @@ def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(to
 
 def test_finetune_from_a_classifier_keeps_its_classes_and_cuts_at_its_positions(toy, mr_tiny):
     lines = []
-    config = replace(toy, init=mr_tiny, config=None, classes=(), epochs=1, max_length=256)
+    config = replace(toy, init=mr_tiny, config=None, classes=(), epochs=1, max_length=Unsaid(256))
     metrics = finetune(config, lines.append)
+    assert metrics["config"]["max_length"] == 128
     assert metrics["classes"] == ["negative", "positive"]
     assert any("cut at 128 tokens" in line for line in lines)
     assert not any("head is new" in line for line in lines)

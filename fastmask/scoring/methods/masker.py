@@ -71,11 +71,15 @@ class Masker(Method):
         return replace(found, importance=agreeing(found.importance, marked, _OR_MORE, True))
 
     def recall(self, stored: Stored, threshold: float, was: float) -> Recalled:
-        """See ``Method.recall``; the logits that marked tokens rank by are not stored, and P alone is never certain."""
-        tokens = len(stored.importance)
+        """See ``Method.recall``; the logits that marked tokens rank by are not stored, and P alone is never certain.
+
+        Nor are decisions of tokens that had no part in the run's masks: they are as good as its first level.
+        """
+        tokens, p = len(stored.importance), np.clip(stored.importance, 1e-9, 1 - 1e-9)
+        in_doubt = ~stored.decided & (np.abs(np.log(p / (1 - p))) <= stored.bounds.eps[0] + 1e-6)
         rank = np.where(stored.importance > 0, -stored.importance, np.inf)
         low, high = rank - _FAR, rank + _FAR
-        return Recalled(stored.importance >= _OR_MORE, np.zeros(tokens, bool), low, high, np.arange(tokens))
+        return Recalled(stored.importance >= _OR_MORE, in_doubt, low, high, np.arange(tokens))
 
 
 def token_values(
