@@ -16,7 +16,7 @@ from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from .core.errors import FastmaskError
 from .core.options import options_of
 from .report.commands import SETTINGS, Commands, command, leave, settings_file
-from .report.screen import make_console, open_doors, say
+from .report.screen import make_console, open_doors, say, shown
 
 
 def _lines(quiet: bool) -> Callable[[str], None]:
@@ -44,21 +44,24 @@ def explain(text, **options):
     from .core.startup import start_numba
     from .report.progress import Meter
     from .report.terminal import sentence_table, sentence_text, surfaces
-    from .scoring.api import score as score_texts
-    from .scoring.method import method_named
+    from .scoring.api import records_of
+    from .scoring.scorer import Scorer
 
     start_numba()
-    console, found = make_console(), False
-    large = method_named(options["method"]).large_is_important
-    for record in score_texts([text], meter=Meter(say=_lines(False)), **options):
-        found = True
+    console = make_console()
+    scorer = Scorer(ScoreConfig(**options), meter=Meter(say=_lines(False)))
+    records = list(records_of([text], scorer))
+    if not records:
+        raise FastmaskError("TEXT: there is no token in it")
+    large = scorer.method.large_is_important
+    for record in records:
         words = surfaces(record.text, record.spans)
         console.print(sentence_text(words, record.importance, record.mask_index, large_is_important=large))
-        if record.prob is not None:
-            console.print(f"class {record.predicted}, P = {record.prob:.4f}")
+        if record.prob is not None and record.predicted is not None:
+            console.print(f"class {shown(scorer.files.class_names[record.predicted])}, P = {record.prob:.4f}")
         console.print(sentence_table(words, record.importance, record.mask_index))
-    if not found:
-        raise FastmaskError("TEXT: there is no token in it")
+    if reading := scorer.method.reading(scorer.config):
+        console.print(reading)
 
 
 @command(cli, "Choose the masks of CORPUS, and write them as shards.", resumes=True)

@@ -94,7 +94,7 @@ def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool
                 raise InputError(", ".join(paths), None, None, "no rows to score")
             inputs.check()
             certificate = merged_certificate(_certificates(run)) | _as_fields(bounds) | recorded(run.plan)
-            return run.finish({"certificate": certificate, "environment": _environment(scorer)})
+            return run.finish({"certificate": certificate, "environment": _environment(scorer), **scorer.class_names()})
 
 
 def _settings(scorer: Scorer) -> dict:

@@ -112,7 +112,7 @@ def test_standard_input(mr_tiny, tmp_path):
 def test_explain(mr_tiny):
     result = fastmask("explain", "A dull, lifeless film. A fine one!", "--model", mr_tiny)
     assert result.exit_code == 0 and result.stderr == ""
-    assert len(re.findall(r"class [01], P = 0\.\d{4}", result.stdout)) == 2
+    assert len(re.findall(r"class (negative|positive), P = 0\.\d{4}", result.stdout)) == 2
     assert "masked" in result.stdout and "[" in result.stdout
 
 

@@ -16,7 +16,7 @@ from ..core.records import EncodedSentences, ScoredSentences
 from ..models.directory import load_tokenizer, resolve_model
 from ..models.tokenizer import tokenizer_record
 from ..shards.reader import ShardSet, open_shards
-from ..shards.schema import header_of
+from ..shards.schema import header_of, inherited
 from ..shards.writer import RunDirectory
 from .remap import Target, inputs_again, remapped, texts_again
 
@@ -62,7 +62,7 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
                 run.write_shard(entry["index"], _scored(rows, entry, skipped))
         inputs.check()
         certificate = {key: value for key, value in manifest["certificate"].items() if key != "statistics"}
-        return run.finish({"certificate": certificate, "environment": manifest["environment"]})
+        return run.finish({"certificate": certificate, **inherited(manifest)})
 
 
 def _rows(shards: ShardSet, entry: Json) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .screen import shown
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -79,8 +81,8 @@ def _bar(console: Console):
     from rich.progress import Progress as Bar
 
     texts = TextColumn("{task.fields[unit]}"), TextColumn("{task.fields[figures]}")
-    columns = BarColumn(bar_width=None), MofNCompleteColumn(), *texts, TimeElapsedColumn(), TimeRemainingColumn()
-    return Bar(*columns, console=console, transient=True)
+    times = TimeElapsedColumn(), TextColumn("gone,"), TimeRemainingColumn(), TextColumn("left")
+    return Bar(BarColumn(bar_width=None), MofNCompleteColumn(), *texts, *times, console=console, transient=True)
 
 
 class Meter:
@@ -129,6 +131,15 @@ class Meter:
             self._rows += (after - before) * rows
             if self._progress is not None:
                 self._progress.update(self._rows, tokens)
+
+    @contextmanager
+    def loading(self, name: str) -> Iterator[None]:
+        """Show on a terminal that a model is being loaded inside, which takes seconds."""
+        if self._console is None or not self._console.is_terminal:
+            yield
+            return
+        with self._console.status(f"loading {shown(name)}"):
+            yield
 
     def note(self, line: str) -> None:
         """Show one line that the user should know."""

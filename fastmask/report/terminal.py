@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +34,8 @@ def summary(manifest: dict) -> Group:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    facts = [*_counts(manifest["totals"]), *_settings(manifest), *_certificate(manifest["certificate"])]
-    for name, value in facts:
+    facts = _counts(manifest["totals"], _empty(manifest)), _settings(manifest), _certificate(manifest["certificate"])
+    for name, value in chain(*facts):
         table.add_row(shown(name), Text(shown(value)))
     skipped = manifest["skipped"]
     table.add_row("skipped", f"{skipped['count']:,} documents")
@@ -48,8 +48,15 @@ def totals_line(out: str, manifest: dict) -> str:
     """Return one line about a finished shard directory."""
     total, skipped = manifest["totals"], manifest["skipped"]["count"]
     line = f"{out}: {total['rows']:,} sentences, {total['tokens']:,} tokens, {total['masked']:,} masked "
-    share = _share(total["masked"], total["tokens"])
-    return f"{line}({share})" + (f"; {skipped:,} rows skipped" if skipped else "")
+    line += f"({_share(total['masked'], total['tokens'])})"
+    empty = _empty(manifest)
+    line += f"; {empty:,} {'row' if empty == 1 else 'rows'} without text left out" if empty else ""
+    return line + (f"; {skipped:,} {'row' if skipped == 1 else 'rows'} skipped" if skipped else "")
+
+
+def _empty(manifest: dict) -> int:
+    """Return how many rows have no token; 0 where an earlier version did not count them."""
+    return sum(entry.get("empty", 0) for entry in manifest["shards"])
 
 
 def plan_table(planned: Sequence) -> Table:
@@ -83,8 +90,8 @@ def _work(figures: dict) -> str:
     return ", ".join(f"{figures[name]:,} {name}" for name in ("steps", "tokens", "masked"))
 
 
-def _counts(totals: dict) -> Iterator[tuple[str, str]]:
-    yield "documents", f"{totals['documents']:,}"
+def _counts(totals: dict, empty: int) -> Iterator[tuple[str, str]]:
+    yield "documents", f"{totals['documents']:,}" + (f" ({empty:,} of them without text)" if empty else "")
     yield "sentences", f"{totals['rows']:,} ({totals['scored']:,} scored)"
     yield "tokens", f"{totals['tokens']:,}"
     yield "masked", f"{totals['masked']:,} ({_share(totals['masked'], totals['tokens'])} of the tokens)"
@@ -206,13 +213,18 @@ def _style(strength: float, masked: bool) -> str:
     return f"{weight}black on #ff{pale:02x}{pale:02x}"
 
 
-def masked_scores(words: Sequence[str], importance: Numbers | None, mask_index: Places) -> Padding:
-    """Return an indented line: each masked token and its S(w), or why there is none. Args: see ``sentence_text``."""
+def masked_scores(
+    words: Sequence[str], importance: Numbers | None, mask_index: Places, unscored: str = "not scored"
+) -> Padding:
+    """Return an indented line: each masked token and its importance, or why there is none.
+
+    Args: see ``sentence_text``; ``unscored`` says that a sentence was not scored, and why.
+    """
     from rich.padding import Padding
     from rich.text import Text
 
     if importance is None:
-        line = "not scored" if len(mask_index) == 0 else "masked without a score"
+        line = unscored if len(mask_index) == 0 else "masked without a score"
     else:
         scores = (f"{shown(words[position].strip())} {importance[position]:+.3f}" for position in mask_index)
         line = ", ".join(scores) or "nothing masked"
@@ -220,7 +232,7 @@ def masked_scores(words: Sequence[str], importance: Numbers | None, mask_index: 
 
 
 def sentence_table(words: Sequence[str], importance: Numbers | None, mask_index: Places) -> Table:
-    """Return a line per token: position, text, S(w) ("-" where the sentence was not scored), "masked" or nothing.
+    """Return a line per token: position, text, importance ("-" where the sentence was not scored), "masked" or nothing.
 
     Args: see ``sentence_text``.
     """
@@ -230,7 +242,7 @@ def sentence_table(words: Sequence[str], importance: Numbers | None, mask_index:
     table, masked = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0)), set(mask_index)
     table.add_column("", justify="right", style="dim")
     table.add_column("token", overflow="fold")
-    table.add_column("S(w)", justify="right", no_wrap=True)
+    table.add_column("importance", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, style="bold")
     scores = ["-"] * len(words) if importance is None else [f"{value:+.4f}" for value in importance]
     for position, (word, score) in enumerate(zip(words, scores, strict=True)):

@@ -80,7 +80,7 @@ def score(
     if isinstance(texts, str):
         raise FastmaskError("texts: is one string; give a list of strings")
     config = ScoreConfig(model=model, method=method, **options)
-    return _records(iter(texts), Scorer(config, meter=meter))
+    return records_of(texts, Scorer(config, meter=meter))
 
 
 def shard_words(manifest: Json) -> Callable[[list[int]], list[str]]:
@@ -107,8 +107,9 @@ def added_texts(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]
     return words
 
 
-def _records(texts: Iterator[Text], scorer: Scorer) -> Iterator[SentenceRecord]:
-    bounds = None
+def records_of(texts: Iterable[Text], scorer: Scorer) -> Iterator[SentenceRecord]:
+    """Score texts with a model that is loaded; see ``score``."""
+    texts, bounds = iter(texts), None
     if scorer.reads_corpus:
         texts, again = tee(texts)
         scorer.prepare(scorer.statistics(shard for _, shard in _encoded(again, scorer)))

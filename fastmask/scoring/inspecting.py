@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..core.config import demand
+from ..core.plain import Json
+from ..report.screen import shown
 from ..report.terminal import agreement, masked_scores, sentence_text, summary
 from ..shards.reader import open_shards, setting
 from .agreement import compare_shards
@@ -35,7 +38,17 @@ def inspect(console: Console, out: str, rows: int, compare: str | None) -> None:
         words = words_of(row["input_ids"])
         console.print(f"\n{row['row']}.{row['sentence']}", style="dim", end="  ")
         console.print(sentence_text(words, row["importance"], row["mask_index"], large_is_important=large))
-        console.print(masked_scores(words, row["importance"], row["mask_index"]))
+        console.print(masked_scores(words, row["importance"], row["mask_index"], _unscored(shards.manifest, row)))
+
+
+def _unscored(manifest: Json, row: Mapping[str, Any]) -> str:
+    """Return in words why a row has no importance, if it is known."""
+    label, predicted = row["label"], row["predicted"]
+    if label is None or predicted is None or label == predicted:
+        return "not scored"
+    names = dict(enumerate(manifest.get("classes", [])))
+    said, given = (names.get(index, f"class {index}") for index in (predicted, label))
+    return f"not scored: the classifier takes it for {shown(said)}, its label is {shown(given)}"
 
 
 def _compare(console: Console, first: str, second: str) -> None:

@@ -183,6 +183,7 @@ class Method:
         needs_labels: whether it goes by labels alone, so that one that is neither a class nor a number is refused.
         reads_units: whether labels and aspects play a part; else texts are read alone.
         is_control: whether it chooses at random, so that a control of it would be another one.
+        importance: what the importance of a token is, in words.
         large_is_important: whether a large importance is an important token's; else a small one is.
         ranks_by_importance: whether it masks what has the largest importance, whatever that is.
         fixed_threshold: why stored scores cannot be decided by another threshold, in words; "" where they can.
@@ -199,6 +200,7 @@ class Method:
     needs_labels = False
     reads_units = True
     is_control = False
+    importance = ""
     large_is_important = False
     ranks_by_importance = False
     fixed_threshold = "means nothing to this method"
@@ -209,6 +211,19 @@ class Method:
     def rate(self, config: ScoreConfig) -> float | None:
         """Return the rate cap in force."""
         return self.default_rate if config.mask_rate is None else config.mask_rate
+
+    def reading(self, config: ScoreConfig) -> str:
+        """Return how to read the importances of a run, in words; "" where there are none."""
+        if not self.importance:
+            return ""
+        rate = self.rate(config)
+        if self.default_rate is not None:
+            rule = f"the larger, the more important: the best {rate:.0%} of a sentence are masked"
+        elif self.large_is_important:
+            rule = f"a large one is important: from {config.threshold} on a token is masked"
+        else:
+            rule = f"a small one is important: below {config.threshold} a token is masked"
+        return f"importance: {self.importance}; {rule}"
 
     def without_model(
         self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress

@@ -23,7 +23,7 @@ from ..models.template import template_of
 from ..models.tokenizer import recorded_tokenizer
 from ..shards.columns import flat, known, list_lengths, numbers, present
 from ..shards.reader import open_shards
-from ..shards.schema import header_of
+from ..shards.schema import header_of, inherited
 from ..shards.writer import RunDirectory
 from .cascade import TIE, Bounds
 from .method import Recalled, Rules, Stored, load_method, never_masked
@@ -100,7 +100,7 @@ class _Remask:
         missing = run.missing(len(self.manifest["shards"]))
         for entry, scored, _ in self.shards(set(missing)):
             run.write_shard(entry["index"], scored, entry)
-        run.finish({"certificate": self.manifest["certificate"], "environment": self.manifest["environment"]})
+        run.finish({"certificate": self.manifest["certificate"], **inherited(self.manifest)})
 
     def shards(self, wanted: set[int] | None = None) -> Iterator[tuple[Json, ScoredSentences, int]]:
         """Yield of each shard, or of those wanted: its entry, what is to be in it, how many sentences are in doubt."""

@@ -11,6 +11,7 @@ from ..core.config import ScoreConfig
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.directory import load_tokenizer, resolve_model
 from ..models.tokenizer import tokenizer_record
+from ..models.weights import CLASSIFIER
 from ..report.progress import Meter
 from ..text.stop_words import stop_words
 from ..text.tokens import TextEncoder
@@ -45,10 +46,11 @@ class Scorer:
             self.meter.note(remark)
 
     def _loaded(self, is_aspect: bool) -> ShardScorer:
-        from .loading import load_engine  # torch and the kernels
+        with self.meter.loading(self.files.name):
+            from .loading import load_engine  # torch and the kernels
 
-        how = self.config, self.files, self.tokenizer, is_aspect, self._advance, self.meter.note
-        engine = load_engine(self.method, *how)
+            how = self.config, self.files, self.tokenizer, is_aspect, self._advance, self.meter.note
+            engine = load_engine(self.method, *how)
         self.config = engine.config
         return engine
 
@@ -102,6 +104,10 @@ class Scorer:
             **stop_words_identity(self.config),
             **self.engine.identity(),
         }
+
+    def class_names(self) -> dict[str, list[str]]:
+        """Return the names of the classes for the manifest, where the model is a classifier."""
+        return {"classes": list(self.files.class_names)} if self.method.task == CLASSIFIER else {}
 
     def describe(self) -> dict[str, Any]:
         """Return what runs and decides the last bits of a result: a run cannot resume where another of these began."""

@@ -19,7 +19,7 @@ CERTIFICATE = {
 """What the error bounds follow from; a shard that was not scored with a model has none of it."""
 ENTRY = {
     "index": int, "file": str, "sha256": str, "certificate": CERTIFICATE, "skipped": (int, list),
-    "labelled": int, "misclassified": int,
+    "empty": int, "labelled": int, "misclassified": int,
 }  # fmt: skip
 """What ``schema.is_entry`` does not look at itself, in a journal's entry or a manifest's."""
 STATISTICS_ENTRY = {"bytes": int, "sha256": str}
@@ -42,6 +42,7 @@ MANIFEST_FIELDS = {
     "certificate": {"statistics": STATISTICS_ENTRY},
     "environment": dict,
     "skipped": {"count": int, "messages": [str]},
+    "classes": [str],
     "remapped": {"tokenizer": dict, "shards": [str]},
     "remasked": {"shards": [str]},
 }  # fmt: skip

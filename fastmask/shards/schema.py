@@ -40,7 +40,7 @@ SKIPPED_SHOWN = 100
 IDENTITY_KEYS = ("fastmask_version", "tokenizer", "model", "inputs")
 """What besides the configuration decides the result; the caller may add more keys of its own."""
 HEADER_KEYS = ("format_version", "config", *IDENTITY_KEYS)
-RESULT_KEYS = ("shards", "totals", "certificate", "environment", "skipped")
+RESULT_KEYS = ("shards", "totals", "certificate", "environment", "skipped", "classes")
 COUNTS = ("rows", "scored", "tokens", "masked", "bytes")
 """What a shard's entry counts and the totals sum."""
 ENTRY_KEYS = ("index", "file", "first_row", "end_row", *COUNTS, "sha256", "certificate", "skipped")
@@ -55,9 +55,11 @@ def shard_name(index: int) -> str:
 def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> Json:
     """Return the journal's entry for a shard; ``data`` is its file, ``skipped`` of the entry holds the messages.
 
-    It has ENTRY_KEYS, and the counts ``labelled`` and ``misclassified``, which earlier versions did not write.
+    It has ENTRY_KEYS, and ``empty`` (rows without a token, which were not skipped), ``labelled`` and ``misclassified``,
+    which earlier versions did not write.
     """
     sentences = scored.sentences
+    rows = int(sentences.end_row - sentences.first_row)
     return {
         "index": index,
         "file": shard_name(index),
@@ -71,6 +73,7 @@ def shard_entry(index: int, scored: ScoredSentences, data: bytes) -> Json:
         "sha256": hashlib.sha256(data).hexdigest(),
         "certificate": scored.certificate,
         "skipped": list(sentences.skipped),
+        "empty": rows - len(np.unique(sentences.row)) - len(sentences.skipped),
         **_label_counts(scored),
     }
 
@@ -105,6 +108,11 @@ def header_of(manifest: Json) -> Json:
     return {key: value for key, value in manifest.items() if key not in RESULT_KEYS}
 
 
+def inherited(manifest: Json) -> Json:
+    """Return what a directory made of another one's rows has in common with its manifest, for ``build_manifest``."""
+    return {key: manifest[key] for key in ("environment", "classes") if key in manifest}
+
+
 def totals(entries: list[Json]) -> Json:
     """Return sums over the shards' entries: shards, documents, and each of COUNTS."""
     sums = {key: sum(entry[key] for entry in entries) for key in COUNTS}
@@ -112,7 +120,9 @@ def totals(entries: list[Json]) -> Json:
     return {"shards": len(entries), "documents": documents, **sums}
 
 
-def build_manifest(header: Json, entries: list[Json], certificate: Json, environment: Json) -> Json:
+def build_manifest(
+    header: Json, entries: list[Json], certificate: Json, environment: Json, classes: list[str] | None = None
+) -> Json:
     """Return the manifest of a finished run.
 
     Args:
@@ -120,6 +130,7 @@ def build_manifest(header: Json, entries: list[Json], certificate: Json, environ
         entries: of ``shard_entry``, in shard order, without a gap.
         certificate: the shards' certificates merged.
         environment: what it ran on (processor, device, precision, library versions); no times, no durations.
+        classes: names of the classes that ``label`` and ``predicted`` are indices of, where it is known.
 
     Raises:
         ValueError: shards are missing, or their document ranges do not follow each other.
@@ -135,6 +146,7 @@ def build_manifest(header: Json, entries: list[Json], certificate: Json, environ
         "certificate": certificate,
         "environment": environment,
         "skipped": {"count": len(messages), "messages": messages[:SKIPPED_SHOWN]},
+        **({} if classes is None else {"classes": classes}),
     }
 
 

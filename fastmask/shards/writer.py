@@ -150,7 +150,7 @@ class RunDirectory(LockedDirectory):
         """Write the manifest, remove the journal, take the place of what is replaced; return the manifest.
 
         Args:
-            manifest_fields: ``certificate`` (the shards' merged) and ``environment``, JSON-ready, no times.
+            manifest_fields: ``certificate`` (the shards' merged), ``environment`` and maybe ``classes``, JSON-ready.
 
         Raises:
             OutputError: it could not be written; the directory can still be resumed.

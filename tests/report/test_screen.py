@@ -50,7 +50,7 @@ def test_every_command_in_hostile_names(place):
     field = ("--label-field", EVIL)
     score = ("score", rows, "--model", place, *field)
     said = check(fastmask(*score, "bad.jsonl", "-o", out, "--on-error", "skip"), 0)
-    assert "[red]: 8 sentences" in said and "1 rows skipped" in said
+    assert "[red]: 8 sentences" in said and "1 row skipped" in said
     assert rows_of(out)[-1]["label"] == 0
     assert f'bad.jsonl:1: field "{one_line(" ".join(EVIL.split()))}": label' in (
         check(fastmask(*score, "bad.jsonl", "-o", "x"), 1))  # fmt: skip

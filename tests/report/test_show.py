@@ -1,9 +1,11 @@
 """What the renderables look like at 80 columns, piped and on a terminal."""
 
 import io
+import json
 import re
 
 import pytest
+from helpers import fastmask, write_jsonl
 from rich.console import Console
 from shard_samples import FIELDS, IDENTITY, config, sample
 
@@ -79,7 +81,7 @@ def test_tokens_are_never_markup_or_control_codes():
 
 def test_table_of_a_sentence():
     lines = [line.split() for line in rendered(sentence_table(TOKENS, IMPORTANCE, [1])).splitlines()]
-    assert lines[0] == ["token", "S(w)"]
+    assert lines[0] == ["token", "importance"]
     assert lines[2] == ["1", "great", "-0.4000", "masked"]
     assert lines[4] == ["3", "ie", "+0.2000"]
     assert rendered(sentence_table(TOKENS, None, [])).splitlines()[1].split() == ["0", "A", "-"]
@@ -142,3 +144,32 @@ def test_the_console_cleans_whatever_it_is_given(monkeypatch):
         console.print(renderable)
     assert not set(stream.getvalue()) & set("\x1b\x9b\x07\r\u202e")
     assert "[bold]x[/bold] :smile:" in stream.getvalue() and "[red]" in stream.getvalue()
+
+
+def test_a_sentence_that_is_not_scored_says_why(tmp_path, mr_tiny):
+    rows = [{"text": "A dull, lifeless film.", "label": label} for label in ("positive", "negative")]
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    assert fastmask("score", corpus, "-o", tmp_path / "out", "--model", mr_tiny).exit_code == 0
+    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["classes"] == ["negative", "positive"]
+    shown = fastmask("inspect", tmp_path / "out", "--rows", "2").stdout
+    assert shown.count("not scored: the classifier takes it for negative, its label is positive") == 1
+
+
+def test_rows_without_text_are_counted(tmp_path):
+    (tmp_path / "c.txt").write_text("A film.\n\n \nAnother.\n")
+    result = fastmask("score", tmp_path / "c.txt", "-o", tmp_path / "out", "--method", "random")
+    assert "; 2 rows without text left out" in result.stderr
+    assert "4 (2 of them without text)" in fastmask("inspect", tmp_path / "out").stdout
+    (tmp_path / "d.jsonl").write_text('{"text": "A film."}\n{"text": 3}\n{"text": ""}\n')
+    options = "-o", tmp_path / "other", "--method", "random", "--on-error", "skip"
+    result = fastmask("score", tmp_path / "d.jsonl", *options)
+    assert "; 1 row without text left out; 1 row skipped" in result.stderr
+
+
+@pytest.mark.parametrize(("method", "said"), [
+    ("greedy", "below 0.05 a token is masked"), ("leave-one-out", "from 0.05 on a token is masked"),
+    ("gradient", "the best 15% of a sentence are masked"),
+])  # fmt: skip
+def test_explain_says_how_to_read_it(method, said):
+    result = fastmask("explain", "I love this place", "--method", method)
+    assert said in " ".join(result.stdout.split()) and "class positive, P = 0." in result.stdout

@@ -24,7 +24,7 @@ class ClassifierMethod(Method):
 
     def __init__(self, of_block: type[ClassifierBlock]):
         self.of_block, self.large_is_important = of_block, of_block.large_is_important
-        self.fixed_threshold = of_block.fixed_threshold
+        self.fixed_threshold, self.importance = of_block.fixed_threshold, of_block.importance
 
     def pair(
         self, block: SentenceBlock, ask: Asker, level: int, rules: Rules, whole_units: np.ndarray | None
@@ -75,6 +75,7 @@ class ClassifierBlock:
     """Scores one block of S sentences with U units, whose texts have T tokens; one thread each.
 
     Attributes:
+        importance: S(w) in words.
         large_is_important: whether a token is important when its S(w) is at least d; else when it is less.
         target: int32 [U], the class asked about; right: bool [U], units that count: labelled ones only where the
             classifier agrees.
@@ -84,6 +85,7 @@ class ClassifierBlock:
         above: bool [T], whether z is above the target.
     """
 
+    importance = ""
     large_is_important = False
     fixed_threshold = ""
 

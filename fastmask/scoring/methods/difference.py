@@ -42,6 +42,7 @@ _MOST_HELD = 1 << 24
 class Difference(WordMethod):
     """Masks words that are like those that mark the corpus."""
 
+    importance = "likeness of the word to the nearest one that marks the corpus, a cosine"
     options = frozenset({"background", "anchors", "vectors"})
     needs = frozenset({"background"})
 

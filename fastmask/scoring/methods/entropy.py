@@ -34,6 +34,7 @@ class Entropy(Method):
     has_default_model = False
     keeps_other_labels = True
     reads_units = False
+    importance = "entropy of the model's guesses where the token is hidden, in nats"
     large_is_important = True
     ranks_by_importance = True
     default_rate = DEFAULT_RATE

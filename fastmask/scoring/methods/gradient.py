@@ -37,6 +37,7 @@ class Gradient(Method):
     """Masks the tokens of the largest importance; a text of several aspects by the largest of each token."""
 
     encoder = SaliencyEncoder
+    importance = "|dz/de . e|, how far the token's embedding moves the classifier's answer"
     large_is_important = True
     ranks_by_importance = True
     default_rate = DEFAULT_RATE

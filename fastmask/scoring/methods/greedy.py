@@ -188,6 +188,7 @@ def _kept_before(block: Block, walk: Walk, units: np.ndarray, indices: np.ndarra
 class GreedyBlock(ClassifierBlock):
     """Scores one block by the paper's rule."""
 
+    importance = "S(w) = P(class) of the sentence - P(class) of the tokens kept before w, and w"
     fixed_threshold = "method greedy scores a token after those that it kept, which hangs on the threshold; score again"
 
     @staticmethod

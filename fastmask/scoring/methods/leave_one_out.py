@@ -12,6 +12,7 @@ from .classifier import ClassifierBlock, ClassifierMethod
 class LeaveOneOutBlock(ClassifierBlock):
     """Scores one block by leaving out one token at a time."""
 
+    importance = "S(w) = P(class) of the sentence - P(class) without w"
     large_is_important = True
 
     @staticmethod

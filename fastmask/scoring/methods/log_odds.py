@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 class LogOdds(WordMethod):
     """Masks the words that tell classes apart."""
 
+    importance = "|z|, how surely one class uses the word more than the others"
     needs_labels = True
     options = frozenset({"labelled"})
 

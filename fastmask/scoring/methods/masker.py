@@ -43,6 +43,7 @@ class Masker(Method):
     has_default_model = False
     keeps_other_labels = True
     reads_units = False
+    importance = "the masker's P(mask); below 0.5 nothing is masked"
     large_is_important = True
     default_rate = DEFAULT_RATE
 

@@ -12,6 +12,8 @@ from .classifier import ClassifierBlock, ClassifierMethod
 class PrefixBlock(ClassifierBlock):
     """Scores one block by prefixes."""
 
+    importance = "S(w) = P(class) of the sentence - P(class) of its beginning up to w"
+
     def variants(self, units: np.ndarray, indices: np.ndarray) -> Variants:
         """See ``ClassifierBlock.variants``."""
         return describe(self.block, units, indices + 1)

@@ -44,6 +44,7 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class WordList(WordMethod):
     """Masks words that are like those of a list."""
 
+    importance = "likeness of the word to the nearest one of the list, a cosine"
     options = frozenset({"words", "mask_function", "vectors"})
     needs = frozenset({"words"})
 
