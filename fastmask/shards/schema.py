@@ -40,7 +40,9 @@ SKIPPED_SHOWN = 100
 IDENTITY_KEYS = ("fastmask_version", "tokenizer", "model", "inputs")
 """What besides the configuration decides the result; the caller may add more keys of its own."""
 HEADER_KEYS = ("format_version", "config", *IDENTITY_KEYS)
-RESULT_KEYS = ("shards", "totals", "certificate", "environment", "skipped", "classes")
+RESULT_KEYS = ("shards", "totals", "certificate", "environment", "skipped")
+OF_RESULT = (*RESULT_KEYS, "classes")
+"""What is not of the header: the last one is not in manifests of earlier versions."""
 COUNTS = ("rows", "scored", "tokens", "masked", "bytes")
 """What a shard's entry counts and the totals sum."""
 ENTRY_KEYS = ("index", "file", "first_row", "end_row", *COUNTS, "sha256", "certificate", "skipped")
@@ -94,7 +96,7 @@ def make_header(config: Json, identity: Json) -> Json:
         ValueError: a key of IDENTITY_KEYS is missing, or one has a meaning of its own in the manifest.
     """
     missing = [key for key in IDENTITY_KEYS if key not in identity]
-    taken = [key for key in identity if key in (*RESULT_KEYS, "format_version", "config")]
+    taken = [key for key in identity if key in (*OF_RESULT, "format_version", "config")]
     if missing or taken:
         raise ValueError(f"identity: missing {missing}, reserved {taken}")
     header = {"format_version": FORMAT_VERSION, "config": config, **identity}
@@ -105,7 +107,7 @@ def make_header(config: Json, identity: Json) -> Json:
 
 def header_of(manifest: Json) -> Json:
     """Return the header that a manifest was built from."""
-    return {key: value for key, value in manifest.items() if key not in RESULT_KEYS}
+    return {key: value for key, value in manifest.items() if key not in OF_RESULT}
 
 
 def inherited(manifest: Json) -> Json:

@@ -153,4 +153,4 @@ def test_training_and_measuring_have_the_limit(tmp_path, mr_tiny):
     for command in (finetune, evaluate):
         assert f"{path}:2: a line of more than 1 MB (--max-text-mb)" in refusal(fastmask(*command))
     done = fastmask(*finetune, "--on-error", "skip")
-    assert done.exit_code == 0 and "1 rows skipped" in done.stderr
+    assert done.exit_code == 0 and "1 row skipped" in done.stderr
