@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .urls import Url
 
 TEMPORARY = ".fastmask-tmp"
 """How the names of half-written files end."""
 
 
 @contextmanager
-def os_errors_named(path: Path) -> Iterator[None]:
+def os_errors_named(path: Path | Url) -> Iterator[None]:
     """Turn an OSError (disk full, no permission...) into one line that names its file, or else ``path``."""
     try:
         yield
@@ -25,8 +26,14 @@ def os_errors_named(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file to a temporary name, fsync, rename, fsync its directory; on an error nothing is left."""
+def write_atomically(path: Path | Url, data: bytes) -> None:
+    """Write a file to a temporary name, fsync, rename, fsync its directory; on an error nothing is left.
+
+    A store has no need of that: it shows a file whole or not at all.
+    """
+    if isinstance(path, Url):
+        path.write_bytes(data)
+        return
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         _write(temporary, data, os.O_CREAT | os.O_TRUNC)
@@ -66,20 +73,22 @@ def _write(path: Path, data: bytes, flags: int) -> None:
         os.close(descriptor)
 
 
-def remove(directory: Path, files: Iterable[Path]) -> None:
+def remove(directory: Path | Url, files: Iterable[Path | Url]) -> None:
     """Remove files of a directory, missing ones too, and make that durable."""
     for file in files:
         file.unlink(missing_ok=True)
     sync(directory)
 
 
-def remove_temporaries(directory: Path) -> None:
+def remove_temporaries(directory: Path | Url) -> None:
     """Remove what a killed ``write_atomically`` left."""
     remove(directory, [path for path in directory.iterdir() if path.name.endswith(TEMPORARY)])
 
 
-def sync(path: Path) -> None:
-    """Make a file's content durable, or renames and removals in a directory."""
+def sync(path: Path | Url) -> None:
+    """Make a file's content durable, or renames and removals in a directory; in a store they are."""
+    if isinstance(path, Url):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

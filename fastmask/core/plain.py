@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import stat
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from .urls import Url, path_of
+
 Json = dict[str, Any]
 """A JSON object: a manifest, a shard's entry in it, a configuration."""
 
 
-def is_special(path: str | Path) -> bool:
+def is_special(path: str | Path | Url) -> bool:
     """Return whether a path is there and neither a regular file nor a directory: a FIFO, a device, a socket."""
     try:
-        mode = os.stat(path).st_mode
+        mode = path_of(path).stat().st_mode
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def check_regular(path: str | Path) -> None:
+def check_regular(path: str | Path | Url) -> None:
     """Raise OSError, as for a file that cannot be opened, for a FIFO, a device or a socket."""
     if is_special(path):
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
 
 
-def read_regular(path: str | Path) -> bytes:
+def read_regular(path: str | Path | Url) -> bytes:
     """Return the content of a regular file; OSError for any other."""
     check_regular(path)
-    return Path(path).read_bytes()
+    return path_of(path).read_bytes()
 
 
 def short_number(value: float) -> str:

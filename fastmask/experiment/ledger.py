@@ -19,6 +19,7 @@ from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_tempor
 from ..core.errors import InputError, OutputError
 from ..core.locked import VERSION, LockedDirectory, differences, listed
 from ..core.plain import parse_json, read_regular
+from ..core.urls import Url, path_of
 from ..shards.manifest import whole_fault
 from ..shards.schema import manifest_path
 from ..text.documents import check_path, describe_inputs
@@ -122,7 +123,7 @@ class Ledger(LockedDirectory):
             InputError, ModelError, OutputError: one of them cannot be read.
         """
         return {"files": [{name: self._of_file(name)} for name in step.files],
-                "words": [{name: _sha256(Path(name))} for name in _word_list(step.config)],
+                "words": [{name: _sha256(path_of(name))} for name in _word_list(step.config)],
                 "models": [{name: self._of_model(name)} for name in step.models],
                 "shards": [{name: _sha256(manifest_path(name))} for name in step.shards]}  # fmt: skip
 
@@ -202,7 +203,7 @@ def _is_whole(step: Step, directory: Path) -> bool:
     return there and (step.command not in _MODELS or bool(_weights(directory)))
 
 
-def _result(step: Step, directory: Path) -> Path:
+def _result(step: Step, directory: Path) -> Path | Url:
     return manifest_path(directory) if step.command == "score" else directory / RESULTS[step.command]
 
 
@@ -254,7 +255,7 @@ def model_identity(name: str | Path) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path | Url) -> str:
     try:
         return hashlib.sha256(read_regular(path)).hexdigest()
     except OSError as error:

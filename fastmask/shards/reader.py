@@ -15,6 +15,7 @@ import numpy as np
 from ..core.arrays import offsets_of
 from ..core.errors import OutputError
 from ..core.plain import Json
+from ..core.urls import Url, path_of
 from .columns import flat, list_lengths, numbers, present
 from .schema import file_content_fault, file_fault, open_parquet, read_manifest
 from .sound import ends, value_fault
@@ -32,7 +33,7 @@ UNTOLD = "skipped; the shards that these were made from do not say why"
 _DISORDER = "rows are out of order"
 
 
-def open_shards(out: str | Path, *, check_hashes: bool = False) -> ShardSet:
+def open_shards(out: str | Path | Url, *, check_hashes: bool = False) -> ShardSet:
     """Open the finished shard directory ``out`` for reading.
 
     Args:
@@ -41,7 +42,8 @@ def open_shards(out: str | Path, *, check_hashes: bool = False) -> ShardSet:
     Raises:
         OutputError: not finished, of another format version, or a shard (named) is missing or damaged.
     """
-    shards = ShardSet(Path(out), read_manifest(out))
+    place = path_of(out)
+    shards = ShardSet(place, read_manifest(place))
     for entry in shards.manifest["shards"]:
         path = shards.path / entry["file"]
         if fault := file_fault(path, entry, check_hashes):
@@ -73,7 +75,7 @@ class ShardSet:
         version: the version of its format; 1 has no ``word`` and no ``mask_prob``.
     """
 
-    def __init__(self, path: Path, manifest: Json):
+    def __init__(self, path: Path | Url, manifest: Json):
         self.path, self.manifest = path, manifest
         self.version: int = manifest["format_version"]
         self._ends = list(accumulate(entry["rows"] for entry in manifest["shards"]))

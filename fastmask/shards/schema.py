@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 from ..core.errors import DamageError, OutputError
 from ..core.plain import Json, check_regular, parse_json, read_regular
 from ..core.records import ScoredSentences
+from ..core.urls import Url, path_of
 from .columns import list_lengths, present
 from .manifest import ENTRY, MANIFEST_FIELDS, is_certificate, type_fault
 from .sound import count_fault, entry_fault, tokenizer_fault, value_fault
@@ -199,13 +199,13 @@ def parse_manifest(data: bytes, where: str) -> Json:
     return manifest
 
 
-def manifest_path(out: str | Path) -> Path:
+def manifest_path(out: str | Path | Url) -> Path | Url:
     """Return the path of the directory's manifest, which may have the name that older ones have."""
-    new, old = Path(out) / MANIFEST, Path(out) / OLD_MANIFEST
-    return old if os.path.isfile(old) and not os.path.isfile(new) else new
+    new, old = (path_of(out) / name for name in (MANIFEST, OLD_MANIFEST))
+    return new if new.is_file() or not old.is_file() else old
 
 
-def read_manifest(out: str | Path) -> Json:
+def read_manifest(out: str | Path | Url) -> Json:
     """Return the manifest of the finished directory ``out``.
 
     Raises:
@@ -216,12 +216,12 @@ def read_manifest(out: str | Path) -> Json:
         return parse_manifest(read_regular(path), str(path))
     except (FileNotFoundError, NotADirectoryError):
         unfinished = f"not finished (no {MANIFEST}); run the same command again to finish it"
-        raise OutputError(f"{out}: {unfinished if Path(out).is_dir() else 'no such directory'}") from None
+        raise OutputError(f"{out}: {unfinished if path_of(out).is_dir() else 'no such directory'}") from None
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}") from error
 
 
-def file_fault(path: Path, entry: Json, hashes: bool) -> str | None:
+def file_fault(path: Path | Url, entry: Json, hashes: bool) -> str | None:
     """Return what is wrong with a shard's file: missing, wrong size, or (``hashes``) wrong SHA-256; else None."""
     try:
         check_regular(path)
@@ -270,20 +270,21 @@ def file_content_fault(file: pq.ParquetFile, entry: Json, version: int = FORMAT_
 
 
 @contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: Path | Url) -> Iterator[pq.ParquetFile]:
     """Open a shard with page checksums on; what pyarrow finds wrong becomes an OutputError with its name."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         check_regular(path)
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        source = path.open() if isinstance(path, Url) else path
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DamageError(str(path), f"damaged ({' '.join(str(error).split())})") from error
 
 
-def is_shard(path: Path) -> bool:
+def is_shard(path: Path | Url) -> bool:
     """Return whether a file is a shard of fastmask, of any format version."""
     try:
         with open_parquet(path) as file:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..core.durable import os_errors_named, write_atomically
 from ..core.errors import OutputError
 from ..core.plain import Json, read_regular
+from ..core.urls import Url
 from .manifest import STATISTICS_ENTRY, whole_fault
 from .schema import STATISTICS, file_fault
 
@@ -24,14 +25,14 @@ def recorded(fields: Json | None) -> Json:
     return {"statistics": fields["statistics"]} if fields and "statistics" in fields else {}
 
 
-def statistics_fault(out: Path, fields: Json) -> str | None:
+def statistics_fault(out: Path | Url, fields: Json) -> str | None:
     """Return what is wrong with a directory's statistics by its plan or certificate; None if nothing is."""
     if not (entry := recorded(fields)):
         return None
     return whole_fault(entry["statistics"], STATISTICS_ENTRY) or file_fault(out / STATISTICS, entry["statistics"], True)
 
 
-def read_statistics(out: Path, fields: Json) -> bytes | None:
+def read_statistics(out: Path | Url, fields: Json) -> bytes | None:
     """Return the statistics that a plan or certificate speaks of; None where it speaks of none.
 
     Raises:
@@ -42,7 +43,7 @@ def read_statistics(out: Path, fields: Json) -> bytes | None:
     return read_regular(out / STATISTICS) if recorded(fields) else None
 
 
-def write_statistics(out: Path, statistics: bytes | None) -> None:
+def write_statistics(out: Path | Url, statistics: bytes | None) -> None:
     """Write statistics, if there are some.
 
     Raises:
@@ -53,7 +54,7 @@ def write_statistics(out: Path, statistics: bytes | None) -> None:
             write_atomically(out / STATISTICS, statistics)
 
 
-def replace_statistics(out: Path, statistics: bytes | None, fields: Json) -> None:
+def replace_statistics(out: Path | Url, statistics: bytes | None, fields: Json) -> None:
     """Write a finished run's statistics again.
 
     Raises:

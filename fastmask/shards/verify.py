@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core.errors import DamageError
 from ..core.plain import Json
+from ..core.urls import Url, path_of
 from .schema import (
     SHARD_NAME,
     STATISTICS,
@@ -29,13 +30,13 @@ class Damage:
     index: int | None = None
 
 
-def verify(out: str | Path) -> list[Damage]:
+def verify(out: str | Path | Url) -> list[Damage]:
     """Return what is damaged in the finished directory ``out``: manifest, hashes, counts, schema, content; else [].
 
     Raises:
         OutputError: the directory is not there, or not finished.
     """
-    path = Path(out)
+    path = path_of(out)
     try:
         manifest = read_manifest(path)
     except DamageError as error:
@@ -43,7 +44,7 @@ def verify(out: str | Path) -> list[Damage]:
     return [*_damaged_shards(path, manifest), *_damaged_statistics(path, manifest), *_extra_shards(path, manifest)]
 
 
-def _damaged_shards(path: Path, manifest: Json) -> Iterator[Damage]:
+def _damaged_shards(path: Path | Url, manifest: Json) -> Iterator[Damage]:
     version, vocab_size = manifest["format_version"], manifest["tokenizer"].get("vocab_size")
     for entry in manifest["shards"]:
         file = path / entry["file"]
@@ -59,12 +60,12 @@ def _damaged_shards(path: Path, manifest: Json) -> Iterator[Damage]:
             yield Damage(entry["file"], fault, entry["index"])
 
 
-def _damaged_statistics(path: Path, manifest: Json) -> Iterator[Damage]:
+def _damaged_statistics(path: Path | Url, manifest: Json) -> Iterator[Damage]:
     if fault := statistics_fault(path, manifest["certificate"]):
         yield Damage(STATISTICS, fault)
 
 
-def _extra_shards(path: Path, manifest: Json) -> Iterator[Damage]:
+def _extra_shards(path: Path | Url, manifest: Json) -> Iterator[Damage]:
     known = {entry["file"] for entry in manifest["shards"]}
     for name in sorted(file.name for file in path.iterdir()):
         if SHARD_NAME.fullmatch(name) and name not in known:

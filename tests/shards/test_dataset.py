@@ -1,4 +1,4 @@
-"""Reading finished shards: with our reader, and as they are with other people's."""
+"""Reading finished shards with our reader; ``test_read_anywhere`` has other people's."""
 
 import json
 import pickle
@@ -120,38 +120,6 @@ def test_another_file_of_the_same_size_is_not_taken(copy):
     path.write_text(json.dumps(entries))
     with pytest.raises(OutputError, match=r"shard-00001.*columns"):
         open_shards(copy).to_table()
-
-
-def test_pyarrow_and_pandas_read_it_as_it_is(out, rows):
-    import pandas as pd
-    import pyarrow.dataset
-
-    files = [str(path) for path in sorted(out.glob("shard-*.parquet"))]
-    assert pyarrow.dataset.dataset(files).to_table().to_pylist() == rows
-    frame = pd.read_parquet(files[0])
-    assert frame["input_ids"][1].tolist() == rows[1]["input_ids"]
-    assert frame["importance"].isna().tolist() == [row["importance"] is None for row in rows[: len(frame)]]
-
-
-def test_hugging_face_datasets_reads_it_as_it_is(out, rows, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
-    files = [str(path) for path in sorted(out.glob("shard-*.parquet"))]
-    loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path))
-    assert loaded.to_list() == rows
-
-
-def test_duckdb_reads_it_as_it_is(out, rows):
-    duckdb = pytest.importorskip("duckdb")
-    counts = "count(*), sum(len(input_ids)), sum(len(mask_index)), count(importance)"
-    with duckdb.connect() as connection:
-        found = connection.execute(f"select {counts} from read_parquet(?)", [str(out / "shard-*.parquet")]).fetchone()
-    assert found == (
-        len(rows),
-        sum(len(row["input_ids"]) for row in rows),
-        sum(len(row["mask_index"]) for row in rows),
-        sum(row["importance"] is not None for row in rows),
-    )
 
 
 def test_rows_by_number(out, rows):
