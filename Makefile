@@ -1,5 +1,6 @@
 # make demo: score sixty review sentences with the embedded classifier and show them.
 # make demo-pipeline: all three stages on product reviews from the package index, and the comparison of their arms.
+# make demo-methods: every way to choose masks on the same reviews, each against its control, and the comparison.
 # make test: everything the project promises, checked.
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 WORKERS ?= 2
 REVIEWS := demo-pipeline/vaderSentiment-3.3.2.tar.gz
 
-.PHONY: demo demo-pipeline test lint bench clean
+.PHONY: demo demo-pipeline demo-methods test lint bench clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,12 @@ demo-pipeline: $(VENV)/.pipeline $(REVIEWS)
 	$(BIN)/python recipes/demo_data.py $(REVIEWS) demo-pipeline
 	$(BIN)/fastmask run recipes/demo.toml
 
+demo-methods: $(VENV)/.pipeline $(REVIEWS)
+	$(BIN)/python recipes/demo_data.py $(REVIEWS) $@ 2
+	$(BIN)/fastmask score $@/general.txt --out $@/general-masks --method random --model fastmask/assets
+	$(BIN)/fastmask pretrain $@/general-masks --init fastmask/assets --out $@/general --sample --lr 3e-4 --batch-size 32
+	$(BIN)/fastmask run recipes/all-methods.toml
+
 $(REVIEWS): | $(VENV)/.demo
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --dest $(@D) vaderSentiment==3.3.2
 
@@ -55,4 +62,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_masker.py --out benchmarks/results/masker.json
 
 clean:
-	rm -rf $(VENV) demo-out demo-pipeline build dist *.egg-info
+	rm -rf $(VENV) demo-out demo-pipeline demo-methods build dist *.egg-info

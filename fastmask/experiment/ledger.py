@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.config import MAX_TEXT_MB, WORD_LISTS, ScoreConfig
+from ..core.config import MAX_TEXT_MB, SENTIMENT, WORD_LISTS, ScoreConfig
 from ..core.directories import begun_beside, recover, replace_directory
 from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
 from ..core.errors import InputError, OutputError
@@ -122,10 +122,12 @@ class Ledger(LockedDirectory):
         Raises:
             InputError, ModelError, OutputError: one of them cannot be read.
         """
-        return {"files": [{name: self._of_file(name)} for name in step.files],
-                "words": [{name: _sha256(path_of(name))} for name in _word_list(step.config)],
-                "models": [{name: self._of_model(name)} for name in step.models],
-                "shards": [{name: _sha256(manifest_path(name))} for name in step.shards]}  # fmt: skip
+        found = {"files": [{name: self._of_file(name)} for name in step.files],
+                 "words": [{name: _sha256(path_of(name))} for name in _word_list(step.config)],
+                 "models": [{name: self._of_model(name)} for name in step.models],
+                 "shards": [{name: _sha256(manifest_path(name))} for name in step.shards]}  # fmt: skip
+        more = [{name: self._of_file(name)} for name in _other_files(step.config)]
+        return found | ({"more": more} if more else {})  # steps of before have none
 
     def make_again(self, step: Step) -> None:
         """Record that a step is being made again, so that a resumed run does not ask for --overwrite once more."""
@@ -143,7 +145,10 @@ class Ledger(LockedDirectory):
 
     def finish(self, step: Step, read: dict) -> None:
         """Record that a step is complete; InputError if a file has changed since ``read_by`` was called."""
-        for before, now in zip(read["files"], self.read_by(step)["files"], strict=True):
+        again = self.read_by(step)
+        pairs = ((before, now) for key in ("files", "more") for before, now in
+                 zip(read.get(key, ()), again.get(key, ()), strict=True))  # fmt: skip
+        for before, now in pairs:
             if before != now:
                 (name,) = before
                 raise InputError(name, None, None, f"has changed while {step.name} was made from it")
@@ -239,6 +244,14 @@ def _word_list(config) -> tuple[str, ...]:
     if isinstance(config, ScoreConfig) and config.stop_words not in WORD_LISTS:
         return (config.stop_words,)
     return ()
+
+
+def _other_files(config) -> tuple[str, ...]:
+    """Return the other files that a method goes by."""
+    if not isinstance(config, ScoreConfig):
+        return ()
+    words = () if config.words == SENTIMENT else (config.words,)
+    return tuple(filter(None, (*words, config.vectors, *config.background, *config.labelled)))
 
 
 def model_identity(name: str | Path) -> str:

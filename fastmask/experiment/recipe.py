@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, fields
 from difflib import get_close_matches
 from typing import Any
 
-from ..core.config import METHODS, EvaluateConfig, ScoreConfig
+from ..core.config import EvaluateConfig, ScoreConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError, InputError
 from ..core.languages import ENGLISH
 from ..core.plain import read_regular
 from ..models.weights import MASKER
-from ..scoring.method import method_named
 from ..text.streams import STDIN
+from .choices import TRAINING, Choice, check_name
 
 PAPER_SEEDS = (13, 43, 83, 181, 271, 347, 433, 659, 727, 859)
 
@@ -26,7 +28,8 @@ class General:
     Attributes:
         out: directory of the run.
         init: the model of general pre-training, a directory or a hub id.
-        methods: how the in-domain text is masked; each has an arm of its own and one for its control.
+        methods: how the in-domain text is masked; each has an arm of its own, and all but random ones one for their
+            control.
         language: of all texts, where a section does not name another.
         seeds: of fine-tuning, one run an arm each.
         pretrain_each_seed: pre-train anew for each of them, with that seed, so that the comparison covers the chance
@@ -78,6 +81,12 @@ _SECTIONS = {
 }
 
 
+METHODS = "methods"
+"""A list of names at the top, or a section with a table for each."""
+_LIST, _TABLE = (re.compile(rf"^\s*{start}", re.MULTILINE) for start in (rf"{METHODS}\s*=", rf"\[\s*{METHODS}\s*[.\]]"))
+_NOT_OF_A_METHOD = {"method", "like"}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A recipe as read.
@@ -86,6 +95,7 @@ class Recipe:
         source: its file.
         general, task, in_domain: its settings.
         options: section -> keyword arguments of its configuration.
+        choices: the methods of ``general``, with options.
     """
 
     source: str
@@ -93,6 +103,7 @@ class Recipe:
     task: TaskFiles
     in_domain: InDomain
     options: dict[str, dict[str, Any]]
+    choices: tuple[Choice, ...]
 
 
 def read_recipe(path: str) -> Recipe:
@@ -103,6 +114,9 @@ def read_recipe(path: str) -> Recipe:
         FastmaskError: a section or key that is not known, is missing, or has a value of another type.
     """
     table = _parsed(path)
+    own: dict[str, Any] = {}
+    if isinstance(table.get(METHODS), dict):
+        own, table[METHODS] = table[METHODS], list(table[METHODS])
     sections = {name: table.pop(name) for name in list(table) if isinstance(table[name], dict)}
     for name in sections:
         if name not in _SECTIONS:
@@ -111,22 +125,43 @@ def read_recipe(path: str) -> Recipe:
     options = {name: _checked(f"{path}: [{name}]", configuration, sections.get(name, {}), given)
                for name, (configuration, given) in _SECTIONS.items()}  # fmt: skip
     _check_general(path, general)
-    if "train-masker" in sections and not any(method_named(name).task == MASKER for name in general.methods):
+    choices = tuple(_choice(path, name, own.get(name, {})) for name in general.methods)
+    if "train-masker" in sections and not any(choice.method.task == MASKER for choice in choices):
         raise FastmaskError(f"{path}: [train-masker]: is of no use without masker in methods")
     if STDIN in options["in-domain"]["corpus"]:
         raise FastmaskError(f"{path}: [in-domain]: corpus: standard input cannot be read again; name a file")
     task, in_domain = TaskFiles(**options.pop("task")), InDomain(**options.pop("in-domain"))
     if general.pretrain_each_seed and "seed" in options["pretrain"]:
         raise FastmaskError(f"{path}: [pretrain] seed: pretrain-each-seed gives it")
-    return Recipe(path, general, task, in_domain, options)
+    return Recipe(path, general, task, in_domain, options, choices)
+
+
+def _choice(path: str, name: str, table: Any) -> Choice:
+    """Return a way to mask, with the options of its table."""
+    where = f"{path}: [{METHODS}.{name}]"
+    if not isinstance(table, dict):
+        raise FastmaskError(f"{path}: [{METHODS}]: {name}: {table!r} is not a table of options")
+    choice = Choice(name)
+    given = _NOT_OF_A_METHOD | choice.rate.keys() | ({"model"} if choice.method.task == MASKER else set())
+    allowed = [one for one in fields(ScoreConfig) if one.name not in given]
+    allowed += [one for one in fields(PretrainConfig) if one.name in TRAINING]
+    values = _values(where, allowed, table, given)
+    scoring, training = ({key: value for key, value in values.items() if (key in TRAINING) == trains}
+                         for trains in (False, True))  # fmt: skip
+    return Choice(name, scoring, training)
 
 
 def _parsed(path: str) -> dict:
+    text = ""
     try:
-        return tomllib.loads(read_regular(path).decode("utf-8"))
+        text = read_regular(path).decode("utf-8")
+        return tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, None, None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except ValueError as error:  # TOML's own, or a number of more digits than Python reads
+        if _LIST.search(text) and _TABLE.search(text):
+            raise InputError(path, None, None, f"is not TOML: {METHODS} cannot be a list and have tables; instead of "
+                             f"the list, write a table for each, [{METHODS}.greedy]") from error  # fmt: skip
         raise InputError(path, None, None, f"is not TOML: {error}") from error
     except RecursionError:
         raise InputError(path, None, None, "is not TOML that can be read: it is nested too deep") from None
@@ -136,27 +171,31 @@ def _check_general(path: str, general: General) -> None:
     for key, values in (("methods", general.methods), ("seeds", general.seeds)):
         if not values or len(set(values)) != len(values):
             raise FastmaskError(f"{path}: {key}: name at least one, each once")
-    known = [name for name in METHODS if not method_named(name).is_control]
-    for method in general.methods:
-        if method not in known:
-            raise FastmaskError(f"{path}: methods: {method}: choose among {', '.join(known)}")
+    for name in general.methods:
+        check_name(f"{path}: {METHODS}", name)
     if min(general.seeds) < 0:
         raise FastmaskError(f"{path}: seeds: at least 0")
 
 
 def _checked(where: str, configuration: type, table: dict, given: frozenset | set = frozenset()) -> dict[str, Any]:
     """Return the table's values as keyword arguments of the configuration, without the fields that are ``given``."""
-    known = {field.name: field for field in fields(configuration) if field.name not in given}
-    values = {}
+    known = [field for field in fields(configuration) if field.name not in given]
+    values = _values(where, known, table, given)
+    if configuration in (General, TaskFiles, InDomain):
+        for field in known:
+            if field.default is MISSING and field.name not in values:
+                raise FastmaskError(f"{where}: {field.name}: is missing")
+    return values
+
+
+def _values(where: str, allowed: Sequence[Field], table: dict, given: frozenset | set) -> dict[str, Any]:
+    """Return the table's values by the names of the fields that are ``allowed``, each of its field's type."""
+    known, values = {field.name: field for field in allowed}, {}
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in known or name in values:
             raise FastmaskError(f"{where}: {key}: " + ("set twice" if name in values else _unknown(name, known, given)))
         values[name] = _typed(f"{where}: {key}", str(known[name].type), value)
-    if configuration in (General, TaskFiles, InDomain):
-        for name, field in known.items():
-            if field.default is MISSING and name not in values:
-                raise FastmaskError(f"{where}: {name}: is missing")
     return values
 
 

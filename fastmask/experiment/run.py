@@ -10,16 +10,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.config import ScoreConfig
 from ..core.durable import json_bytes, os_errors_named, write_atomically
-from ..core.errors import FastmaskError, OutputError
+from ..core.errors import FastmaskError, ModelError, OutputError
+from ..models.directory import resolve_model
+from ..models.weights import MASKED_LM, load_trained
 from ..report.progress import Meter
 from ..report.terminal import totals_line
-from ..scoring.method import label_warnings
+from ..scoring.method import label_warnings, method_named
 from ..shards.schema import read_manifest
 from ..text.documents import read_rows
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .recipe import Recipe, TaskFiles, read_recipe
-from .steps import REPORT, Step, control_of, pretrained, steps_of
+from .steps import NO_PRETRAINING, REPORT, Step, control_of, pretrained, steps_of
+from .work import add_work, compared_work
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,6 +89,7 @@ class Run:
             self._check_allowed(planned)
         if any(planned.state != COMPLETE for planned in plan):
             self._check_labels()
+            self._check_models([planned.step for planned in plan if planned.state != COMPLETE])
         for number, step in enumerate(self.steps, 1):
             planned = self.ledger.state(step)
             if planned.state == COMPLETE:
@@ -112,6 +117,18 @@ class Run:
 
         first = next(step for step in self.steps if step.command == "finetune")
         check_labels(first.config, self.recipe.task.test)
+
+    def _check_models(self, steps: list[Step]) -> None:
+        """Check that the user's models that will fill masks can, before the first step."""
+        for step in steps:
+            if step.models and isinstance(step.config, ScoreConfig):
+                method = method_named(step.config.method)
+                if method.task == MASKED_LM:
+                    try:
+                        load_trained(resolve_model(step.config.model), MASKED_LM)
+                    except ModelError as error:
+                        raise ModelError(f"{self.recipe.source}: {step.config.method}: {error}; name another model "
+                                         f"in [methods.{step.config.method}]") from error  # fmt: skip
 
     def _do(self, step: Step, say: Say, console: Console | None) -> None:
         directory, place = self.out / step.name, str(self.ledger.place(step))
@@ -145,15 +162,19 @@ class Run:
                 say(line)
 
     def _compare(self, step: Step, say: Say) -> None:
+        from ..report.comparison import draw
         from .arms import evaluate
 
         with os_errors_named(self.out):
             (self.out / step.name).mkdir(exist_ok=True)
-        report = evaluate(step.config, say)
+        report = evaluate(replace(step.config, picture=None), say)
+        arms = [arm for arm in report["arms"] if arm != NO_PRETRAINING]
+        add_work(report, {arm: self._pretrainings(arm) for arm in arms})
         report["pretraining"] = {
-            method: compared_work(self._pretrainings(method), self._pretrainings(control_of(method)))
-            for method in self.recipe.general.methods
-        }
+            choice.name: compared_work(self._pretrainings(choice.name), self._pretrainings(control_of(choice.name)))
+            for choice in self.recipe.choices if not choice.is_random
+        }  # fmt: skip
+        draw(report, step.config.picture)
         path = self.out / step.name / RESULTS[step.command]
         with os_errors_named(path):
             write_atomically(path, json_bytes(report))
@@ -162,27 +183,6 @@ class Run:
         """Return the directories of an arm's pre-training: one, or one a seed."""
         general = self.recipe.general
         return [self.out / name for name in dict.fromkeys(pretrained(general, arm, seed) for seed in general.seeds)]
-
-
-def compared_work(selective: list[Path], control: list[Path]) -> dict:
-    """Compare the work of a method's pre-training runs with that of its control's.
-
-    Returns:
-        ``runs``: of each; ``selective`` and ``control``: ``steps``, ``tokens`` and ``masked`` over these runs;
-        ``every_step_equal``: whether each step had as many tokens and masks in one as in the other; ``made_on``: the
-        devices and precisions, more than one where the runs were not alike.
-    """
-    from ..train.run_directory import made_on, work_of
-
-    selective_work, control_work = ([work_of(path) for path in paths] for paths in (selective, control))
-    return {"runs": len(selective), "selective": _sums(selective_work), "control": _sums(control_work),
-            "every_step_equal": selective_work == control_work,
-            "made_on": sorted({made_on(path) for path in (*selective, *control)})}  # fmt: skip
-
-
-def _sums(work: list[list[tuple[int, int]]]) -> dict[str, int]:
-    steps = [step for run in work for step in run]
-    return {"steps": len(steps), "tokens": sum(t for t, _ in steps), "masked": sum(m for _, m in steps)}
 
 
 def _check_task(task: TaskFiles) -> None:

@@ -7,6 +7,7 @@ pre-train on either; fine-tune each arm over seeds; compare (paper, sections 2 a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -16,8 +17,10 @@ from ..core.config import EvaluateConfig, ScoreConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError
 from ..models.weights import MASKED_LM, MASKER
-from ..scoring.method import method_named
-from .recipe import General, Recipe
+from ..scoring.method import load_method
+from ..text.files import has_fields
+from .choices import Choice
+from .recipe import METHODS, General, Recipe
 
 NO_PRETRAINING = "none"
 """Name of the arm that is fine-tuned without pre-training."""
@@ -61,18 +64,20 @@ class _Steps:
     recipe: Recipe
 
     def in_order(self) -> Iterator[Step]:
-        methods, seeds = self.recipe.general.methods, self.recipe.general.seeds
+        choices, seeds = self.recipe.choices, self.recipe.general.seeds
         if self._classifier_step:
             yield self._finetune(NO_PRETRAINING, seeds[0])
-        if any(method_named(method).task == MASKER for method in methods):
+        if any(choice.method.task == MASKER for choice in choices):
             yield self._score_task()
             yield self._train_masker()
-        for method in methods:
-            yield self._mask(method)
-            yield self._control(method)
-        for arm in self.arms[1:]:
-            for seed in seeds if self.recipe.general.pretrain_each_seed else seeds[:1]:
-                yield self._pretrain(arm, seed)
+        for choice in choices:
+            yield self._mask(choice)
+            if not choice.is_random:
+                yield self._control(choice)
+        for choice in choices:
+            for arm in _arms_of(choice):
+                for seed in seeds if self.recipe.general.pretrain_each_seed else seeds[:1]:
+                    yield self._pretrain(choice, arm, seed)
         for arm in self.arms:
             for seed in seeds:
                 if not (arm == NO_PRETRAINING and seed == seeds[0] and self._classifier_step):
@@ -82,8 +87,7 @@ class _Steps:
     @property
     def arms(self) -> tuple[str, ...]:
         """Return the arms: no pre-training, then each method after its control, so that baselines come first."""
-        pairs = ((control_of(method), method) for method in self.recipe.general.methods)
-        return (NO_PRETRAINING, *(arm for pair in pairs for arm in pair))
+        return (NO_PRETRAINING, *(arm for choice in self.recipe.choices for arm in _arms_of(choice)))
 
     @property
     def _classifier_step(self) -> tuple[str, ...]:
@@ -104,15 +108,19 @@ class _Steps:
     def _path(self, name: str) -> str:
         return str(Path(self.recipe.general.out, name))
 
-    def _config(self, section: str, configuration: type, **given: Any) -> Any:
+    def _config(self, section: str, configuration: type, choice: Choice | None, **given: Any) -> Any:
+        """Return a configuration: of a section, of a method's own options over it, and of what the run gives."""
+        own = {} if choice is None else choice.training if configuration is PretrainConfig else choice.scoring
+        with self._named(_table_of(choice) if choice and own else section):
+            return configuration(**{**self.recipe.options[section], **own, **given})
+
+    @contextmanager
+    def _named(self, section: str) -> Iterator[None]:
+        """Name file and section in errors."""
         try:
-            return configuration(**{**self.recipe.options[section], **given})
+            yield
         except FastmaskError as error:
             raise FastmaskError(f"{self.recipe.source}: [{section}]: {error}") from error
-
-    def _scoring(self, section: str, **given: Any) -> Any:
-        language = self.recipe.options[section].get("language", self.recipe.general.language)
-        return self._config(section, ScoreConfig, language=language, **given)
 
     def _reading(self) -> dict[str, str]:
         task = self.recipe.task
@@ -123,53 +131,92 @@ class _Steps:
         # pre-training removes the head, so that every arm has to start from a new one
         own, before = arm == NO_PRETRAINING, pretrained(self.recipe.general, arm, seed)
         init = self.recipe.general.init if own else self._path(before)
-        config = self._config("finetune", FinetuneConfig, train=task.train, dev=task.dev, out=self._path(name),
+        config = self._config("finetune", FinetuneConfig, None, train=task.train, dev=task.dev, out=self._path(name),
                               init=init, new_head=True, seed=seed, **self._reading())  # fmt: skip
         models, needs = ((init,), ()) if own else ((), (before,))
         return Step(name, "finetune", config, (*task.train, *task.dev), models, needs)
 
     def _score_task(self) -> Step:
-        config = self._scoring("score", model=self._classifier, **self._reading())
+        language = self.recipe.options["score"].get("language", self.recipe.general.language)
+        config = self._config("score", ScoreConfig, None, model=self._classifier, language=language, **self._reading())
         return Step("task-masks", "score", config, self.recipe.task.train, self._classifier_model,
                     self._classifier_step)  # fmt: skip
 
     def _train_masker(self) -> Step:
         own = self.recipe.options["train-masker"].get("init")
-        config = self._config("train-masker", MaskerConfig, shards=(self._path("task-masks"),),
+        config = self._config("train-masker", MaskerConfig, None, shards=(self._path("task-masks"),),
                               out=self._path("masker"), init=own or self._classifier)  # fmt: skip
         models, needs = ((own,), ()) if own else (self._classifier_model, self._classifier_step)
         return Step("masker", "train-masker", config, (), models, ("task-masks", *needs), config.dev)
 
-    def _mask(self, method: str) -> Step:
-        task, init = method_named(method).task, self.recipe.general.init
-        model, models, needs = {
-            MASKER: (self._path("masker"), (), ("masker",)),
-            MASKED_LM: (init, (init,), ()),
-        }.get(task, (self._classifier, self._classifier_model, self._classifier_step))
-        config = self._scoring("mask", method=method, model=model)
-        return Step(_masks(method), "score", config, self.recipe.in_domain.corpus, models, needs)
+    def _mask(self, choice: Choice) -> Step:
+        model, models, needs = self._model_of(choice)
+        options = {"language": self.recipe.general.language, **self.recipe.options["mask"], **choice.scoring}
+        config = self._config("mask", ScoreConfig, choice, method=choice.method_name, model=model,
+                              language=options["language"], **choice.rate, **self._labels(choice, options))  # fmt: skip
+        with self._named(_table_of(choice) if choice.scoring else "mask"):
+            load_method(config)
+        return Step(_masks(choice.name), "score", config, self.recipe.in_domain.corpus, models, needs)
 
-    def _control(self, method: str) -> Step:
-        selective = self._mask(method)
+    def _model_of(self, choice: Choice) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+        """Return the model that a way to mask asks: its name, as what the step reads of the user's, and as a need."""
+        init, own = self.recipe.general.init, choice.scoring.get("model")
+        if own:
+            return own, (own,), ()
+        if choice.method.task == MASKER:
+            return self._path("masker"), (), ("masker",)
+        if choice.method.task == MASKED_LM or choice.is_random:
+            return init, (init,), ()
+        return self._classifier, self._classifier_model, self._classifier_step
+
+    def _labels(self, choice: Choice, options: dict[str, Any]) -> dict[str, Any]:
+        """Return what a method that goes by labels takes them from: the task's training texts, unless it is told."""
+        task = self.recipe.task
+        if not {"labelled"} & choice.method.options or options.get("labelled"):
+            return {}
+        is_table = any(map(has_fields, self.recipe.in_domain.corpus))
+        for name, default in (("encoding", "utf-8"), ("text_field", "text")):
+            there, here = getattr(task, name), options.get(name, default)
+            if there != here and (is_table or name == "encoding"):
+                raise FastmaskError(f"{self.recipe.source}: [{_table_of(choice)}]: {name.replace('_', '-')}: is "
+                                    f"{there} of [task], {here} of the corpus; both are read together, so they must "
+                                    "have one")  # fmt: skip
+        return {"labelled": task.train, "label_field": task.label_field, "text_field": task.text_field}
+
+    def _control(self, choice: Choice) -> Step:
+        selective = self._mask(choice)
         config = selective.config.control_of(self._path(selective.name))
-        return Step(_masks(control_of(method)), "score", config, selective.files, selective.models,
+        return Step(_masks(control_of(choice.name)), "score", config, selective.files, selective.models,
                     (*selective.needs, selective.name))  # fmt: skip
 
-    def _pretrain(self, arm: str, seed: int) -> Step:
-        general = self.recipe.general
-        init, name, own_seed = general.init, pretrained(general, arm, seed), {"seed": seed}
-        config = self._config("pretrain", PretrainConfig, shards=(self._path(_masks(arm)),), out=self._path(name),
-                              init=init, **(own_seed if general.pretrain_each_seed else {}))  # fmt: skip
-        return Step(name, "pretrain", config, (), (init,), (_masks(arm),), config.eval)
+    def _pretrain(self, choice: Choice, arm: str, seed: int) -> Step:
+        general, name = self.recipe.general, pretrained(self.recipe.general, arm, seed)
+        given: dict[str, Any] = {"seed": seed} if general.pretrain_each_seed else {}
+        if choice.is_random and "sample" not in choice.training:
+            given["sample"] = True
+        config = self._config("pretrain", PretrainConfig, choice, shards=(self._path(_masks(arm)),),
+                              init=general.init, out=self._path(name), **given)  # fmt: skip
+        if config.sample and not choice.method.gives_probabilities:
+            with self._named(_table_of(choice) if "sample" in choice.training else "pretrain"):
+                raise FastmaskError(f"sample: {choice.name} gives no probabilities to draw masks by")
+        return Step(name, "pretrain", config, (), (general.init,), (_masks(arm),), config.eval)
 
     def _compare(self) -> Step:
         task, seeds = self.recipe.task, self.recipe.general.seeds
         runs = {_finetuned(arm, seed): arm for arm in self.arms for seed in seeds}
         arms = tuple(f"{arm}={escape(self._path(name))}" for name, arm in runs.items())
         longest = self._finetune(NO_PRETRAINING, seeds[0]).config.max_length
-        config = self._config("evaluate", EvaluateConfig, arms=arms, test=task.test, max_length=longest,
+        config = self._config("evaluate", EvaluateConfig, None, arms=arms, test=task.test, max_length=longest,
                               picture=self._path(f"{REPORT}/report.svg"), **self._reading())  # fmt: skip
         return Step(REPORT, "evaluate", config, (task.test,), (), tuple(runs))
+
+
+def _table_of(choice: Choice) -> str:
+    return f"{METHODS}.{choice.name}"
+
+
+def _arms_of(choice: Choice) -> tuple[str, ...]:
+    return (choice.name,) if choice.is_random else (control_of(choice.name), choice.name)
 
 
 def control_of(method: str) -> str:

@@ -79,6 +79,12 @@ def work_lines(report: dict) -> Iterator[str]:
         runs = f"{work['runs']} pre-training runs" if work["runs"] > 1 else "pre-training"
         if work["every_step_equal"]:
             yield f"{method} and its control, {runs} each: {_work(work['control'])}, as many of each in every step"
+        elif work["equal"] == "expected":
+            expected = f"{work['selective']['expected_masked']:,.0f}"
+            yield (f"{method} and its control, {runs} each: {_work(work['selective'])} against "
+                   f"{_work(work['control'])}; masks are drawn, {expected} expected in each")  # fmt: skip
+        elif work["equal"] == "total":
+            yield f"{method} and its control, {runs} each: {_work(work['control'])}, the same in all, not in every step"
         else:
             yield (f"{method} and its control, {runs} each, did NOT the same work: {_work(work['selective'])} "
                    f"against {_work(work['control'])}")  # fmt: skip

@@ -186,6 +186,7 @@ class Method:
         importance: what the importance of a token is, in words.
         large_is_important: whether a large importance is an important token's; else a small one is.
         ranks_by_importance: whether it masks what has the largest importance, whatever that is.
+        gives_probabilities: whether its shards have a ``mask_prob``, to draw masks by.
         fixed_threshold: why stored scores cannot be decided by another threshold, in words; "" where they can.
         default_rate: the rate cap where none is given; None is no cap.
         options: fields of ScoreConfig that have a meaning for it, of those that mean nothing to others.
@@ -203,6 +204,7 @@ class Method:
     importance = ""
     large_is_important = False
     ranks_by_importance = False
+    gives_probabilities = False
     fixed_threshold = "means nothing to this method"
     default_rate: float | None = None
     options: frozenset[str] = frozenset()

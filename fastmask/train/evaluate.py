@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import combinations
 
 import numpy as np
 
 from ..core.errors import FastmaskError
+from ..report.comparison import MANY
 
 METRICS = ("accuracy", "macro_f1")
 RESAMPLES = 10_000
 LEVEL, POWER = 0.05, 0.8
+LEAST_SEEDS = 3
+"""Of fewer there is no p value."""
 QUANTILES = 10_000
 CHUNK = 1 << 22
 """Most drawn row numbers that the bootstrap holds at a time."""
 METHOD = {
     "interval": "percentiles 2.5 and 97.5 of the mean difference over resamples; a resample draws seeds and, "
     "independently, test rows, both with replacement, and the same draw serves every arm",
-    "p": "two-sided paired t test over seeds on this test set; not corrected for the number of comparisons",
+    "p": f"two-sided paired t test over seeds on this test set, from {LEAST_SEEDS} seeds on; not corrected for the "
+    "number of comparisons",
+    "p_holm": "the same, corrected by Holm's method for all pairs of arms: among differences with p_holm below 0.05 "
+    "there is a false one at most once in twenty comparisons like this",
     "detectable": f"smallest true difference that this test shows with power {POWER} at level {LEVEL}, given this "
     "number of seeds and the sd of their paired differences",
 }
@@ -40,8 +47,9 @@ def compare(
     Returns:
         A JSON-ready report: ``rows``, ``seeds``, ``resamples``, ``method`` (METHOD), ``arms`` (name -> metric ->
         ``values`` one per seed, ``mean``, ``sd``) and ``differences`` (each later arm minus each earlier one:
-        ``arm``, ``baseline`` and per metric ``mean``, ``sd``, ``interval``, ``p``, ``detectable``). What one seed, or
-        differences without any spread, cannot tell (``sd``, ``p``, ``detectable``) is null.
+        ``arm``, ``baseline`` and per metric ``mean``, ``sd``, ``interval``, ``p``, ``p_holm``, ``detectable``).
+        What one seed, or differences without any spread, cannot tell (``sd``, ``p``, ``p_holm``, ``detectable``) is
+        null, and so is p of fewer than LEAST_SEEDS seeds.
 
     Raises:
         FastmaskError: no rows, an arm without seeds, arms of different shapes, or scipy is not installed.
@@ -54,18 +62,35 @@ def compare(
     scores = {name: _scores(table, np.ones((1, len(labels)), np.float32)) for name, table in tables.items()}
     values = {name: {m: scores[name][m][0] for m in METRICS} for name in tables}
     drawn = _bootstrap(tables, seeds, len(labels), resamples, np.random.default_rng(seed))
+    differences: list[dict] = [
+        {"arm": new, "baseline": old}
+        | {m: _difference(values[new][m] - values[old][m], drawn[new][m] - drawn[old][m]) for m in METRICS}
+        for old, new in combinations(tables, 2)
+    ]
+    for metric in METRICS:
+        for entry, p in zip(differences, holm([entry[metric]["p"] for entry in differences]), strict=True):
+            entry[metric]["p_holm"] = p
     return {
         "rows": len(labels),
         "seeds": seeds,
         "resamples": resamples,
         "method": METHOD,
         "arms": {name: {m: _summary(values[name][m]) for m in METRICS} for name in tables},
-        "differences": [
-            {"arm": new, "baseline": old}
-            | {m: _difference(values[new][m] - values[old][m], drawn[new][m] - drawn[old][m]) for m in METRICS}
-            for old, new in combinations(tables, 2)
-        ],
+        "differences": differences,
     }
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Return p values corrected by Holm's step-down method (1979); None stays, and counts as no comparison.
+
+    Of m values in ascending order the k-th (from 0) times m - k, and at least the one before it, at most 1.
+    """
+    found: list[float | None] = [None] * len(p)
+    order = sorted((value, at) for at, value in enumerate(p) if value is not None)
+    least = 0.0
+    for k, (value, at) in enumerate(order):
+        found[at] = least = max(least, min(1.0, (len(order) - k) * value))
+    return found
 
 
 def _number_of_seeds(predictions: dict[str, np.ndarray]) -> int:
@@ -90,6 +115,12 @@ def detectable_difference(sd: float, seeds: int, power: float = POWER, level: fl
     Args:
         sd: standard deviation of the paired differences.
     """
+    return _detectable(seeds, power, level) * sd / np.sqrt(seeds)
+
+
+@cache
+def _detectable(seeds: int, power: float, level: float) -> float:
+    """Return the same in standard errors."""
     optimize, stats = _scipy()
     freedom = seeds - 1
     bound = stats.t.ppf(1 - level / 2, freedom)
@@ -101,7 +132,7 @@ def detectable_difference(sd: float, seeds: int, power: float = POWER, level: fl
         tails = stats.norm.cdf(shift - bound * spread) + stats.norm.cdf(-shift - bound * spread)
         return float(tails.mean()) - power
 
-    return float(optimize.brentq(excess, 0.0, 10 * bound) * sd / np.sqrt(seeds))
+    return float(optimize.brentq(excess, 0.0, 10 * bound))
 
 
 def _stacked(name: str, runs: Sequence[np.ndarray], labels: np.ndarray) -> np.ndarray:
@@ -192,20 +223,21 @@ def _difference(by_seed: np.ndarray, drawn: np.ndarray) -> dict:
         "mean": float(by_seed.mean()),
         "sd": sd,
         "interval": [float(bound) for bound in np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])],
-        "p": float(stats.ttest_1samp(by_seed, 0.0).pvalue) if spread else None,
+        "p": float(stats.ttest_1samp(by_seed, 0.0).pvalue) if spread and len(by_seed) >= LEAST_SEEDS else None,
         "detectable": detectable_difference(spread, len(by_seed)) if spread else None,
     }
 
 
 def statements(report: dict) -> Iterator[str]:
-    """Yield a sentence about each of the report's differences in accuracy, in points of 0.01."""
-    for entry in report["differences"]:
+    """Yield a sentence about each difference in accuracy, in points of 0.01; of many, the table is enough."""
+    for entry in report["differences"] if len(report["differences"]) <= MANY else ():
         figures = entry["accuracy"]
         low, high = (100 * bound for bound in figures["interval"])
         line = f"{entry['arm']} - {entry['baseline']}: {100 * figures['mean']:+.2f} points, "
         line += f"95 % interval {low:+.2f} to {high:+.2f}"
-        if figures["p"] is None:
+        if figures["detectable"] is None:
             yield f"{line}; {report['seeds']} seed(s) without spread cannot be tested"
             continue
+        p = "" if figures["p"] is None else f", p = {figures['p']:.3g} ({figures['p_holm']:.3g} by Holm)"
         least = f"{report['seeds']} seeds could have shown {100 * figures['detectable']:.2f}"
-        yield f"{line}, p = {figures['p']:.3g}; {least} with power {POWER}"
+        yield f"{line}{p}; {least} with power {POWER}"

@@ -114,7 +114,8 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
             if (step + 1) % config.save_every == 0 or step + 1 == plan.steps:
                 _measure(plan, state, run, log)
                 _save(plan, state, run, log, batch.position)
-    result = {**plan.header, **state.counts, "held_out": state.held_out, "tokens_per_second": round(progress.rate)}
+    result = {**plan.header, **state.counts, **plan.expected(state.counts["tokens"]), "held_out": state.held_out,
+              "tokens_per_second": round(progress.rate)}  # fmt: skip
     if run:
         run.finish(state.model, plan.tokenizer, result)
         plan.say(f"{config.out}: {result['step']:,} steps, {result['tokens']:,} tokens, "

@@ -25,6 +25,7 @@ from ..models.trainable import own_forward_remark, runs_packed
 from .loop import seed_everything
 from .mlm_batches import Builder
 from .ranks import Ranks
+from .run_directory import EXPECTED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,14 @@ class Plan:
     pads: bool
     header: dict
     say: Say
+
+    def expected(self, tokens: int) -> dict[str, float]:
+        """Return how many masks are drawn in the mean in so many tokens of steps; nothing where masks are not drawn."""
+        if not self.config.sample:
+            return {}
+        rates, schedule = self.stream.rates, self.config.mask_schedule
+        rate = sum(rates_of(schedule)) / 2 if schedule else rates.mean
+        return {EXPECTED: tokens * rates.tokens / self.stream.tokens * rate}
 
 
 def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:

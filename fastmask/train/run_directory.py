@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .ranks import Ranks
 
 RUN, LOG, RESULT, LOCK = "run.json", "log.jsonl", "pretrain.json", ".fastmask-train.lock"
+EXPECTED = "expected_masked"
+"""In RESULT, where masks are drawn."""
 TENSORS, DOCUMENT = "training.safetensors", "training.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{8})")
 SAVED = {
@@ -221,6 +223,16 @@ def work_of(run: Path) -> list[tuple[int, int]]:
         return [(line["tokens"], line["masked"]) for line in lines if "tokens" in line]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{run / LOG}: cannot be read: {error}") from error
+
+
+def expected_masks(run: Path) -> float | None:
+    """Return how many masks the probabilities of a finished run give in the mean; None where masks are not drawn."""
+    result = _document(run / RESULT, {})
+    if EXPECTED not in result:
+        return None
+    if fault := type_fault(result, {EXPECTED: NUMBER}):
+        raise OutputError(f"{run / RESULT}: is damaged: {fault}")
+    return float(result[EXPECTED])
 
 
 def made_on(run: Path) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -15,8 +15,9 @@ from fastmask.core.config import EvaluateConfig
 from fastmask.core.errors import FastmaskError
 from fastmask.core.labels import Classes
 from fastmask.experiment.arms import evaluate, find_runs, read_predictions
-from fastmask.report.comparison import draw
-from fastmask.train.evaluate import METRICS, compare, detectable_difference, statements
+from fastmask.report.comparison import _drawn, chief_differences, draw, tables
+from fastmask.report.screen import make_console
+from fastmask.train.evaluate import METRICS, compare, detectable_difference, holm, statements
 from fastmask.train.predict import accuracy, macro_f1
 
 LABELS = np.array([0, 0, 1, 1])
@@ -244,3 +245,78 @@ def test_pictures_of_any_report(tmp_path):
     assert b"<svg" in (tmp_path / "one.svg").read_bytes()
     with pytest.raises(FastmaskError, match="nothing"):
         draw(report, str(tmp_path / "one.nothing"))
+
+
+def test_holm_by_hand():
+    """0.01 times 4, 0.02 times 3, 0.03 times 2 (no less than the one before it), 0.04 times 1 (likewise)."""
+    assert holm([0.03, 0.01, None, 0.04, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06], nan_ok=True)
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == [] and holm([None]) == [None]
+
+
+def arms_of(number: int, seeds: int = 3) -> dict:
+    rng = np.random.default_rng(number)
+    return {f"arm-{n}": [rng.integers(0, 2, 30) for _ in range(seeds)] for n in range(number)}
+
+
+def test_every_pair_counts_as_a_comparison():
+    report = compare(arms_of(4), np.zeros(30, int), resamples=100)
+    for metric in METRICS:
+        figures = [entry[metric] for entry in report["differences"]]
+        assert len(figures) == 6 and [one["p_holm"] for one in figures] == holm([one["p"] for one in figures])
+        least = min(figures, key=lambda one: one["p"])
+        assert least["p_holm"] == pytest.approx(min(1, 6 * least["p"]))
+
+
+def test_two_seeds_have_no_p():
+    report = compare(arms_of(2, seeds=2), np.zeros(30, int), resamples=100)
+    figures = one(report)
+    assert figures["p"] is figures["p_holm"] is None and figures["detectable"] > 0
+    (line,) = statements(report)
+    assert "p = " not in line and "2 seeds could have shown" in line
+    (line,) = statements(compare(arms_of(2), np.zeros(30, int), resamples=100))
+    assert "p = " in line and "by Holm" in line
+
+
+def with_equal_work(report: dict, *pairs) -> dict:
+    for entry in report["differences"]:
+        is_equal = (entry["arm"], entry["baseline"]) in pairs
+        entry["work"] = {"equal": "every step" if is_equal else None, "tokens": 1.0, "masked": 0.5}
+    return report
+
+
+def test_of_many_arms_those_with_equal_work_come_first():
+    report = with_equal_work(compare(arms_of(7), np.zeros(30, int), resamples=100), ("arm-6", "arm-2"))
+    assert [entry["arm"] for entry in chief_differences(report)] == ["arm-6"]
+    assert not list(statements(report))
+    console = make_console()
+    console.width = 80
+    with console.capture() as shown:
+        console.print(tables(report))
+    lines = [line.split() for line in shown.get().splitlines() if line.startswith("arm-") and " - " in line]
+    assert len(lines) == 1 and lines[0][:3] == ["arm-6", "-", "arm-2"] and lines[0][-2:] == ["equal", "work"]
+    assert "20 more pairs, which had not equal work, are in the JSON report" in shown.get()
+    few = with_equal_work(compare(arms_of(3), np.zeros(30, int), resamples=100), ("arm-1", "arm-0"))
+    assert len(chief_differences(few)) == 3
+    with console.capture() as shown:
+        console.print(tables(few))
+    lines = [line for line in shown.get().splitlines() if "accuracy" in line or "macro-F1" in line][1:]
+    assert len(lines) == 6 and lines[1].startswith("equal work") and lines[3].startswith("1x tokens, 0.5x masks")
+    none = compare(arms_of(7), np.zeros(30, int), resamples=100)
+    assert {entry["baseline"] for entry in chief_differences(none)} == {"arm-0"} and len(chief_differences(none)) == 6
+
+
+@pytest.mark.parametrize(("number", "length"), [(2, 60), (6, 5), (16, 60)])
+def test_no_name_in_a_picture_lies_over_another(number, length):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [f"{n:-<{length}}" for n in range(number)]
+    report = compare(dict(zip(names, arms_of(number).values(), strict=True)), np.zeros(30, int), resamples=100)
+    figure = _drawn(report, Figure(layout="constrained"))
+    FigureCanvasAgg(figure).draw()
+    boxes = [label.get_window_extent() for axes in figure.axes for label in axes.get_yticklabels()]
+    frames = [axes.get_window_extent() for axes in figure.axes]
+    assert len(boxes) == number + {2: 1, 6: 15, 16: 15}[number]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    assert not any(box.overlaps(frame) for box in boxes for frame in frames)
+    assert all(frame.width > 150 and box.x0 >= 0 for frame in frames for box in boxes)

@@ -110,6 +110,28 @@ def test_the_papers_settings(tmp_path):
         (SMALL.replace("[1, 2]", "[]"), "seeds: name at least one, each once"),
         (SMALL.replace("[1, 2]", "[-1]"), "seeds: at least 0"),
         (SMALL.replace("[1, 2]", "[1, 'x']"), "seeds: 'x' is not a whole number"),
+        ("methods = ['random-0']\n" + SMALL, "methods: random-0: choose among greedy,"),
+        ("methods = ['random-100']\n" + SMALL, "methods: random-100: choose among greedy,"),
+        ("methods = ['word-list']\n" + SMALL, "[mask]: --method word-list: give --words"),
+        ("methods = ['greedy']\n" + SMALL + "[methods.word-list]\n", "is not TOML: methods cannot be a list and have"),
+        (SMALL + "[methods]\n", "methods: name at least one, each once"),
+        (SMALL + "[methods]\ngreedy = true\n", "[methods]: greedy: True is not a table of options"),
+        (SMALL + "[methods.best]\n", "methods: best: choose among greedy,"),
+        (SMALL + "[methods.greedy]\nwords = 'sentiment'\n", "[methods.greedy]: --words sentiment: means nothing"),
+        (SMALL + "[methods.greedy]\nthreshold = 'x'\n", "[methods.greedy]: threshold: 'x' is not a number"),
+        (SMALL + "[methods.greedy]\nmask-rate = 2\n", "[methods.greedy]: --mask-rate 2.0: above 0, at most 1"),
+        (SMALL + "[methods.greedy]\nword = 'x'\n", "[methods.greedy]: word: unknown key; did you mean words?"),
+        (SMALL + "[methods.greedy]\nsampel = true\n", "[methods.greedy]: sampel: unknown key; did you mean sample?"),
+        (SMALL + "[methods.greedy]\nlike = 'x'\n", "[methods.greedy]: like: is not for a recipe to set here"),
+        (SMALL + "[methods.masker]\nmodel = 'x'\n", "[methods.masker]: model: is not for a recipe to set here"),
+        (SMALL + "[methods.random-15]\nmask-rate = 0.2\n", "[methods.random-15]: mask-rate: is not for a recipe"),
+        (SMALL + "[methods.greedy]\nsample = true\n", "[methods.greedy]: sample: greedy gives no probabilities to"),
+        (SMALL + "[methods.greedy]\n[pretrain]\nsample = true\n", "[pretrain]: sample: greedy gives no prob"),
+        (SMALL + "[methods.random-15]\nmask-schedule = '1'\n", "[methods.random-15]: --mask-schedule 1: two shares"),
+        (SMALL.replace("[in-d", "encoding = 'cp1252'\n[in-d") + "[methods.log-odds]\n",
+         "[methods.log-odds]: encoding: is cp1252 of [task], utf-8 of the corpus; both are read together"),
+        (SMALL.replace("[in-d", "text-field = 'x'\n[in-d").replace("us.txt", "us.csv") + "[methods.log-odds]\n",
+         "[methods.log-odds]: text-field: is x of [task], text of the corpus; both are read together"),
         ("methods = ['random']\n" + SMALL, "methods: random: choose among greedy, prefix, leave-one-out, masker"),
         ("methods = ['greedy']\n" + SMALL + "[train-masker]\n", "[train-masker]: is of no use without"),
         ("pretrain-each-seed = true\n" + SMALL + "[pretrain]\nseed = 1\n", "[pretrain] seed: pretrain-each-"),
@@ -195,3 +217,77 @@ def test_pretraining_for_each_seed(tmp_path):
     assert pretrained == {f"pretrained/{arm}-{seed}": seed for arm in arms for seed in (1, 2)}
     assert found["finetuned/greedy-2"].config.init == "o/pretrained/greedy-2"
     assert_in_order(found)
+
+
+EVERY = (
+    SMALL
+    + """
+[methods.greedy]
+[methods.masker]
+[methods.gradient]
+mask-rate = 0.2
+[methods.word-list]
+words = "sentiment"
+sample = true
+mask-schedule = "0.3:0.1"
+[methods.log-odds]
+[methods.difference]
+background = "general.txt"
+[methods.entropy]
+[methods.random-15]
+[mask]
+mask-rate = 0.1
+stop-words = "none"
+"""
+)
+
+
+def test_a_table_for_each_method(tmp_path):
+    found = steps(tmp_path, EVERY)
+    assert_in_order(found)
+    arms = [name.removeprefix("masks/") for name, step in found.items() if name.startswith("masks/")]
+    assert arms == [arm for name in ("greedy", "masker", "gradient", "word-list", "log-odds", "difference", "entropy")
+                    for arm in (name, f"{name}-control")] + ["random-15"]  # fmt: skip
+    masks = {arm: found[f"masks/{arm}"] for arm in arms}
+    rates = {arm: step.config.mask_rate for arm, step in masks.items() if "control" not in arm}
+    assert rates == dict.fromkeys(rates, 0.1) | {"gradient": 0.2, "random-15": 0.15}
+    assert {step.config.stop_words for step in masks.values()} == {"none"}
+    assert (masks["random-15"].config.method, masks["random-15"].models) == ("random", ("m",))
+    assert masks["word-list"].config.words == "sentiment" and masks["difference"].config.background == ("general.txt",)
+    assert all(step.config.model == "o/finetuned/none-1" for arm, step in masks.items() if arm in
+               ("greedy", "gradient", "word-list", "log-odds", "difference"))  # fmt: skip
+    assert masks["entropy"].config.model == "m" and masks["masker"].config.model == "o/masker"
+    drawn = {arm: (found[f"pretrained/{arm}"].config.sample, found[f"pretrained/{arm}"].config.mask_schedule)
+             for arm in arms}  # fmt: skip
+    word_list = dict.fromkeys(("word-list", "word-list-control"), (True, "0.3:0.1"))
+    assert drawn == dict.fromkeys(drawn, (False, None)) | word_list | {"random-15": (True, None)}
+
+
+def test_log_odds_goes_by_the_labels_of_the_task(tmp_path):
+    own = steps(tmp_path, EVERY)["masks/log-odds"].config
+    assert (own.labelled, own.label_field) == (("a.jsonl", "b.jsonl"), "class")
+    control = steps(tmp_path, EVERY)["masks/log-odds-control"].config
+    assert control.labelled == () and control.like == "o/masks/log-odds"
+    told = steps(tmp_path, SMALL + "[methods.log-odds]\nlabelled = 'mine.csv'\n")["masks/log-odds"].config
+    assert (told.labelled, told.label_field) == (("mine.csv",), "label")
+    texts = SMALL.replace("[in-d", "text-field = 'x'\n[in-d") + "[methods.log-odds]\n"
+    assert steps(tmp_path, texts)["masks/log-odds"].config.text_field == "x"  # the corpus has no fields
+
+
+def test_a_list_or_tables_without_options_are_one(tmp_path):
+    listed = steps(tmp_path, "methods = ['greedy', 'random-15']\n" + SMALL)
+    assert listed == steps(tmp_path, SMALL + "[methods.greedy]\n[methods.random-15]\n")
+    assert listed["pretrained/random-15"].config.sample
+    static = steps(tmp_path, SMALL + "[methods.random-15]\nsample = false\n")
+    assert not static["pretrained/random-15"].config.sample
+
+
+def test_a_method_may_have_a_model_of_its_own(tmp_path):
+    found = steps(tmp_path, SMALL + "[methods.entropy]\nmodel = 'other'\n[methods.greedy]\n")
+    assert (found["masks/entropy"].config.model, found["masks/entropy"].models) == ("other", ("other",))
+    assert found["masks/entropy-control"].config.model == "other" and found["masks/greedy"].models == ()
+
+
+def test_arms_in_the_order_of_the_recipe(tmp_path):
+    arms = list(dict.fromkeys(arm.partition("=")[0] for arm in steps(tmp_path, EVERY)["report"].config.arms))
+    assert arms[:3] == ["none", "greedy-control", "greedy"] and arms[-2:] == ["entropy", "random-15"]

@@ -11,7 +11,8 @@ import torch
 from helpers import fastmask, golden, held, kill_held, process, refusal, write_jsonl
 
 from fastmask.core.config_train import FinetuneConfig
-from fastmask.experiment.run import Run, compared_work
+from fastmask.experiment.run import Run
+from fastmask.experiment.work import compared_work
 from fastmask.train.prepare import build_task
 
 RECIPE = """
@@ -338,6 +339,6 @@ def test_unequal_work_is_said(tmp_path):
     work = {"steps": 2, "tokens": 19, "masked": 5}
     how = ["1 x cpu, float32 matrix products"]
     assert compared_work([a], [c]) == {"runs": 1, "selective": work, "control": work, "every_step_equal": True,
-                                       "made_on": how}  # fmt: skip
+                                       "equal": "every step", "made_on": how}  # fmt: skip
     assert len(compared_work([a], [b])["made_on"]) == 2
     assert not compared_work([a, c], [c, b])["every_step_equal"]

@@ -38,6 +38,7 @@ class Random(Method):
     keeps_other_labels = True
     is_control = True
     default_rate = DEFAULT_RATE
+    gives_probabilities = True
     options = frozenset({"like"})
 
     def without_model(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> RandomMasks:

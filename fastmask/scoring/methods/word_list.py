@@ -45,6 +45,7 @@ class WordList(WordMethod):
     """Masks words that are like those of a list."""
 
     importance = "likeness of the word to the nearest one of the list, a cosine"
+    gives_probabilities = True
     options = frozenset({"words", "mask_function", "vectors"})
     needs = frozenset({"words"})
 
