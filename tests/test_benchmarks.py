@@ -13,8 +13,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import baselines
 import bench_encoder
 import bench_front_to_shards
+import bench_methods
 import bench_score
 import harness
+from helpers import fastmask
+
+from fastmask.core.config import METHODS
 
 SENTENCES = 16
 
@@ -109,6 +113,35 @@ def test_memory_of_a_run_that_ends_after_some_shards(tmp_path, mr_tiny):
     found = bench_front_to_shards.memory(corpus, config, 2, tmp_path)
     assert (found["shards"], found["rows"]) == (2, 4)
     assert found["beyond_loaded_mb"] == found["peak_mb"] - found["loaded_mb"] >= 0
+
+
+def test_every_method_is_timed(golden_dir, mr_tiny, tmp_path, monkeypatch, capsys):
+    """Each command as it is given, here in this process."""
+    rows = (golden_dir / "mr_tiny_0.05.jsonl").read_text(encoding="utf-8").splitlines()[:24]
+    (tmp_path / "c.jsonl").write_text(
+        "".join(json.dumps({k: json.loads(row)[k] for k in ("text", "label")}) + "\n" for row in rows)
+    )
+    (tmp_path / "b.txt").write_text("a word of the news\n")
+    options = bench_methods.options_of(["--corpus", str(tmp_path / "c.jsonl"), "--model", mr_tiny, "--lines", "8",
+                                        "--background", str(tmp_path / "b.txt")])  # fmt: skip
+
+    def run(command, work):
+        done = fastmask(*command[3:])
+        assert done.exit_code == 0, done.stderr
+        return {"seconds": 2.0 if "random" in command else 4.0, "cpu": 1.0}
+
+    monkeypatch.setattr("bench_startup.run", run)
+    commands = bench_methods.commands(options, tmp_path)
+    runs = {name: [bench_methods.run(name, command, tmp_path)] for name, command in commands.items()}
+    arms = bench_methods.summary(runs)
+    assert set(arms) == {*METHODS} and arms["log-odds"]["share_of_random"] == 0.5
+    assert arms["greedy"]["tokens"] < arms["difference"]["tokens"] == arms["random"]["tokens"]
+    some = str(tmp_path / "some.jsonl")
+    gradient = bench_methods.gradient_arm(some, mr_tiny, 1, tmp_path)
+    assert gradient["sentences"] == 8 and gradient["tokens"] == arms["gradient"]["tokens"] + 2 * 8
+    assert gradient["times_plain"] > 0
+    bench_methods.show({"model": "m", "arms": arms, "gradient": gradient})
+    assert "plain forward and backward" in " ".join(capsys.readouterr().out.split())
 
 
 def test_isolated_runs_elsewhere_and_brings_errors_back():
