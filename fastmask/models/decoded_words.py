@@ -72,7 +72,8 @@ class DecodedWords:
             text = written.decode("utf-8", "replace").strip()
             self._first[index], self._last[index] = _kind(text[:1]), _kind(text[-1:])
             self._found[index] = self._is_stop_word(text)
-            self._joins[index] = _plain(text) in self._marks
+            # "'t" of a byte-level tokenizer is a word of its own
+            self._joins[index] = _plain(text[:1] if by_word else text) in self._marks
         self._special = np.zeros(size, bool)
         self._special[special_ids_in_text(tokenizer)] = True
         self._decoded = lru_cache(_CACHED)(self._decoded_is_stop)

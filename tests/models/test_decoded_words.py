@@ -86,6 +86,7 @@ def test_stop_words_of_a_text(kind, language, pieces, stop):
          "▁it ' s ▁don ’ t . . . ▁' all '"),
         ("wordpiece", "en", "isn ' t film ' s as ' man", "0 1 2 3 4 5 6 7 8", "isn ' t . . . as . ."),
         ("byte-level", "en", "Ġtoo thless Ġthe Ġthe sis", "0 0 1 2 2", ". . Ġthe . ."),
+        ("byte-level", "en", "Ġdon 't Ġfilm 's Ġit 's Ġas Ġ't", "0 1 2 3 4 5 6 7", "Ġdon 't . 's Ġit 's Ġas ."),
         # l'homme is a word of this tokenizer, and no stop word; qu'il is two of them
         ("metaspace", "fr", "▁l ' homme ▁qu ’ il", "0 0 0 1 1 1", ". . . ▁qu ’ il"),
         ("wordpiece", "fr", "l ' homme", "0 1 2", "l ' ."),

@@ -132,6 +132,12 @@ def test_words_are_whole_in_sequences_and_other_tokens(model, corpus, tmp_path):
     for row in rows.values():
         at = np.flatnonzero(collate([row])["labels"][0].numpy() != -100) - 1
         assert at.tolist() == row["mask_index"]
+    drawn = SelectiveMaskCollator(tokenizer, max_length=16, sample=True, whole_words=True)
+    for row in [*rows.values()] * 2:
+        drawn.set_epoch(drawn.epoch + 1)
+        seen = row["word"][:14]
+        at = np.flatnonzero(drawn([row])["labels"][0].numpy() != -100) - 1
+        assert at.tolist() == [k for k, word in enumerate(seen) if word in {seen[position] for position in at}]
     for sample, length in ((False, 16), (True, 16), (True, 60)):
         for example in TrainingStream(str(out), max_length=length, seed=1, sample=sample).epoch():
             keys = zip(example.row.tolist(), example.sentence.tolist(), example.position.tolist(), strict=True)
