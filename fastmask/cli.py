@@ -131,16 +131,21 @@ def verify(out, repair):
 @options_of(RemaskConfig)
 @click.option("-q", "--quiet", is_flag=True, help="No last line.")
 def remask(quiet, **options):
-    """Choose other masks from the scores of SHARDS, as score would with these options; no model is asked.
+    """Choose other masks from the scores of SHARDS, as score would with these options.
 
-    What is not given is as SHARDS have it. The same command resumes a run that was stopped.
+    The model of SHARDS is asked where the scores do not tell the masks, and nowhere else. What is not given is as
+    SHARDS have it. The same command resumes a run that was stopped.
     """
+    from .core.startup import start_numba
+    from .core.words import counted
+    from .report.progress import Meter
     from .report.terminal import totals_line
     from .scoring.remask import remask_shards
 
-    manifest, in_doubt = remask_shards(RemaskConfig(**options))
+    start_numba()
+    manifest, in_doubt = remask_shards(RemaskConfig(**options), Meter(_console(quiet), _lines(quiet)))
     if in_doubt:
-        say(f"warning: {options['out']}: score might choose other masks in {in_doubt:,} sentences")
+        say(f"warning: {options['out']}: score might choose other masks in {counted(in_doubt, 'sentence')}")
     if not quiet:
         say(totals_line(options["out"], manifest))
 

@@ -271,9 +271,10 @@ class RemaskConfig:
     unit: str | None = shared(ScoreConfig, "unit", ...)
     stop_words: str | None = shared(ScoreConfig, "stop_words", ...)
     keep_punctuation: bool | None = shared(ScoreConfig, "keep_punctuation", ...)
-    certify: bool = option(
-        True, "Refuse masks that the stored scores leave in doubt; --no-certify takes the scores as they are."
-    )
+    model: str | None = option(None, "Where the model of SHARDS is now, if it has moved: a directory or a hub id.")
+    device: str | None = shared(ScoreConfig, "device", ...)
+    certify: bool = option(True, "Ask the model where the stored scores leave masks in doubt; --no-certify takes the "
+                           "scores as they are.")  # fmt: skip
     overwrite: bool = option(False, "Replace OUT if it was made from something else.")
 
     def __post_init__(self) -> None:
@@ -281,7 +282,7 @@ class RemaskConfig:
 
     def changed(self, scored: ScoreConfig) -> ScoreConfig:
         """Return the configuration of a run that would have made these masks, given that of the shards."""
-        names = "threshold", "mask_rate", "unit", "stop_words", "keep_punctuation"
+        names = "threshold", "mask_rate", "unit", "stop_words", "keep_punctuation", "model", "device"
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return replace(scored, **given, certify=scored.certify and self.certify)
 
@@ -300,7 +301,10 @@ class ExportConfig:
     )
     corrupt: str = option("0.8,0.1,0.1", "Shares of masked tokens that become [MASK], a random token, and stay as they "
                           "are.", check=lambda text: shares_fault(shares_of(text)))  # fmt: skip
-    seed: int = option(0, "Seed of the corruption (which masked tokens become what).", check=at_least(0))
+    sample: bool = option(False, "Draw the masks by the probabilities (mask_prob) of SHARDS, anew in each epoch.")
+    epochs: int = option(1, "How often each sequence is written, corrupted anew each time.", check=at_least(1))
+    seed: int = option(0, "Seed of the corruption (which masked tokens become what), and of masks with --sample.",
+                       check=at_least(0))  # fmt: skip
     overwrite: bool = option(False, "Replace OUT.")
 
     def __post_init__(self) -> None:

@@ -1,13 +1,14 @@
 """Finished shards -> training sequences in other trainers' formats, under the field names of NVIDIA's BERT.
 
-The tokens are corrupted once, as ``pretrain`` corrupts them in its first epoch. Sequences without a mask are left out.
+Each epoch's tokens are corrupted, and its masks drawn where they are sampled, as ``pretrain`` does in that epoch; one
+epoch follows the other. Sequences without a mask are left out.
 How a format writes them is its own: see ``export/``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import count, islice
 from pathlib import Path
@@ -74,12 +75,13 @@ def export_shards(config: ExportConfig, sequences: int = SEQUENCES) -> dict[str,
 
 
 def _export(config: ExportConfig, form: Format, out: Path, sequences: int) -> dict[str, Any]:
-    stream = TrainingStream(config.shards, max_length=config.max_length, seed=0, shuffle=False, masked_only=True)
+    stream = TrainingStream(config.shards, max_length=config.max_length, seed=config.seed, shuffle=False,
+                            masked_only=True, sample=config.sample)  # fmt: skip
     corruption = _Corruption(config, stream.tokenizer, stream.ordinary)
     counts = {"sequences": 0, "masked": 0, "dropped": 0, "files": 0}
     files = []
     with new_directory(out, config.overwrite) as folder:
-        examples_left = stream.epoch()
+        examples_left = _epochs(stream, config.epochs)
         for index in count():
             examples = list(islice(examples_left, sequences))
             if not examples:
@@ -89,12 +91,17 @@ def _export(config: ExportConfig, form: Format, out: Path, sequences: int) -> di
             kept = int(np.count_nonzero(table["masked_lm_positions"]))
             counts["sequences"] += len(examples)
             counts["masked"] += kept
-            counts["dropped"] += sum(len(example.at) for example in examples) - kept
+            counts["dropped"] += sum(len(example.at) for _, example in examples) - kept
         if not files:
             raise FastmaskError(f"{config.shards}: holds no sequence with a mask")
         counts["files"] = len(files)
         form.finish(folder, files)
     return {**counts, "tokenizer": stream.tokenizer["name"]}
+
+
+def _epochs(stream: TrainingStream, epochs: int) -> Iterator[tuple[int, Example]]:
+    """Yield the sequences of some epochs that have a mask there, each with its epoch."""
+    return ((epoch, example) for epoch in range(epochs) for example in stream.epoch(epoch) if len(example.at))
 
 
 class _Corruption:
@@ -108,16 +115,16 @@ class _Corruption:
         self.config, self.mask_id, self.pad_id = config, special["mask"], special["pad"]
         self.ordinary, self.shares = ordinary, shares_of(config.corrupt)
 
-    def table(self, examples: Sequence[Example], first: int) -> np.ndarray:
-        """Return N sequences, the first of them number ``first`` of the export, as ``fields_of`` [N]."""
+    def table(self, examples: Sequence[tuple[int, Example]], first: int) -> np.ndarray:
+        """Return N sequences of their epochs, the first one number ``first`` of the export, as ``fields_of`` [N]."""
         table = np.zeros(len(examples), fields_of(self.config.max_length, self.config.max_predictions))
         table["input_ids"] = self.pad_id
-        for number, (fields, example) in enumerate(zip(table, examples, strict=True), first):
+        for number, (fields, (epoch, example)) in enumerate(zip(table, examples, strict=True), first):
             chosen = self._chosen(example, number)
             at = example.at[chosen]
             fields["input_ids"][: len(example)] = corrupt(
                 example.input_ids, at, example.row[chosen], example.sentence[chosen], example.position[chosen],
-                seed=self.config.seed, epoch=0, mask_id=self.mask_id, ordinary=self.ordinary, shares=self.shares,
+                seed=self.config.seed, epoch=epoch, mask_id=self.mask_id, ordinary=self.ordinary, shares=self.shares,
             )  # fmt: skip
             fields["input_mask"][: len(example)] = 1
             fields["masked_lm_positions"][: len(at)] = at

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.config import MAX_TEXT_MB
-from ..core.errors import FastmaskError, InputError, ModelError
+from ..core.errors import FastmaskError, ModelError
 from ..core.panics import panics_told
 from ..core.plain import Json
 from ..models.pieces import special_ids_in_text
 from ..models.punctuation import Punctuation
 from ..shards.reader import ShardSet, open_shards, setting
-from ..text.documents import HashedInputs, read_rows
+from ..text.documents import HashedInputs, inputs_again, read_rows
 from ..text.ragged_tokens import Tokens, collect, in_words, word_numbers
-from ..text.streams import STDIN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,6 +27,7 @@ DOCUMENTS = 512
 KEPT = ("row", "sentence", "label", "predicted", "prob")
 """Columns that another tokenizer leaves as they are."""
 SPANS = ("char_start", "char_end")
+FROM_PYTHON = "; remap_masks takes the texts from Python"
 
 
 def remap_masks(
@@ -64,7 +64,7 @@ def remap_masks(
     rows, target = (row for batch in opened.batches() for row in batch.to_pylist()), Target(tokenizer, opened.manifest)
     if texts is not None:
         return remapped(rows, enumerate(texts), target)
-    inputs = inputs_again(opened.manifest)
+    inputs = inputs_again(opened.manifest, FROM_PYTHON)
     return _checked(remapped(rows, texts_again(opened.manifest, inputs), target), inputs)
 
 
@@ -136,19 +136,6 @@ def covered(start: np.ndarray, end: np.ndarray, mask_start: np.ndarray, mask_end
     before = np.concatenate([[0], np.cumsum(np.cumsum(depth) > 0)])
     shares: np.ndarray = (end > start) & (before[np.maximum(end, start)] > before[start])
     return shares
-
-
-def inputs_again(manifest: Json) -> HashedInputs:
-    """Return the inputs that the shards were made from; InputError unless they are as they were."""
-    recorded = manifest["inputs"]
-    paths = [entry.get("name", "") for entry in recorded]
-    if STDIN in paths:
-        raise InputError("<stdin>", None, None, "cannot be read again; remap_masks takes the texts from Python")
-    inputs = HashedInputs(paths)
-    for was, now in zip(recorded, inputs.entries, strict=True):
-        if was.get("sha256") != now["sha256"]:
-            raise InputError(now["name"], None, None, "has changed since the shards were made")
-    return inputs
 
 
 def texts_again(manifest: Json, inputs: HashedInputs) -> Iterator[tuple[int, str]]:

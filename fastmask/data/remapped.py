@@ -18,7 +18,8 @@ from ..models.tokenizer import tokenizer_record
 from ..shards.reader import ShardSet, open_shards
 from ..shards.schema import header_of, inherited
 from ..shards.writer import RunDirectory
-from .remap import Target, inputs_again, remapped, texts_again
+from ..text.documents import inputs_again
+from .remap import FROM_PYTHON, Target, remapped, texts_again
 
 
 def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
             return run.manifest
         if run.plan is None:
             run.write_plan({})
-        inputs = inputs_again(manifest)
+        inputs = inputs_again(manifest, FROM_PYTHON)
         target = Target(tokenizer, manifest)
         texts, missing = texts_again(manifest, inputs), run.missing(len(manifest["shards"]))
         for entry, skipped in opened.entries():

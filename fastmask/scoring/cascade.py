@@ -172,7 +172,7 @@ def is_made_with(certificate: dict[str, Any], bounds: Bounds) -> bool:
 
 
 def merged_certificate(certificates: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one certificate for a run: counts added, errors at their largest."""
+    """Return one certificate for a run, or for parts of a shard: counts added, errors at their largest."""
     total: dict[str, Any] = {"eps": {}, "decisions": 0, "rechecked": {}, "pairs": {}, "max_error": {}}
     total |= {"batch_tokens_halved": {}, "audited": 0, "flips": 0}
     for one in filter(None, certificates):
@@ -184,6 +184,8 @@ def merged_certificate(certificates: list[dict[str, Any]]) -> dict[str, Any]:
         for name in ("rechecked", "pairs"):
             for level, count in one[name].items():
                 total[name][level] = total[name].get(level, 0) + count
+        if "asked_again" in one:
+            total["asked_again"] = total.get("asked_again", 0) + one["asked_again"]
         for level, error in one["max_error"].items():
             total["max_error"][level] = max(total["max_error"].get(level, 0.0), error)
     if total["decisions"]:

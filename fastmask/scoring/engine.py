@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ..models.pieces import Finder
 from .backend import Backend
 from .blocks import SentenceBlock, distinct_sentences
 from .cascade import Bounds, Evidence, calibrated, uncertified, widened_by
-from .method import BlockScores, Method, Progress, Rules, ShardScorer
+from .method import BlockScores, Known, Method, Progress, Rules, ShardScorer
 from .policy import ragged_positions
 
 if TYPE_CHECKING:
@@ -137,18 +137,47 @@ class Engine:
     def score(self, shard: EncodedSentences, bounds: Bounds | None) -> ScoredSentences:
         """Return the scores and masks of one shard; see ``ShardScorer.score``."""
         assert bounds is not None  # what ``calibrate`` gave
+
+        def score(block: SentenceBlock) -> BlockScores:
+            return self.method.score(block, self.backend.asker(block, bounds.levels), bounds, self.rules)
+
+        return self._scored(shard, bounds, score)
+
+    def rescore(self, shard: EncodedSentences, bounds: Bounds, known: Known) -> ScoredSentences:
+        """Return the scores and masks of sentences without aspects of which some scores are known.
+
+        Args:
+            shard: of the sentences.
+            bounds: of this engine's levels, before which there may be the level that the known scores are of.
+            known: what is known of them.
+        """
+        levels = bounds.levels[bounds.levels.index(self.levels[0]) :]  # what was known is not asked again
+
+        def score(block: SentenceBlock) -> BlockScores:
+            ask = self.backend.asker(block, levels)
+            ask.levels = bounds.levels
+            _, importance = take_ragged(shard.offsets, known.importance, block.sentences)
+            here = Known(importance, known.prob[block.sentences], known.decided)
+            return self.method.rescore(block, ask, bounds, self.rules, here)
+
+        return self._scored(shard, bounds, score)
+
+    def _scored(
+        self, shard: EncodedSentences, bounds: Bounds, score: Callable[[SentenceBlock], BlockScores]
+    ) -> ScoredSentences:
+        """Return a shard's scores, each block of it scored by a function."""
         read = self._read(shard)
         distinct, original = distinct_sentences(read, self.rules.by_word)
         if not len(distinct):
             return _assemble(shard, original, [], {})
 
-        def score(block: SentenceBlock) -> Result:
-            scores = self.method.score(block, self.backend.asker(block, bounds.levels), bounds, self.rules)
+        def scored(block: SentenceBlock) -> Result:
+            scores = score(block)
             self.progress(len(block.sentences) / len(distinct), scores.tokens)
             return block, scores
 
         with self.backend.pool() as pool:
-            results = list(pool.map(score, self.backend.blocks(read, distinct)))
+            results = list(pool.map(scored, self.backend.blocks(read, distinct)))
         evidence = Evidence(len(bounds.levels))
         for _, scores in results:
             evidence.merge(scores.evidence)

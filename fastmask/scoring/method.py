@@ -107,6 +107,19 @@ class Stored(NamedTuple):
     bounds: Bounds
 
 
+class Known(NamedTuple):
+    """What is known of S sentences with T tokens, each without aspects, before a model is asked.
+
+    Attributes:
+        importance: float64 [T]; prob: float64 [S].
+        decided: whether the importances tell the decisions at the threshold that is in force.
+    """
+
+    importance: np.ndarray
+    prob: np.ndarray
+    decided: bool
+
+
 class Recalled(NamedTuple):
     """What decides masks, as far as stored scores tell; see ``policy.choose``.
 
@@ -191,6 +204,8 @@ class Method:
         default_rate: the rate cap where none is given; None is no cap.
         options: fields of ScoreConfig that have a meaning for it, of those that mean nothing to others.
         needs: which of these must be given.
+        uses_known: whether it has ``rescore``, which asks about single tokens; else ``score`` asks about all of them.
+        counted_by: settings that statistics of a corpus follow from, besides the corpus and what they are made of.
     """
 
     asks_model = True
@@ -205,10 +220,12 @@ class Method:
     large_is_important = False
     ranks_by_importance = False
     gives_probabilities = False
-    fixed_threshold = "means nothing to this method"
+    fixed_threshold = "means nothing to this method, which has a rate and no threshold"
     default_rate: float | None = None
     options: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
+    uses_known = False
+    counted_by: frozenset[str] = frozenset()
 
     def rate(self, config: ScoreConfig) -> float | None:
         """Return the rate cap in force."""
@@ -233,6 +250,12 @@ class Method:
         """Return what scores shards where no model is asked; else None."""
         return None
 
+    def from_statistics(
+        self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress
+    ) -> ShardScorer | None:
+        """Return ``without_model`` for statistics that are there: what these were made of is not looked at."""
+        return self.without_model(config, tokenizer, progress)
+
     def fastest(self, backend: Backend) -> str:
         """Return the precision that a cascade begins with."""
         return backend.fastest
@@ -249,6 +272,13 @@ class Method:
 
     def score(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules) -> BlockScores:
         """Score and decide one block; called from several threads."""
+        raise NotImplementedError
+
+    def rescore(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules, known: Known) -> BlockScores:
+        """Score and decide one block as ``score`` does, but ask about nothing that known scores tell.
+
+        Known scores are answers of the first level, as far as the numbers of a shard can be.
+        """
         raise NotImplementedError
 
     def recall(self, stored: Stored, threshold: float, was: float) -> Recalled:

@@ -246,6 +246,10 @@ class WordMethod(Method):
         rules = rules_of(config, tokenizer, self.rate(config))
         return WordMasks(self.scorer(config, tokenizer), tokenizer, rules, progress)
 
+    def from_statistics(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase, progress: Progress) -> WordMasks:
+        """See ``Method.from_statistics``."""
+        return WordMasks(WordScorer(), tokenizer, rules_of(config, tokenizer, self.rate(config)), progress)
+
     def scorer(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> WordScorer:
         """Return what scores words."""
         raise NotImplementedError

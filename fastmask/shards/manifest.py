@@ -14,7 +14,7 @@ NONE = type(None)
 NUMBER = (float, int)
 CERTIFICATE = {
     "eps": {"*": NUMBER}, "decisions": int, "rechecked": {"*": int}, "pairs": {"*": int}, "max_error": {"*": NUMBER},
-    "audited": int, "flips": int, "batch_tokens_halved": {"*": int},
+    "audited": int, "flips": int, "batch_tokens_halved": {"*": int}, "asked_again": int,
 }  # fmt: skip
 """What the error bounds follow from; a shard that was not scored with a model has none of it."""
 ENTRY = {
@@ -57,7 +57,7 @@ def are_error_bounds(value: Any) -> bool:
 def is_certificate(value: Json) -> bool:
     """Return whether a shard's certificate, whose types are right, has all fields that error bounds follow from."""
     lower = value.get("eps", {})
-    needed = CERTIFICATE.keys() - {"batch_tokens_halved"} <= value.keys()  # which older ones lack
+    needed = CERTIFICATE.keys() - {"batch_tokens_halved", "asked_again"} <= value.keys()  # which not all have
     same = all(value[key].keys() == lower.keys() for key in ("pairs", "max_error")) if needed else False
     return not value or (same and all(0 <= bound < inf for bound in lower.values()))
 

@@ -11,6 +11,7 @@ from itertools import count, islice
 from ..core.config import MAX_TEXT_MB
 from ..core.errors import FastmaskError, InputError, Unreadable
 from ..core.labels import LABEL_FIELD, Label, read_label
+from ..core.plain import Json
 from ..core.records import Aspect, Document
 from .files import Fields, Reading, has_fields, open_records, type_name
 from .streams import MB, STDIN, Stamp, changed, check_path, open_input, source_name, standard_input_is_file
@@ -108,6 +109,27 @@ class HashedInputs:
             if not was.same_content(now) or _hashed(path)[1] != entry["sha256"]:
                 raise changed(path)
             self.stamps[path] = now
+
+
+def inputs_again(manifest: Json, advice: str = "") -> HashedInputs:
+    """Return the inputs that finished shards were made from.
+
+    Args:
+        manifest: of the shards.
+        advice: what helps where that was standard input.
+
+    Raises:
+        InputError: an input is gone or has changed, or was standard input.
+    """
+    recorded = manifest["inputs"]
+    paths = [entry.get("name", "") for entry in recorded]
+    if STDIN in paths:
+        raise InputError("<stdin>", None, None, f"cannot be read again{advice}")
+    inputs = HashedInputs(paths)
+    for was, now in zip(recorded, inputs.entries, strict=True):
+        if was.get("sha256") != now["sha256"]:
+            raise InputError(now["name"], None, None, "has changed since the shards were made")
+    return inputs
 
 
 def describe_inputs(paths: Sequence[str]) -> list[dict]:

@@ -120,6 +120,38 @@ def test_jsonl(shards, expected, tmp_path):
     check(rows, expected)
 
 
+def lines(out) -> list[dict]:
+    return [json.loads(line) for path in sorted(Path(out).iterdir()) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_epochs_are_those_of_training(sample, shards, tmp_path):
+    """Masks drawn and tokens corrupted as ``pretrain`` has them in each epoch; what has no mask there is left out."""
+    counts = export(shards, tmp_path / "out", "jsonl", sample=sample, epochs=3, max_predictions=LENGTH)
+    stream = TrainingStream(str(shards), max_length=LENGTH, seed=5, shuffle=False, masked_only=True, sample=sample)
+    special, found = stream.tokenizer["special_ids"], lines(tmp_path / "out")
+    wanted = [(epoch, one) for epoch in range(3) for one in stream.epoch(epoch) if len(one.at)]
+    assert len(found) == len(wanted) == counts["sequences"]
+    for line, (epoch, example) in zip(found, wanted, strict=True):
+        ids = corrupt(
+            example.input_ids, example.at, example.row, example.sentence, example.position,
+            seed=5, epoch=epoch, mask_id=special["mask"], ordinary=ordinary_ids(8192, special),
+        )  # fmt: skip
+        assert line["input_ids"] == ids.tolist() and line["masked_lm_positions"] == example.at.tolist()
+    places = [[one.at.tolist() for epoch, one in wanted if epoch == number] for number in (0, 1)]
+    assert (places[0] == places[1]) is not sample
+    export(shards, tmp_path / "first", "jsonl", sample=sample, max_predictions=LENGTH)
+    assert lines(tmp_path / "first") == found[: len(lines(tmp_path / "first"))]
+
+
+def test_a_sample_of_masks_without_probabilities(tmp_path, mr_tiny):
+    (tmp_path / "c.txt").write_text("a good film\n")
+    score_corpus([str(tmp_path / "c.txt")], str(tmp_path / "masks"), ScoreConfig(model=mr_tiny))
+    done = fastmask("export", tmp_path / "masks", "-o", tmp_path / "out", "--to", "jsonl", "--sample")
+    assert "has no mask_prob to draw masks by; --method greedy gives none" in refusal(done)
+    assert not (tmp_path / "out").exists()
+
+
 def test_hugging_face_datasets_reads_the_lines(shards, expected, tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")

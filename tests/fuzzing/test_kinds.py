@@ -14,7 +14,6 @@ from shard_samples import contents, write_part, write_run
 
 from fastmask.core.errors import FastmaskError, InputError, ModelError, OutputError
 from fastmask.core.plain import short_number
-from fastmask.data.remap import inputs_again
 from fastmask.data.stream import TrainingStream
 from fastmask.experiment.ledger import Ledger
 from fastmask.experiment.recipe import read_recipe
@@ -26,7 +25,7 @@ from fastmask.shards.journal import JOURNAL, journal_line
 from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import MANIFEST, check_manifest, header_of, read_manifest
 from fastmask.shards.verify import verify
-from fastmask.text.documents import read_documents
+from fastmask.text.documents import inputs_again, read_documents
 
 # --- numbers beyond floats and beyond what Python reads ---
 

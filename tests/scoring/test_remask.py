@@ -159,17 +159,19 @@ def masked(tmp_path_factory, corpus, mr_tiny) -> Path:
     return folder
 
 
-def test_a_masker_tells_what_it_marks_but_no_ranks(masked, tmp_path):
+def test_what_a_masker_marks_is_certain(masked, tmp_path):
     assert remask(masked / "capped", tmp_path / "all", mask_rate=1.0).exit_code == 0
     assert shards_of(tmp_path / "all") == shards_of(masked / "all")
     assert remask(masked / "capped", tmp_path / "words", mask_rate=1.0, unit="word").exit_code == 0
     assert shards_of(tmp_path / "words") == shards_of(masked / "words")
-    assert "do not tell the masks of" in refusal(remask(masked / "all", tmp_path / "x", mask_rate=0.1))
-    assert "means nothing to this method" in refusal(remask(masked / "all", tmp_path / "x", threshold=0.1))
+    refused = refusal(remask(masked / "all", tmp_path / "x", threshold=0.1))
+    assert "--threshold 0.1: means nothing to this method, which has a rate and no threshold" in refused
 
 
 def test_a_masker_taken_as_it_is_ranks_by_its_probabilities(masked, tmp_path):
-    assert remask(masked / "all", tmp_path / "some", mask_rate=0.1, no_certify=True).exit_code == 0
+    done = remask(masked / "all", tmp_path / "some", mask_rate=0.1, no_certify=True)
+    assert done.exit_code == 0 and "score might choose other masks in 62 sentences" in done.stderr
+    assert json.loads((tmp_path / "some" / "_manifest.json").read_text())["config"]["certify"] is False
     checked = 0
     for row, before in zip(rows_of(tmp_path / "some"), rows_of(masked / "all"), strict=True):
         chosen = set(row["mask_index"])
@@ -197,29 +199,6 @@ def test_shards_that_do_not_tell_enough(run, mr_tiny, restaurant_tiny, tmp_path)
     assert "is the directory of the shards" in refusal(remask(source, source))
     assert fastmask("remap", source, "--tokenizer", restaurant_tiny, "-o", tmp_path / "remapped").exit_code == 0
     assert "remask what it was made from" in refusal(remask(tmp_path / "remapped", tmp_path / "x"))
-
-
-def coarse(shards, copy) -> Path:
-    """The same shards as if their scores were of a coarse precision."""
-    shutil.copytree(shards, copy)
-    manifest = json.loads((copy / "_manifest.json").read_text())
-    manifest["certificate"]["error_bounds"] = {"bfloat16": 0.5, "float32": 2e-5, "float64": TIE}
-    (copy / "_manifest.json").write_text(json.dumps(manifest))
-    return copy
-
-
-def test_scores_that_are_too_coarse_are_said_to_be(run, tmp_path):
-    source = coarse(run(method="prefix"), tmp_path / "coarse")
-    for options in ({"threshold": 0.2}, {"mask_rate": 0.1}):
-        refused = refusal(remask(source, tmp_path / "out", **options))
-        assert "its scores do not tell the masks of" in refused and "--no-certify" in refused
-        assert not (tmp_path / "out").exists()
-    # decisions that the run itself took are certain whatever the precision
-    assert remask(source, tmp_path / "words", unit="word").exit_code == 0
-    assert shards_of(tmp_path / "words") == shards_of(run(method="prefix", unit="word"))
-    taken = remask(source, tmp_path / "out", threshold=0.2, no_certify=True)
-    assert taken.exit_code == 0 and "score might choose other masks in" in taken.stderr
-    assert json.loads((tmp_path / "out" / "_manifest.json").read_text())["config"]["certify"] is False
 
 
 def stored(importance, prob, eps, ids=None, is_aspect=False, decided=None) -> Stored:

@@ -9,12 +9,11 @@ from ...models.packing import Variants
 from ..asking import Asker, log_odds
 from ..blocks import SentenceBlock
 from ..cascade import ABOVE, DOUBT, Bounds, Evidence, decisions, probability, settle, star, targets, uncertified
-from ..method import BlockScores, Method, Recalled, Rules, Stored, audit_sample
+from ..method import BlockScores, Known, Method, Recalled, Rules, Stored, audit_sample
 from ..policy import agreeing, choose
+from ..rounding import ROOM_FOR_ROUNDING, ROUNDING, grown, known_log_odds, of_first, slope
 from ..variants import seen, whole
 
-# What float32 may change of a number, relatively.
-ROUNDING = 2.0**-24
 # Of the variants of a calibration every fourth is compared: neighbours differ by a token, and err alike.
 CALIBRATION_STRIDE = 4
 
@@ -23,7 +22,7 @@ class ClassifierMethod(Method):
     """A method that asks a classifier about variants; ``of_block`` scores one block by it."""
 
     def __init__(self, of_block: type[ClassifierBlock]):
-        self.of_block, self.large_is_important = of_block, of_block.large_is_important
+        self.of_block, self.large_is_important, self.uses_known = of_block, of_block.large_is_important, True
         self.fixed_threshold, self.importance = of_block.fixed_threshold, of_block.importance
 
     def pair(
@@ -44,6 +43,11 @@ class ClassifierMethod(Method):
         """See ``Method.score``."""
         return self.of_block(block, ask, bounds, rules).run()
 
+    def rescore(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules, known: Known) -> BlockScores:
+        """See ``Method.rescore``."""
+        wider = bounds.eps[0] * (1 + ROOM_FOR_ROUNDING), *bounds.eps[1:]
+        return self.of_block(block, ask, Bounds(bounds.levels, wider), rules).run(known)
+
     def recall(self, stored: Stored, threshold: float, was: float) -> Recalled:
         """See ``Method.recall``. Of the same threshold the importances tell the decisions (``policy.agreeing``).
 
@@ -56,8 +60,8 @@ class ClassifierMethod(Method):
                 "the smallest S(w) of aspects is stored, and this method goes by the largest; score again"
             )
         p, spread = np.repeat(s.prob, lengths), np.repeat(s.is_aspect, lengths)
-        error = _slope(p - s.importance, spread) * _grown(s.bounds.eps[0]) + np.abs(s.importance) * ROUNDING
-        whole_error = _slope(p, spread) * _grown(s.bounds.float32)
+        error = slope(p - s.importance, spread) * grown(s.bounds.eps[0]) + np.abs(s.importance) * ROUNDING
+        whole_error = slope(p, spread) * grown(s.bounds.float32)
         counts = np.repeat(s.scored, lengths) & s.seen
         with np.errstate(invalid="ignore"):
             marked = (s.importance >= threshold) if self.large_is_important else (s.importance < threshold)
@@ -66,7 +70,7 @@ class ClassifierMethod(Method):
         error = np.where(counts, np.where(spread, error + whole_error, error), 0.0)
         same = self.of_block.same_variant(np.repeat(np.arange(len(lengths)), lengths), s.input_ids, marked)
         same = np.where(spread, np.arange(len(same)) + len(same), same)
-        value, error = _of_first(value, same), _of_first(error, same)
+        value, error = of_first(value, same), of_first(error, same)
         in_doubt = counts & near if threshold != was else np.zeros(len(marked), bool)
         return Recalled(counts & marked, in_doubt, value - error, value + error, same)
 
@@ -117,12 +121,31 @@ class ClassifierBlock:
         """Return variants as they are asked, or nearly, for every token: errors are measured on them beforehand."""
         return self.variants(self.unit, self.index)
 
-    def run(self) -> BlockScores:
-        """Score every unit, decide every token."""
+    def run(self, known: Known | None = None) -> BlockScores:
+        """Score every unit, decide every token; what is known already is not asked."""
         predicted = self._classify()
         self.right = (predicted == self.target) & self._can_be_asked()
-        self.decide(self.right[self.unit])
+        if known is None:
+            self.decide(self.right[self.unit])
+        else:
+            self.take(known, np.flatnonzero(self.right[self.unit]))
         return self._outcome(predicted)
+
+    def take(self, known: Known, at: np.ndarray) -> None:
+        """Decide tokens ``at`` int64 [V] by what is known of them; ask about those of which that is too little."""
+        z, error = known_log_odds(known.importance, np.repeat(known.prob, np.diff(self.block.offsets)))
+        large = known.importance >= self.rules.threshold
+        self.z[at], self.above[at] = z[at], ~large[at]
+        self.retrace(at)
+        unsure = at[~(error[at] <= ROOM_FOR_ROUNDING * self.bounds.eps[0])]
+        if len(unsure):
+            level = self.bounds.levels.index("float32")
+            self.z[unsure], self.level[unsure] = self.answers(level, unsure), level
+        if not known.decided and len(at):
+            self.settle(at)
+
+    def retrace(self, at: np.ndarray) -> None:
+        """Get ready for variants that hang on decisions, which are known for tokens ``at`` int64 [V]."""
 
     def decide(self, wanted: np.ndarray) -> None:
         """Decide tokens ``wanted`` bool [T]: fill ``z``, ``level`` and ``above``; all at once."""
@@ -233,29 +256,12 @@ def of_sentences(s: SentenceBlock, predicted: np.ndarray, p: np.ndarray, right: 
     }
 
 
-def _grown(eps: float) -> float:
-    return eps * float(np.exp(eps))
-
-
-def _slope(q: np.ndarray, unknown: np.ndarray) -> np.ndarray:
-    """Return q (1 - q) of float64 [T] that were rounded to float32, a little more; 1/4 where bool [T]."""
-    q = np.clip(q, 0.0, 1.0)
-    return np.where(unknown, 0.25, np.minimum(q * (1 - q) + 4 * ROUNDING, 0.25))
-
-
-def _of_first(values: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Return for each of T values the first one that is the same, by int64 [T]: precisions may have differed."""
-    _, first, which = np.unique(same, return_index=True, return_inverse=True)
-    found: np.ndarray = values[first][which]
-    return found
-
-
 class _Decisions:
     """The questions whether tokens ``at`` int64 [V] are above their targets, as ``cascade.Questions``."""
 
     def __init__(self, of: ClassifierBlock, at: np.ndarray):
         self.of, self.at, self.units = of, at, of.unit[at]
-        self.values, self.level = of.z[at], np.zeros(len(at), np.uint8)
+        self.values, self.level = of.z[at], of.level[at]
 
     def ask(self, level: int, chosen: np.ndarray) -> None:
         """See ``Questions.ask``."""

@@ -45,6 +45,7 @@ class Difference(WordMethod):
     importance = "likeness of the word to the nearest one that marks the corpus, a cosine"
     options = frozenset({"background", "anchors", "vectors"})
     needs = frozenset({"background"})
+    counted_by = frozenset({"stop_words", "keep_punctuation", "unit"})  # an anchor may be masked
 
     def scorer(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> WordScorer:
         """See ``WordMethod.scorer``."""

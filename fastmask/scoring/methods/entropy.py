@@ -18,7 +18,7 @@ from ...models.weights import MASKED_LM
 from ..asking import Asker, in_order
 from ..blocks import SentenceBlock
 from ..cascade import Bounds
-from ..method import BlockScores, Method, Rules
+from ..method import BlockScores, Known, Method, Rules
 from ..ranking import Ranking
 from ..variants import seen, whole
 
@@ -37,6 +37,7 @@ class Entropy(Method):
     importance = "entropy of the model's guesses where the token is hidden, in nats"
     large_is_important = True
     ranks_by_importance = True
+    uses_known = True
     default_rate = DEFAULT_RATE
 
     def pair(
@@ -54,6 +55,14 @@ class Entropy(Method):
         questions = _Entropies(block, ask, bounds, rules)
         questions.read = seen(block.block)
         questions.ask(0, np.flatnonzero(questions.read))
+        evidence = questions.settled()
+        return questions.outcome(evidence, questions.largest(questions.values[0]))
+
+    def rescore(self, block: SentenceBlock, ask: Asker, bounds: Bounds, rules: Rules, known: Known) -> BlockScores:
+        """See ``Method.rescore``; rounding to float32 is far below any precision's error bound."""
+        questions = _Entropies(block, ask, bounds, rules)
+        questions.read = seen(block.block)
+        questions.values[0] = np.where(questions.read, known.importance, -np.inf)
         evidence = questions.settled()
         return questions.outcome(evidence, questions.largest(questions.values[0]))
 

@@ -225,6 +225,13 @@ class GreedyBlock(ClassifierBlock):
                 advance(self.block, self.walk, waiting, self.decided)
                 active, waiting = np.concatenate([active, self._unfinished(waiting)]), waiting[:0]
 
+    def retrace(self, at: np.ndarray) -> None:
+        """See ``ClassifierBlock.retrace``: fill the buffers as these decisions did."""
+        active = np.unique(self.unit[at])
+        while len(active):
+            advance(self.block, self.walk, active, self.decided)
+            active = self._unfinished(active)
+
     def _round(self, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ask the next variants of units int32 [A]; return the unfinished ones without a doubt, and those with one."""
         # where every answer is to be compared with the next level none is certain, so that guesses gain nothing

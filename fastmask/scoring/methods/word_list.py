@@ -48,6 +48,8 @@ class WordList(WordMethod):
     gives_probabilities = True
     options = frozenset({"words", "mask_function", "vectors"})
     needs = frozenset({"words"})
+    # mask_prob is scaled to what may be masked
+    counted_by = frozenset({"mask_rate", "stop_words", "keep_punctuation", "unit"})
 
     def scorer(self, config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> WordScorer:
         """See ``WordMethod.scorer``."""
