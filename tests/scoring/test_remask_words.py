@@ -52,14 +52,16 @@ def test_words_need_no_model(method, options, words, tmp_path):
 
 def test_what_words_were_counted_by(words, tmp_path):
     scored, folder = words
-    source = scored(tmp_path / "source", "word-list")
-    (folder / "list.txt").write_text("good\n")
+    source, fresh = scored(tmp_path / "source", "difference"), scored(tmp_path / "fresh", "difference", mask_rate=0.5)
+    background = folder / "background.txt"
+    before = background.read_bytes()
+    background.write_text("other words\n")
     try:
-        refused = refusal(remask(source, tmp_path / "x", mask_rate=0.5))  # which mask_prob follows from
-        assert "what its masks follow from has changed (words_sha256); score again" in refused
-        assert remask(source, tmp_path / "out", unit="word").exit_code == 0
+        refused = refusal(remask(source, tmp_path / "x", stop_words="none"))  # which anchors follow from
+        assert "what its masks follow from has changed (background_files); score again" in refused
+        assert remask(source, tmp_path / "out", mask_rate=0.5).exit_code == 0
     finally:
-        (folder / "list.txt").write_text("good\nbad\nfun\n")
-    assert masks(tmp_path / "out") == masks(scored(tmp_path / "fresh", "word-list", unit="word"))
+        background.write_bytes(before)
+    assert masks(tmp_path / "out") == masks(fresh) != masks(source)
     edit(source / MANIFEST, lambda content: content["certificate"].pop("statistics"))
-    assert "says nothing of the statistics of its words" in refusal(remask(source, tmp_path / "y", unit="word"))
+    assert "says nothing of the statistics of its words" in refusal(remask(source, tmp_path / "y", mask_rate=0.3))
