@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from .highlight import Numbers, Places, strengths_of
 from .screen import clean, one_line, shown
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ FAINTEST = 0.15
 MESSAGES_SHOWN = 5
 MOST_WORDS = 20
 """Words of each run that the other does not mask."""
-Numbers = Sequence[float] | np.ndarray
-Places = Sequence[int] | np.ndarray
 
 
 def summary(manifest: dict) -> Group:
@@ -190,7 +187,7 @@ def sentence_text(
     from rich.text import Text
 
     text, masked = Text(), set(mask_index)
-    strengths = _strength(words, importance, large_is_important)
+    strengths = strengths_of(words, importance, large_is_important)
     for position, (word, strength) in enumerate(zip(words, strengths, strict=True)):
         text_of = clean(word.strip())
         if position and word[:1].isspace():
@@ -198,16 +195,6 @@ def sentence_text(
         style = _style(strength, position in masked)
         text.append(f"[{text_of}]" if position in masked else text_of, style=style)
     return text
-
-
-def _strength(tokens: Sequence[str], importance: Numbers | None, large_is_important: bool) -> np.ndarray:
-    """Return float [n], from 0 for a sentence's least important token to 1 for its most important one."""
-    if importance is None or len(tokens) == 0:
-        return np.zeros(len(tokens))
-    score = np.asarray(importance, dtype=np.float64)
-    score = np.nan_to_num(score if large_is_important else -score)
-    span = score.max() - score.min()
-    return (score - score.min()) / span if span > 0 else np.zeros(len(tokens))
 
 
 def _style(strength: float, masked: bool) -> str:

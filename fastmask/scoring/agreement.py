@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numba as nb
 import numpy as np
-from fastmask_kernels.splitmix import mix
 
-from ..core.arrays import JIT, offsets_of
 from ..core.errors import FastmaskError
-from ..shards.columns import flat, list_lengths, numbers, present
 from ..shards.reader import ShardSet, open_shards, setting
 from .method import method_named
 from .policy import Items
+from .rows import Rows, rows_of, sentence_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -94,44 +91,12 @@ def _check_same_tokens(first: ShardSet, second: ShardSet) -> None:
         raise FastmaskError(f"{second.path}: has {len(second):,} sentences, {first.path} has {len(first):,}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """S sentences of T tokens of one run.
-
-    Attributes:
-        row: int64 [S]; sentence: int32 [S].
-        offsets: int64 [S + 1] into input_ids int32 [T].
-        word: int32 [T]; None in format 1.
-        masked: bool [T].
-        scored: bool [S]; importance: float32, of their tokens.
-    """
-
-    row: np.ndarray
-    sentence: np.ndarray
-    offsets: np.ndarray
-    input_ids: np.ndarray
-    word: np.ndarray | None
-    masked: np.ndarray
-    scored: np.ndarray
-    importance: np.ndarray
-
-
-def _rows(batch: pa.RecordBatch) -> _Rows:
-    offsets = offsets_of(list_lengths(batch["input_ids"]))
-    masked, masks = np.zeros(offsets[-1], bool), list_lengths(batch["mask_index"])
-    masked[np.repeat(offsets[:-1], masks) + flat(batch["mask_index"])] = True
-    word = flat(batch["word"]) if "word" in batch.schema.names else None
-    ids, importance = flat(batch["input_ids"]), flat(batch["importance"])
-    place = numbers(batch["row"]), numbers(batch["sentence"])
-    return _Rows(*place, offsets, ids, word, masked, present(batch["importance"]), importance)
-
-
 def _batches(shards: ShardSet) -> Iterator[pa.RecordBatch]:
     columns = ["row", "sentence", "input_ids", "importance", "mask_index"]
     return shards.batches(columns + (["word"] if shards.version > 1 else []))
 
 
-def _side_by_side(*sets: ShardSet) -> Iterator[tuple[_Rows, _Rows]]:
+def _side_by_side(*sets: ShardSet) -> Iterator[tuple[Rows, Rows]]:
     """Yield the same sentences of both, some at a time; FastmaskError where they are not the same."""
     batches = [_batches(each) for each in sets]
     left: list[pa.RecordBatch | None] = [None, None]
@@ -140,13 +105,13 @@ def _side_by_side(*sets: ShardSet) -> Iterator[tuple[_Rows, _Rows]]:
         if left[0] is None or left[1] is None:
             return
         size = min(len(left[0]), len(left[1]))
-        first, second = (_rows(one.slice(0, size)) for one in left if one is not None)
+        first, second = (rows_of(one.slice(0, size)) for one in left if one is not None)
         _check_same_sentences(first, second, sets)
         yield first, second
         left = [one.slice(size) if one is not None and len(one) > size else None for one in left]
 
 
-def _check_same_sentences(first: _Rows, second: _Rows, sets: tuple[ShardSet, ...]) -> None:
+def _check_same_sentences(first: Rows, second: Rows, sets: tuple[ShardSet, ...]) -> None:
     same = np.diff(first.offsets) == np.diff(second.offsets)
     for name in ("row", "sentence"):
         same &= getattr(first, name) == getattr(second, name)
@@ -170,7 +135,7 @@ class _Totals:
     shares: float = 0.0
     words: tuple[Counter[bytes], Counter[bytes]] = field(default_factory=lambda: (Counter(), Counter()))
 
-    def add(self, first: _Rows, second: _Rows) -> None:
+    def add(self, first: Rows, second: Rows) -> None:
         """Count some sentences."""
         n = len(first.row)
         owner = np.repeat(np.arange(n), np.diff(first.offsets))
@@ -225,11 +190,11 @@ class _Ranks:
         self._limit = 2**64
         self._parts = [(np.empty(0, np.uint64), *np.empty((2, 0), np.float32))]
 
-    def add(self, first: _Rows, second: _Rows) -> None:
+    def add(self, first: Rows, second: Rows) -> None:
         """Take what both have scored; half of all sentences leave when there are too many tokens."""
         lengths = np.diff(first.offsets)
         both = first.scored & second.scored
-        keys = np.repeat(_keys(first.row[both], first.sentence[both]), lengths[both])
+        keys = np.repeat(sentence_keys(first.row[both], first.sentence[both]), lengths[both])
         left, right = (one.importance[np.repeat(both[one.scored], lengths[one.scored])] for one in (first, second))
         seen = ~(np.isnan(left) | np.isnan(right))
         self.scored += int(seen.sum())
@@ -252,15 +217,6 @@ class _Ranks:
         if len(first) < 2 or first.std() == 0 or second.std() == 0:
             return None
         return float(np.corrcoef(first, second)[0, 1])
-
-
-@nb.njit(**JIT)
-def _keys(row: np.ndarray, sentence: np.ndarray) -> np.ndarray:
-    """Return a random number for each sentence, uint64 [S]."""
-    keys = np.empty(len(row), np.uint64)
-    for s in range(len(row)):
-        keys[s] = mix(mix(np.uint64(0), row[s]), sentence[s])
-    return keys
 
 
 def mean_ranks(values: np.ndarray) -> np.ndarray:

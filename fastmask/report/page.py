@@ -1,0 +1,171 @@
+"""The page about a finished directory: one file without scripts, which loads nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import __version__
+from ..core.durable import os_errors_named, write_atomically
+from ..core.errors import FastmaskError
+from ..core.plain import Json, check_regular
+from .certificate import levels, settings, statements
+from .charts import importance_chart, places_chart, shares_chart
+from .highlight import Sentence, environment
+from .overview import LEAST_USES, PLACES, Overview
+
+GENERATOR = '<meta name="generator" content="fastmask'
+"""What is in the head of each page, so that no other file is replaced."""
+HEAD_BYTES = 4096
+MOST_CLASSES = 30
+MOST_FACTS = 40
+LOOK = 4
+"""Sentences of the first look."""
+
+
+def write_page(overview: Overview, path: Path) -> None:
+    """Write the page to a file, in place of another page.
+
+    Raises:
+        FastmaskError: it cannot be written, or another file is there.
+    """
+    check_replaceable(path)
+    with os_errors_named(path):
+        write_atomically(path, page(overview).encode("utf-8", "replace"))
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise FastmaskError if something is there that is no page of ours."""
+    if path.is_dir():
+        raise FastmaskError(f"{path}: is a directory; name a file")
+    if path.exists():
+        with os_errors_named(path):
+            check_regular(path)
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        if GENERATOR.encode() not in head:
+            raise FastmaskError(f"{path}: is there, and is no page of fastmask; name another file by -o")
+
+
+def page(overview: Overview) -> str:
+    """Return the page as HTML."""
+    from markupsafe import Markup
+
+    o, templates = overview, environment()
+    style = "".join(templates.get_template(name).render() for name in ("page.css", "sentence.css"))
+    digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    values = {"o": o, "version": __version__, "style": Markup(style), "style_hash": digest}
+    return templates.get_template("page.html").render(values | _texts(o) | _charts(o) | _overlap(o) | _run(o))
+
+
+def _short(name: str) -> str:
+    return Path(name).resolve().name or name
+
+
+def _texts(o: Overview) -> Json:
+    """Return names, headings, and how importances are to be read."""
+    sections = {"look": "A first look", "words": f"Masked {_unit(o)}s", "charts": "How much, and where",
+                "compared": "Comparison", "sentences": "Sentences", "made": "How they were made",
+                "skipped": "Skipped rows"}  # fmt: skip
+    absent = {"look": not o.samples["random"], "sentences": not o.samples["random"], "words": not o.most,
+              "compared": o.compared is None}  # fmt: skip
+    contents = [(name, title) for name, title in sections.items() if not absent.get(name)]
+    return {
+        "short_name": _short(o.name),
+        "unit": _unit(o),
+        "contents": contents,
+        "look": _look(o),
+        "reading": _reading(o),
+        "least_uses": LEAST_USES,
+        "last_place": PLACES + 1,
+    }
+
+
+def _unit(o: Overview) -> str:
+    return "word" if o.by_word else "token"
+
+
+def _look(o: Overview) -> list[Sentence]:
+    """Return some of the random sentences, if possible of a length that shows something, with a mask and scored."""
+
+    def rank(one: Sentence) -> tuple[bool, bool]:
+        return not 6 <= one.length <= 40, one.masks == 0
+
+    return sorted(o.samples["random"], key=rank)[:LOOK]
+
+
+def _reading(o: Overview) -> str:
+    if not o.importance:
+        return "This method gives tokens no importance."
+    if o.threshold is None:
+        end = "larger" if o.large_is_important else "smaller"
+        return f"The {end} its importance, the more a token matters; those that matter most in a sentence are masked."
+    if o.large_is_important:
+        return ("The importance of a token is the probability that the class loses without it: the larger, the more it "
+                f"matters, and from {o.threshold:g} on it is masked unless another rule forbids it.")  # fmt: skip
+    return ("The importance of a token is how much of the class's probability is still missing once it has been read: "
+            f"the smaller, the more it matters, and below {o.threshold:g} it is masked unless another rule forbids it."
+            )  # fmt: skip
+
+
+def _charts(o: Overview) -> Json:
+    """Return the charts; nothing where there is nothing to draw."""
+    both = [o.importance and importance_chart(o.importance, o.threshold, masked=masked) for masked in (False, True)]
+    return {
+        "shares_chart": shares_chart(o.shares),
+        "places_chart": o.places and places_chart(o.places),
+        "importance_charts": both,
+        "most_classes": MOST_CLASSES,
+        "tallest": max((one.masked / max(1, one.tokens) for one in o.classes), default=0),
+        "told_right": any(one.labelled for one in o.classes),
+    }
+
+
+def _overlap(o: Overview) -> Json:
+    """Return the masks of two directories, in both and in one, and the words of one; nothing without another one."""
+    if o.compared is None:
+        return {}
+    (first, second, both), names = o.compared.found.masks, (_short(o.name), _short(o.compared.name))
+    overlap = [("both", both), (f"only {names[0]}", first - both), (f"only {names[1]}", second - both)]
+    return {"overlap": overlap, "either": first + second - both, "only": list(zip(names, o.compared.only, strict=True))}
+
+
+def _run(o: Overview) -> Json:
+    """Return what there is to say about the run."""
+    manifest, certificate = o.manifest, o.manifest["certificate"]
+    model = (manifest["model"] or {}).get("name")
+    return {
+        "config": manifest["config"],
+        "totals": manifest["totals"],
+        "skipped": manifest["skipped"],
+        "model": model and _short(str(model)),
+        "origin": list(_origin(manifest)),
+        "statements": list(statements(certificate, manifest["config"])) if o.sound_certificate else [],
+        "levels": levels(certificate) if o.sound_certificate else [],
+        "settings": settings(manifest["config"]),
+        "facts": list(_facts(manifest))[:MOST_FACTS],
+    }
+
+
+def _origin(manifest: Json) -> Iterator[str]:
+    """Yield what was made of a run since."""
+    if "remasked" in manifest:
+        yield "Chosen again from the scores of another run, by fastmask remask."
+    if "remapped" in manifest:
+        yield f"Written in the tokens of another model by fastmask remap: {manifest['tokenizer'].get('name')}."
+
+
+def _facts(manifest: Json) -> Iterator[tuple[str, str]]:
+    yield "fastmask", str(manifest["fastmask_version"])
+    for name, entry in (("model", manifest["model"] or {}), ("tokenizer", manifest["tokenizer"])):
+        yield from ((f"{name} {key}".replace("_", " "), str(value)) for key, value in entry.items()
+                    if isinstance(value, str))  # fmt: skip
+    inputs = manifest["inputs"]
+    for one in inputs[:10]:
+        size = one.get("bytes")
+        yield "input", f"{one.get('name')}" + (f", {size:,} bytes" if size is not None else "")
+    if len(inputs) > 10:
+        yield "input", f"and {len(inputs) - 10:,} more files"
+    yield from ((str(key), str(value)) for key, value in manifest["environment"].items())
