@@ -31,6 +31,7 @@ $(VENV)/.bench: $(VENV)/.test
 demo: $(VENV)/.demo
 	$(BIN)/fastmask score fastmask/assets/demo.txt --out demo-out
 	$(BIN)/fastmask inspect demo-out --rows 80
+	$(BIN)/fastmask report demo-out -o demo-out.html
 
 demo-pipeline: $(VENV)/.pipeline $(REVIEWS)
 	$(BIN)/python recipes/demo_data.py $(REVIEWS) demo-pipeline
@@ -62,4 +63,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_masker.py --out benchmarks/results/masker.json
 
 clean:
-	rm -rf $(VENV) demo-out demo-pipeline demo-methods build dist *.egg-info
+	rm -rf $(VENV) demo-out demo-out.html demo-pipeline demo-methods build dist *.egg-info

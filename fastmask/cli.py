@@ -107,25 +107,21 @@ def inspect(out, rows, compare):
     show(make_console(), out, rows, compare)
 
 
-@command(cli, "Check that a directory of shards is whole.")
+@command(cli, "Write a page about a directory of shards.")
 @click.argument("out")
 @click.option("-o", "--page", default="report.html", show_default=True, help="File of the page.")
 @click.option("--compare", help="Another directory of the same sentences: how far its masks agree.")
 @click.option("-q", "--quiet", is_flag=True, help="No last line.")
 def report(out, page, compare, quiet):
     """Write a page about a finished shard directory: its masks, importances and sentences in one HTML file."""
-    from pathlib import Path
+    from .scoring.overview import write_overview
 
-    from .report.page import check_replaceable, write_page
-    from .scoring.overview import overview
-
-    check_replaceable(Path(page))
-    write_page(overview(out, compare), Path(page))
+    write_overview(out, page, compare)
     if not quiet:
         say(f"{page}: a page about {out}; open it in a browser")
 
 
-@command
+@command(cli, "Check that a directory of shards is whole.")
 @click.argument("out")
 @click.option("--repair", is_flag=True, help="Make damaged shards again from the inputs.")
 def verify(out, repair):

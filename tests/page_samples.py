@@ -46,7 +46,6 @@ def write_sentences(out: Path, model: str, sentences, masked, importance=None, *
         word: of each token, else one a token; known: label, predicted, prob of each, and options of the run.
     """
     arrays = {name: known.pop(name) for name in ("label", "predicted", "prob") if name in known}
-    fields = FIELDS | known.pop("fields", {})
     files = resolve_model(model)
     identity = IDENTITY | {"tokenizer": tokenizer_record(files, load_tokenizer(files)), **known.pop("identity", {})}
     per = -(-len(sentences) // shards)
@@ -64,5 +63,5 @@ def write_sentences(out: Path, model: str, sentences, masked, importance=None, *
             numbers = [k for one in words for k in one]
             own = replace(one.sentences, input_ids=ids, word=np.array(numbers, np.int32))
             run.write_shard(index, replace(one, sentences=own, importance=flat))
-        run.finish(fields)
+        run.finish(FIELDS | {"classes": list(files.class_names)})
     return str(out)

@@ -68,7 +68,7 @@ class Overview:
         name: the directory.
         manifest: its manifest; sound_certificate: whether its certificate has the types that the cascade writes.
         large_is_important: whether a large importance is an important token's.
-        threshold: of the method; None where it has none.
+        threshold: of the method; None where it has none. reading: how to read importances, a sentence.
         by_word: whether the shards tell words; else each token stands for one.
         masked_sentences: sentences with a mask.
         shares: sentences without a mask, and with a share of masked tokens of more than 0 to 1/20, 1/20 to 2/20, ...
@@ -86,6 +86,7 @@ class Overview:
     sound_certificate: bool
     large_is_important: bool
     threshold: float | None
+    reading: str
     by_word: bool
     masked_sentences: int
     shares: list[int]

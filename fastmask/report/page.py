@@ -77,7 +77,6 @@ def _texts(o: Overview) -> Json:
         "unit": _unit(o),
         "contents": contents,
         "look": _look(o),
-        "reading": _reading(o),
         "least_uses": LEAST_USES,
         "last_place": PLACES + 1,
     }
@@ -94,20 +93,6 @@ def _look(o: Overview) -> list[Sentence]:
         return not 6 <= one.length <= 40, one.masks == 0
 
     return sorted(o.samples["random"], key=rank)[:LOOK]
-
-
-def _reading(o: Overview) -> str:
-    if not o.importance:
-        return "This method gives tokens no importance."
-    if o.threshold is None:
-        end = "larger" if o.large_is_important else "smaller"
-        return f"The {end} its importance, the more a token matters; those that matter most in a sentence are masked."
-    if o.large_is_important:
-        return ("The importance of a token is the probability that the class loses without it: the larger, the more it "
-                f"matters, and from {o.threshold:g} on it is masked unless another rule forbids it.")  # fmt: skip
-    return ("The importance of a token is how much of the class's probability is still missing once it has been read: "
-            f"the smaller, the more it matters, and below {o.threshold:g} it is masked unless another rule forbids it."
-            )  # fmt: skip
 
 
 def _charts(o: Overview) -> Json:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from heapq import nsmallest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.arrays import within
+from ..core.config import ScoreConfig
 from ..core.panics import panics_told
 from ..core.plain import Json
 from ..models.tokenizer import recorded_tokenizer
 from ..report.overview import LEAST_USES, PLACES, Bin, Compared, Group, Overview, Place, Word
+from ..report.page import check_replaceable, write_page
 from ..shards.columns import known, present
 from ..shards.manifest import CERTIFICATE, type_fault
 from ..shards.reader import ShardSet, open_shards, setting
@@ -60,6 +63,16 @@ def overview(out: str, compare: str | None = None, *, most_words: int = MOST_WOR
     return _overview(shards, method, counts, samples, tokenizer, compared)
 
 
+def write_overview(out: str, page: str, compare: str | None = None) -> None:
+    """Write a page about a finished directory, in place of another page.
+
+    Raises:
+        FastmaskError: as ``overview``; or the page cannot be written, or another file is there.
+    """
+    check_replaceable(Path(page))
+    write_page(overview(out, compare), Path(page))
+
+
 def _overview(
     shards: ShardSet,
     method: Method,
@@ -75,7 +88,8 @@ def _overview(
         manifest=manifest,
         sound_certificate=type_fault(manifest["certificate"], CERTIFICATE) is None,
         large_is_important=large,
-        threshold=setting(manifest, "threshold") if method.has_threshold else None,
+        threshold=setting(manifest, "threshold") if method.default_rate is None else None,
+        reading=_reading(method, manifest),
         by_word=shards.version > 1,
         masked_sentences=int(counts.shares[1:].sum()),
         shares=counts.shares.tolist(),
@@ -93,8 +107,16 @@ def _overview(
 
 
 def class_names(manifest: Json) -> Callable[[int], str]:
-    """Return the function from a class's index to its name, its number where the manifest names none."""
-    return str
+    """Return the function from a class's index to its name, a name made of it where the manifest has none."""
+    names = dict(enumerate(manifest.get("classes", [])))
+    return lambda index: names.get(index, f"class {index}")
+
+
+def _reading(method: Method, manifest: Json) -> str:
+    """Return how to read the importances of a run, as a sentence."""
+    rate, threshold = (setting(manifest, name) for name in ("mask_rate", "threshold"))
+    said = method.reading(ScoreConfig(mask_rate=rate, threshold=threshold))
+    return f"{said[0].upper()}{said[1:]}." if said else "This method gives tokens no importance."
 
 
 class _Classes:

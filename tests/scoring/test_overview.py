@@ -38,7 +38,7 @@ def test_by_hand(tmp_path, model):
     assert [k for k, count in enumerate(o.shares) if count] == [0, 4, 10] and sum(o.shares) == 3
     assert o.most == [Word("good", 2, 2, 2, 2), Word("re make", 1, 1, 2, 1)]
     assert o.above == []  # none has eight uses
-    assert o.classes == [Group("1", 2, 9, 3, 2, 2), Group("0", 1, 1, 0, 1, 0)]
+    assert o.classes == [Group("good", 2, 9, 3, 2, 2), Group("bad", 1, 1, 0, 1, 0)]
     assert o.places == [Place(1, 3, 1), Place(2, 2, 0), Place(3, 2, 2), Place(4, 2, 0), Place(5, 1, 0)]
     assert sum(one.tokens for one in o.importance) == 9 and sum(one.masked for one in o.importance) == 3
     held = {one.low: (one.tokens, one.masked) for one in o.importance if one.tokens}

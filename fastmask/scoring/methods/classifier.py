@@ -21,8 +21,6 @@ CALIBRATION_STRIDE = 4
 class ClassifierMethod(Method):
     """A method that asks a classifier about variants; ``of_block`` scores one block by it."""
 
-    has_threshold = True
-
     def __init__(self, of_block: type[ClassifierBlock]):
         self.of_block, self.large_is_important, self.uses_known = of_block, of_block.large_is_important, True
         self.fixed_threshold, self.importance = of_block.fixed_threshold, of_block.importance
