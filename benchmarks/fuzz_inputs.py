@@ -27,9 +27,11 @@ ENCODINGS = (
 
 
 def read(path: Path, rng: Random, encoding: str = "utf-8") -> None:
-    """Read a file as ``score`` does, then once more from a row in the middle: what follows must be the same."""
+    """Read a file as ``score`` does, then from rows and places in the middle: what follows must be the same."""
     from fastmask.core.labels import Classes
-    from fastmask.text.documents import read_rows
+    from fastmask.text.documents import read_rows, reading_of
+    from fastmask.text.hashed import HashedInputs
+    from fastmask.text.places import Places
 
     options = {
         "on_error": rng.choice(("fail", "skip", "skip")),
@@ -43,6 +45,13 @@ def read(path: Path, rng: Random, encoding: str = "utf-8") -> None:
     again: list[str] = []
     rest = list(read_rows([str(path)], start_row=begin, skipped=again, **options))
     assert rest == documents[begin:], "other documents from a row in the middle"
+    size = rng.choice((1, 2, 5))
+    reading = reading_of("text", options["label_field"], encoding, options["max_text_mb"])
+    inputs = HashedInputs([str(path)], Places(reading, size))
+    assert inputs.rows == len(documents) and len(inputs.places) == -(-len(documents) // size), "other rows in the plan"
+    for shard, place in enumerate(inputs.places):
+        rest = list(read_rows([str(path)], start_row=shard * size, place=place, skipped=again, **options))
+        assert rest == documents[shard * size :], "other documents from a place in the middle"
     assert len(said) == len(set(said)) and not any("\n" in line for line in said), "a fault is not one line of its own"
     classes = Classes(("negative", "positive"))
     for document in documents:

@@ -7,11 +7,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 import click
 
 from . import __version__
 from .core.config import EvaluateConfig, ExportConfig, RemaskConfig, ScoreConfig
+from .core.config_engine import EngineConfig, Part
 from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from .core.errors import FastmaskError
 from .core.options import options_of
@@ -69,6 +71,7 @@ def explain(text, **options):
 @click.option("-o", "--out", help="Directory of the shards; without it x.masks for x.txt, where you are.")
 @options_of(ScoreConfig)
 @settings_file
+@options_of(EngineConfig)
 @click.option("--control", help="Directory of a random twin: the same sentences with as many masks each.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it was made with another configuration.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -79,19 +82,70 @@ def score(corpus, out, control, overwrite, quiet, **options):
     The same command resumes a run that was stopped.
     """
     from .core.startup import start_numba
-    from .pipeline import score_corpus
+    from .pipeline import score_corpus, score_part
     from .report.progress import Meter
     from .report.terminal import totals_line
     from .scoring.method import label_warnings
     from .text.inputs import default_out
 
     start_numba()
+    engine = EngineConfig(**{field.name: options.pop(field.name) for field in fields(EngineConfig)})
+    engine.check(control=control, overwrite=overwrite)
     meter = Meter(_console(quiet), _lines(quiet), unsaid := default_out(corpus) if out is None else None)
     out = unsaid if out is None else out
     began = time.monotonic()
-    manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control)
+    if engine.part is not None:
+        part = Part.read(engine.part)
+        made = score_part(corpus, out, ScoreConfig(**options), part=part, mixed=engine.mixed, meter=meter)
+        if not quiet:
+            say(f"{out}: part {part} is made, {made['shards']:,} of {made['of']:,} shards, {made['rows']:,} documents, "
+                f"in {time.monotonic() - began:,.0f} s; fastmask finish completes it when all parts are")  # fmt: skip
+        return
+    manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control,
+                            engine=engine)  # fmt: skip
     if not quiet:
         say(f"{totals_line(out, manifest)} in {time.monotonic() - began:,.0f} s")
+    for line in label_warnings(out, manifest):
+        say(line)
+
+
+@command(cli, "Plan a run that several machines are to make.", resumes=True)
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("-o", "--out", required=True, help="Directory of the shards.")
+@options_of(ScoreConfig)
+@settings_file
+@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+def plan(corpus, out, quiet, **options):
+    """Plan what score makes of CORPUS, without a shard: hash it, find where shards begin, measure error bounds.
+
+    score makes a plan itself where there is none; score --part K/N of many machines then waits for the first of them.
+    """
+    from .core.startup import start_numba
+    from .pipeline import plan_corpus
+    from .report.progress import Meter
+
+    start_numba()
+    made = plan_corpus(corpus, out, ScoreConfig(**options), meter=Meter(None, _lines(quiet)))
+    if made and not quiet:
+        say(f"{out}: planned, {len(made['places']):,} shards of {made['rows']:,} documents")
+
+
+@command(cli, "Complete a directory whose parts are made.", resumes=True)
+@click.argument("out")
+@click.option("--mixed", is_flag=True, help="Let this machine differ from the one that made the plan.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def finish(out, mixed, quiet):
+    """Complete OUT when all parts of score --part are made; name the parts to run again if some are not."""
+    from .core.startup import start_numba
+    from .pipeline import finish_parts
+    from .report.progress import Meter
+    from .report.terminal import totals_line
+    from .scoring.method import label_warnings
+
+    start_numba()
+    manifest = finish_parts(out, mixed=mixed, meter=Meter(_console(quiet), _lines(quiet)))
+    if not quiet:
+        say(totals_line(out, manifest))
     for line in label_warnings(out, manifest):
         say(line)
 

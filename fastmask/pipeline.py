@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
 from . import __version__
 from .core.config import ScoreConfig
+from .core.config_engine import EngineConfig, Part
 from .core.errors import FastmaskError, InputError, OutputError
+from .core.startup import set_ray
 from .report.progress import Meter
-from .scoring.cascade import Bounds, is_made_with, merged_certificate, widened_by
+from .scoring.cascade import Bounds, widened_by
 from .scoring.executor import Executor, LocalExecutor, Wanted
+from .scoring.machine import Facts, facts_of
 from .scoring.method import load_method
 from .scoring.scorer import Scorer
-from .shards.schema import STATISTICS, read_manifest
-from .shards.statistics import read_statistics, recorded, replace_statistics
+from .scoring.stages import (
+    bounds_in,
+    check_alike,
+    contradicted,
+    finish_run,
+    in_force,
+    planned_inputs,
+    replace_shards,
+    rows_in,
+    write_again,
+    write_missing,
+    write_plan_of,
+)
+from .shards.encoded import EncodedShard
+from .shards.parts import PartDirectory, check_complete, check_plan, planning
+from .shards.plan import header_in, read_plan, read_planned, write_planned
+from .shards.schema import STATISTICS, make_header, read_manifest
+from .shards.statistics import read_statistics, replace_statistics
 from .shards.verify import verify
 from .shards.writer import RunDirectory
-from .text.documents import HashedInputs
-from .text.inputs import count_rows, is_aspect_corpus, seekable_standard_input
+from .text.hashed import HashedInputs, PlannedInputs
+from .text.inputs import is_aspect_corpus, seekable_standard_input
 from .text.streams import STDIN
-
-_LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "numba", "numpy", "pyarrow", "spacy")
 
 
 def score_corpus(
@@ -37,6 +52,7 @@ def score_corpus(
     overwrite: bool = False,
     meter: Meter | None = None,
     control: str | None = None,
+    engine: EngineConfig | None = None,
 ) -> dict:
     """Score a corpus into a shard directory; ``fastmask score`` as a function.
 
@@ -47,6 +63,7 @@ def score_corpus(
         overwrite: replace a directory of another configuration.
         meter: told of progress (see ``progress.Meter``).
         control: another directory, for the same sentences with as many masks each at random positions.
+        engine: where shards are made; defaults to this process.
 
     Returns:
         the manifest.
@@ -54,14 +71,173 @@ def score_corpus(
     Raises:
         FastmaskError: with one line for the user.
     """
-    config, meter = config or ScoreConfig(), meter or Meter()
+    config, meter, engine = config or ScoreConfig(), meter or Meter(), engine or EngineConfig()
     paths, out = [os.fspath(path) for path in paths], os.fspath(out)
+    if engine.engine != "local":
+        paths = _files(paths)
     runs = [(out, config)]
     if control is not None:
         runs.append((os.fspath(control), _checked_control(config, out, os.fspath(control))))
     with seekable_standard_input(paths):
-        manifest, *_ = [_score_into(place, paths, settings, overwrite, meter) for place, settings in runs]
+        manifest, *_ = [_score_into(place, paths, settings, overwrite, meter, engine) for place, settings in runs]
     return manifest
+
+
+def plan_corpus(
+    paths: Sequence[str], out: str, config: ScoreConfig | None = None, *, meter: Meter | None = None
+) -> dict | None:
+    """Plan a run and make no shard: hash inputs, find where shards begin, measure error bounds, count what is counted.
+
+    Args:
+        paths, out, config, meter: as ``score_corpus`` has them. A plan that is there already is checked.
+
+    Returns:
+        the plan; None where the run is finished.
+
+    Raises:
+        FastmaskError: with one line for the user.
+    """
+    config, paths, out = config or ScoreConfig(), _files(paths), os.fspath(out)
+    with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
+        return _plan(out, paths, scorer, replan=True)
+
+
+def score_part(
+    paths: Sequence[str],
+    out: str,
+    config: ScoreConfig | None = None,
+    *,
+    part: Part,
+    mixed: bool = False,
+    meter: Meter | None = None,
+) -> dict:
+    """Make one part of a run's shards, beside those who make the others; ``finish_parts`` completes the directory.
+
+    Args:
+        paths, out, config, meter: as ``score_corpus`` has them, the same for all parts. The first part makes the plan.
+        part: which of how many.
+        mixed: whether the machines may differ.
+
+    Returns:
+        ``{"shards", "rows", "of"}``: of this part, and the shards of the run.
+
+    Raises:
+        FastmaskError: with one line for the user.
+    """
+    config, meter = config or ScoreConfig(), meter or Meter()
+    paths, out = _files(paths), os.fspath(out)
+    with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
+        plan = read_plan(Path(out)) or _plan(out, paths, scorer)
+        if plan is None or not plan.get("places"):
+            raise OutputError(f"{out}: there is no plan of where its shards begin; run it without --part")
+        planned, facts = read_planned(Path(out)), facts_of(scorer, config)
+        check_alike(out, facts, planned["made_with"], mixed)
+        if paths != [entry["name"] for entry in plan["inputs"]]:
+            raise OutputError(f"{out}: planned for other inputs; all parts take the same ones, by the same names")
+        header = make_header(facts.settings, facts.with_inputs(plan["inputs"]))
+        with PartDirectory(Path(out), part, header, mixed) as run:
+            if run.is_finished:
+                meter.note(f"{out} is complete for this configuration; nothing to do")
+            else:
+                _make_part(run, scorer, PlannedInputs(plan["inputs"], plan["places"], plan["rows"], planned["stamps"]))
+            return {"shards": len(run.wanted), "rows": rows_in(run.entries), "of": len(plan["places"])}
+
+
+def _make_part(run: PartDirectory, scorer: Scorer, inputs: PlannedInputs) -> None:
+    size, missing = scorer.config.shard_rows, [index for index in run.wanted if index not in run.entries]
+    total = min(run.wanted.stop * size, inputs.rows or 0) - run.wanted.start * size
+    bounds = bounds_in(run.plan)
+    bounds = bounds and widened_by(bounds, [entry["certificate"] for entry in run.entries.values()])
+    with scorer.meter.running(total, rows_in(run.entries)), closing(LocalExecutor(scorer, inputs)) as executor:
+        executor.prepare(read_statistics(run.path, run.plan))
+        with closing(executor.shards(Wanted(missing), bounds)) as shards:
+            for index, scored in shards:
+                inputs.check()
+                run.write_shard(index, EncodedShard.of(index, scored))
+
+
+def finish_parts(out: str, *, mixed: bool = False, meter: Meter | None = None) -> dict:
+    """Complete a directory whose parts are all made: make again what later evidence contradicts, write the manifest.
+
+    Args:
+        out: the directory.
+        mixed: whether this machine may differ from the one that planned the run, where shards are made again.
+        meter: told of progress.
+
+    Returns:
+        the manifest.
+
+    Raises:
+        OutputError: shards are missing; the parts to run again are named.
+        FastmaskError: with one line for the user.
+    """
+    out, meter = os.fspath(out), meter or Meter()
+    plan = read_plan(Path(out))
+    if plan is None:
+        return read_manifest(out)
+    header = {**header_in(plan), "fastmask_version": __version__}
+    check_plan(Path(out), plan, header, mixed)
+    rest = {key: value for key, value in header.items() if key not in ("config", "format_version")}
+    with RunDirectory.open(out, plan["config"], rest) as run:
+        if run.manifest is not None:
+            meter.note(f"{out} is complete; nothing to do")
+            return run.manifest
+        places = plan.get("places") or []
+        check_complete(run.path, run.missing(len(places)), len(places))
+        if not run.entries:
+            raise OutputError(f"{out}: there are no rows in its inputs")
+        made_with, bounds = read_planned(run.path)["made_with"], in_force(run)
+        if not made_with or contradicted(run, bounds):
+            bounds, made_with = _make_again(run, mixed, meter)
+        return finish_run(run, bounds, made_with)
+
+
+def _make_again(run: RunDirectory, mixed: bool, meter: Meter) -> tuple[Bounds | None, dict]:
+    """Load the model to make again what is contradicted; return the final bounds and what shards were made with."""
+    plan, planned = run.plan or {}, read_planned(run.path)
+    config, paths = ScoreConfig(**plan["config"]), [entry["name"] for entry in plan["inputs"]]
+    config = replace(config, max_text_mb=config.limit_again)
+    with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
+        facts = facts_of(scorer, config)
+        check_plan(run.path, plan, make_header(facts.settings, facts.with_inputs(plan["inputs"])), mixed)
+        check_alike(str(run.path), facts, planned["made_with"], mixed)
+        inputs = PlannedInputs(plan["inputs"], plan["places"], plan["rows"], planned["stamps"])
+        rows = rows_in(run.entries)
+        with meter.running(rows, rows), closing(LocalExecutor(scorer, inputs)) as executor:
+            executor.prepare(read_statistics(run.path, plan))
+            bounds = write_again(run, executor, inputs, in_force(run))
+        inputs.check()
+        return bounds, planned["made_with"] or facts.made_with
+
+
+def _files(paths: Sequence[str]) -> list[str]:
+    """Return names of inputs that other processes can read."""
+    if STDIN in paths:
+        raise FastmaskError("standard input: other processes cannot read it; write it to a file")
+    return [os.fspath(path) for path in paths]
+
+
+def _plan(out: str, paths: list[str], scorer: Scorer, replan: bool = False) -> dict | None:
+    """Make the plan of a run, one process at a time; return it, None where the run is finished.
+
+    Args:
+        replan: whether one that is there is made again if it does not fit and there is no shard yet.
+    """
+    waiting = f"{out}: waiting for another process to make the plan"
+    with planning(Path(out), lambda: scorer.meter.note(waiting)):
+        if not replan and (plan := read_plan(Path(out))):  # another process has made it meanwhile
+            return plan
+        inputs, facts = planned_inputs(paths, scorer.config), facts_of(scorer, scorer.config)
+        with RunDirectory.open(out, facts.settings, facts.with_inputs(inputs.entries)) as run:
+            if run.manifest is not None:
+                scorer.meter.note(f"{out} is complete for this configuration; nothing to do")
+                return None
+            stamps = {path: stamp.of_any_machine for path, stamp in inputs.stamps.items()}
+            write_planned(run.path, stamps, facts.made_with)
+            if run.plan is None:
+                with closing(LocalExecutor(scorer, inputs)) as executor:
+                    write_plan_of(run, executor, inputs)
+            return run.plan
 
 
 def _checked_control(config: ScoreConfig, out: str, control: str) -> ScoreConfig:
@@ -77,81 +253,49 @@ def _checked_control(config: ScoreConfig, out: str, control: str) -> ScoreConfig
     return config.control_of(out)
 
 
-def _score_into(out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter: Meter) -> dict:
+def _score_into(
+    out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter: Meter, engine: EngineConfig
+) -> dict:
     """Score a corpus into one directory; return its manifest."""
     # the model first: a mistake in its name should not wait for the hash of a large corpus
-    with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
-        inputs = HashedInputs(paths)
-        with RunDirectory.open(out, _settings(scorer), _identity(scorer, inputs.entries), overwrite) as run:
+    with _started(config, paths, meter, engine) as (facts, executor_of):
+        inputs = planned_inputs(paths, config)
+        with RunDirectory.open(out, facts.settings, facts.with_inputs(inputs.entries), overwrite) as run:
             if run.manifest is not None:
                 meter.note(f"{out} is complete for this configuration; nothing to do")
                 return run.manifest
-            counting = meter.running(lambda: count_rows(paths), _rows(run.entries))
-            with counting, closing(LocalExecutor(scorer, inputs)) as executor:
-                bounds = _write_missing(run, executor, inputs)
-                bounds = _write_again(run, executor, inputs, bounds)
+            counting = meter.running(inputs.rows, rows_in(run.entries))
+            with counting, closing(executor_of(inputs)) as executor:
+                bounds = write_missing(run, executor, inputs)
+                bounds = write_again(run, executor, inputs, bounds)
             if not run.entries:
                 raise InputError(", ".join(paths), None, None, "no rows to score")
             inputs.check()
-            certificate = merged_certificate(_certificates(run)) | _as_fields(bounds) | recorded(run.plan)
-            return run.finish({"certificate": certificate, "environment": _environment(scorer), **scorer.class_names()})
+            return finish_run(run, bounds, facts.made_with)
 
 
-def _settings(scorer: Scorer) -> dict:
-    """Return the configuration as the manifest has it: with the rate cap in force, which may be the method's own."""
-    own = {"mask_rate": scorer.method.rate(scorer.config)} if scorer.method.asks_model else {}
-    return {**scorer.config.as_dict(), **own}
+@contextmanager
+def _started(
+    config: ScoreConfig, paths: list[str], meter: Meter, engine: EngineConfig
+) -> Iterator[tuple[Facts, Callable[[HashedInputs], Executor]]]:
+    """Start what makes shards: this process, or workers; yield what decides a result there, and what makes executors.
 
-
-def _rows(entries: dict[int, dict]) -> int:
-    return sum(entry["end_row"] - entry["first_row"] for entry in entries.values())
-
-
-def _certificates(run: RunDirectory) -> list[dict]:
-    return [run.entries[index]["certificate"] for index in sorted(run.entries)]
-
-
-def _write_missing(run: RunDirectory, executor: Executor, inputs: HashedInputs) -> Bounds | None:
-    """Plan the run if it has no plan yet, make and write the shards that are missing; return the bounds by now."""
-    if run.plan is None:
-        run.write_plan(_as_fields(executor.calibrate()), executor.statistics())
-    executor.prepare(read_statistics(run.path, run.plan or {}))
-    _write(run, executor.shards(Wanted(but=set(run.entries)), _in_force(run)), inputs)
-    return _in_force(run)
-
-
-def _write_again(run: RunDirectory, executor: Executor, inputs: HashedInputs, bounds: Bounds | None) -> Bounds | None:
-    """Make again what was made with bounds that are contradicted by now, until nothing is; return the final bounds.
-
-    In whatever order shards were made, and however often a run was stopped, all end with the same bounds.
+    Raises:
+        FastmaskError: the model cannot be loaded, workers cannot be started or differ.
     """
-    while bounds and (old := [k for k, one in run.entries.items() if not is_made_with(one["certificate"], bounds)]):
-        _write(run, executor.shards(Wanted(set(old)), bounds), inputs)
-        bounds = _in_force(run)
-    return bounds
-
-
-def _in_force(run: RunDirectory) -> Bounds | None:
-    """Return the plan's error bounds, widened by what speaks against them in the shards that are there."""
-    bounds = _bounds_in(run.plan or {})
-    return bounds and widened_by(bounds, _certificates(run))
-
-
-def _as_fields(bounds: Bounds | None) -> dict:
-    return {"error_bounds": bounds and bounds.as_dict()}
-
-
-def _bounds_in(fields: dict) -> Bounds | None:
-    eps = fields.get("error_bounds")
-    return Bounds(tuple(eps), tuple(eps.values())) if eps else None
-
-
-def _write(run: RunDirectory, shards: Generator, inputs: HashedInputs) -> None:
-    """Write shards as they come."""
-    with closing(shards):
-        for index, scored in shards:
-            inputs.check()  # a shard that is written counts as made of what was hashed
-            run.write_shard(index, scored)
+    is_aspect = is_aspect_corpus(paths, config)
+    if engine.engine == "local":
+        with Scorer(config, is_aspect, meter) as scorer:
+            yield facts_of(scorer, config), lambda inputs: LocalExecutor(scorer, inputs)
+        return
+    set_ray(engine.address)
+    try:
+        from .scoring.ray_executor import RayExecutor
+        from .scoring.ray_workers import ray_workers
+    except ImportError as error:
+        raise FastmaskError("--engine ray: Ray is not installed; pip install 'fastmask[ray]'") from error
+    with ray_workers(config, is_aspect, engine, meter) as (facts, workers):
+        yield facts, lambda inputs: RayExecutor(workers, inputs)
 
 
 def repair(out: str, meter: Meter | None = None) -> list[str]:
@@ -183,59 +327,10 @@ def repair(out: str, meter: Meter | None = None) -> list[str]:
         raise OutputError(f"{out}: was made from standard input, which is gone; score it again with --overwrite")
     config = replace(config, max_text_mb=config.limit_again)
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
-        inputs = HashedInputs(paths)
-        repaired = RunDirectory.open_for_repair(out, _identity(scorer, inputs.entries))
+        inputs = planned_inputs(paths, config)
+        repaired = RunDirectory.open_for_repair(out, facts_of(scorer, config).with_inputs(inputs.entries))
         with repaired as run, closing(LocalExecutor(scorer, inputs)) as executor:
             if mended := [one.file for one in damaged if one.index is None]:
                 replace_statistics(run.path, executor.statistics(), manifest["certificate"])
             executor.prepare(read_statistics(run.path, manifest["certificate"]))
-            return mended + _replace_shards(run, executor, inputs, manifest, wanted)
-
-
-def _replace_shards(
-    run: RunDirectory, executor: Executor, inputs: HashedInputs, manifest: dict, wanted: list[int]
-) -> list[str]:
-    entries, bounds, mended = manifest["shards"], _bounds_in(manifest["certificate"]), []
-    with closing(executor.shards(Wanted(wanted), bounds)) as shards:
-        for index, scored in shards:
-            inputs.check()
-            if not run.replace_shard(index, scored):
-                raise OutputError(
-                    f"{run.path / entries[index]['file']}: made again, but not to the same bytes as before: "
-                    "another machine or library version; the manifest now has the new hash"
-                )
-            mended.append(entries[index]["file"])
-    return mended
-
-
-def _identity(scorer: Scorer, inputs: list[dict]) -> dict:
-    return {"fastmask_version": __version__, "inputs": inputs, **scorer.identity(), "engine": scorer.describe()}
-
-
-def _environment(scorer: Scorer) -> dict:
-    """Return what the result was made with: back end, processor, versions of the libraries that matter."""
-    versions = {name: _version(name) for name in _LIBRARIES}
-    cpu = {"cpu": _processor()} | ({"cpu_capability": _capability()} if scorer.method.asks_model else {})
-    return {**scorer.describe(), **cpu, "python": platform.python_version(), **versions}
-
-
-def _capability() -> str:
-    from fastmask_kernels import processor
-
-    return processor.capability()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+            return mended + replace_shards(run, executor, inputs, manifest, wanted)

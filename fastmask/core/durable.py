@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,15 +27,19 @@ def os_errors_named(path: Path | Url) -> Iterator[None]:
         raise OutputError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path | Url, data: bytes) -> None:
+def write_atomically(path: Path | Url, data: bytes, shared: bool = False) -> None:
     """Write a file to a temporary name, fsync, rename, fsync its directory; on an error nothing is left.
 
     A store has no need of that: it shows a file whole or not at all.
+
+    Args:
+        path, data: name and content.
+        shared: whether other processes may write the same file at the same time.
     """
     if isinstance(path, Url):
         path.write_bytes(data)
         return
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    temporary = path.with_name(f".{path.name}{f'.{secrets.token_hex(4)}' if shared else ''}{TEMPORARY}")
     try:
         _write(temporary, data, os.O_CREAT | os.O_TRUNC)
         os.replace(temporary, path)
@@ -108,18 +113,22 @@ def locked_directory(path: Path, name: str) -> FileLock:
 class FileLock:
     """An exclusive lock, dropped by the system however its process ends. ``release`` removes the file.
 
+    Args:
+        path: of the file.
+        shared: several may hold it, as long as nobody holds it alone; the last one removes the file.
+
     Raises:
         BlockingIOError: another process, or another FileLock of this one, holds it.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, shared: bool = False):
+        self.path, self._shared = path, shared
         self._descriptor: int | None = None
         # whoever releases the lock removes its file: a lock on a file that is no longer there locks nothing
         while self._descriptor is None:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 if self._is_at_path(descriptor):
                     self._descriptor = descriptor
             finally:
@@ -138,6 +147,8 @@ class FileLock:
             try:
                 # its directory may have been replaced, and another process have a lock in the new one
                 with suppress(OSError):
+                    if self._shared:  # while others hold it that is an error
+                        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if self._is_at_path(self._descriptor):
                         self.path.unlink()
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from contextlib import suppress
 from typing import Any
@@ -58,3 +59,14 @@ def set_waiting() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")
+
+
+def set_ray(address: str | None) -> None:
+    """Set what Ray reads from the environment, once, when it is imported, unless the user has set it.
+
+    It tells nobody of its use. A cluster on this machine alone gets a token of its own, instead of one in a file in the
+    user's home.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))

@@ -16,7 +16,8 @@ from ..core.plain import Json
 from ..models.pieces import special_ids_in_text
 from ..models.punctuation import Punctuation
 from ..shards.reader import ShardSet, open_shards, setting
-from ..text.documents import HashedInputs, inputs_again, read_rows
+from ..text.documents import read_rows
+from ..text.hashed import HashedInputs, inputs_again
 from ..text.ragged_tokens import Tokens, collect, in_words, word_numbers
 
 if TYPE_CHECKING:

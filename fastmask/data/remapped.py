@@ -18,7 +18,7 @@ from ..models.tokenizer import tokenizer_record
 from ..shards.reader import ShardSet, open_shards
 from ..shards.schema import header_of, inherited
 from ..shards.writer import RunDirectory
-from ..text.documents import inputs_again
+from ..text.hashed import inputs_again
 from .remap import FROM_PYTHON, Target, remapped, texts_again
 
 

@@ -22,7 +22,8 @@ from ..core.plain import parse_json, read_regular
 from ..core.urls import Url, path_of
 from ..shards.manifest import whole_fault
 from ..shards.schema import manifest_path
-from ..text.documents import check_path, describe_inputs
+from ..text.hashed import describe_inputs
+from ..text.streams import check_path
 from .steps import Step
 
 STEPS, LOCK = "steps.json", ".fastmask-run.lock"

@@ -104,9 +104,9 @@ class Meter:
         self._progress: Progress | None = None
 
     @contextmanager
-    def running(self, rows: Callable[[], int | None], done: int) -> Iterator[None]:
-        """Run a corpus inside: ``rows()`` in it (None if unknown), of which ``done`` were done before."""
-        self._rows, self._shards, total = float(done), {}, rows()
+    def running(self, total: int | None, done: int) -> Iterator[None]:
+        """Run a corpus inside: so many rows (None if unknown), of which ``done`` were done before."""
+        self._rows, self._shards = float(done), {}
         if self._unsaid:
             self._say(f"writing to {self._unsaid}")
             self._unsaid = None

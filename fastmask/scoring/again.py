@@ -20,8 +20,8 @@ from ..core.words import counted
 from ..models.directory import ModelFiles, resolve_model
 from ..report.progress import Meter
 from ..shards.reader import ShardSet
-from ..text.documents import HashedInputs, inputs_again
 from ..text.frontend import encoded_shards
+from ..text.hashed import HashedInputs, inputs_again
 from ..text.tokens import TextEncoder
 from .cascade import TIE, Bounds, merged_certificate
 from .method import Known, Method

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
-from itertools import chain, count, islice
+from itertools import chain, islice
 from typing import Protocol, TypeVar
 
 from ..core.background import run_ahead
 from ..core.records import EncodedSentences, ScoredSentences
-from ..text.documents import HashedInputs
+from ..shards.encoded import EncodedShard
 from ..text.frontend import STOP_SECONDS, encoded_shards
+from ..text.hashed import HashedInputs
 from .cascade import Bounds, widened_by
 from .scorer import Scorer
 
@@ -19,7 +20,7 @@ _SCORED_AHEAD = 1
 KEPT_TOKENS = 1 << 22
 """At about 20 bytes each."""
 Numbered = tuple[int, EncodedSentences]
-Made = tuple[int, ScoredSentences]
+Made = tuple[int, ScoredSentences | EncodedShard]
 Item = TypeVar("Item")
 
 
@@ -31,7 +32,7 @@ class Wanted:
     """
 
     def __init__(self, some: Collection[int] | None = None, but: Collection[int] = ()):
-        self._some, self._but = some, but
+        self._some, self._but = None if some is None else frozenset(some), frozenset(but)
         self.number = None if some is None else len(some)
 
     def without(self, held: Iterable[Numbered]) -> Wanted:
@@ -65,7 +66,7 @@ class Executor(Protocol):
         ...
 
     def shards(self, wanted: Wanted, bounds: Bounds | None) -> Generator[Made]:
-        """Yield (k, its scores and masks) for each shard k that is wanted, once and in any order.
+        """Yield (k, its scores and masks, or the shard encoded) for each shard k that is wanted, once and in any order.
 
         Closing the generator before its end ends the executor. A shard is made with the bounds given or with wider
         ones that evidence asked for meanwhile; its certificate says with which.
@@ -183,8 +184,8 @@ class LocalExecutor:
             self._scorer.config,
             self._scorer.encoder,
             self._scorer.classes,
-            first_shard=next(index for index in count() if index in wanted),
             wanted=wanted,
+            places=self._inputs.places,
             stamps=self._inputs.stamps,
         )
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from ..core.durable import TEMPORARY
 from ..core.errors import OutputError
 from ..core.plain import Json, parse_json, read_regular
-from .schema import MANIFEST, OLD_MANIFEST, PLAN, SHARD_NAME, STATISTICS, is_entry
+from .schema import MANIFEST, OLD_MANIFEST, PLAN, PLANNED, SHARD_NAME, STATISTICS, is_entry
 from .sound import entry_fault
 
 JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
+PLANNING_LOCK = ".fastmask-planning.lock"
+PART_JOURNAL = re.compile(r"journal-(\d{1,9})-of-(\d{1,9})\.[0-9a-f]+\.jsonl")
+_NAMES = (PLAN, PLANNED, STATISTICS, MANIFEST, OLD_MANIFEST, JOURNAL, LOCK, PLANNING_LOCK)
 
 
 def is_ours(name: str) -> bool:
     """Return whether a file in a shard directory was written by fastmask, and not by the user."""
-    known = name in (PLAN, STATISTICS, MANIFEST, OLD_MANIFEST, JOURNAL, LOCK) or name.endswith(TEMPORARY)
-    return known or SHARD_NAME.fullmatch(name) is not None
+    known = name in _NAMES or name.endswith(TEMPORARY)
+    return known or any(pattern.fullmatch(name) for pattern in (SHARD_NAME, PART_JOURNAL))
 
 
 def journal_line(record: Json) -> bytes:

@@ -31,6 +31,8 @@ MANIFEST = "_manifest.json"
 OLD_MANIFEST = "manifest.json"
 PLAN = "_plan.json"
 """The file of what every shard is a function of, written before the first one."""
+PLANNED = "_planned.json"
+"""The file of how the plan was made, for parts of a run, until that is finished."""
 STATISTICS = "_statistics.jsonl"
 """The file of what a method counted over the whole corpus, written before the plan, which has its hash."""
 SHARD_NAME = re.compile(r"shard-\d{5,}\.parquet")

@@ -6,7 +6,6 @@ the run is finished once ``_manifest.json`` is there. Not for use from several t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Set
 from contextlib import suppress
@@ -17,18 +16,20 @@ from ..core.directories import drop_begun, recover
 from ..core.durable import append, os_errors_named, remove, remove_temporaries, write_atomically
 from ..core.errors import OutputError
 from ..core.locked import LockedDirectory, differences
-from ..core.plain import Json, parse_json, read_regular
+from ..core.plain import Json, read_regular
 from ..core.records import ScoredSentences
+from .encoded import EncodedShard
 from .journal import JOURNAL, LOCK, is_ours, journal_line, read_journal
-from .manifest import are_error_bounds
+from .parts import entries_of_parts, good_entries, part_journals
+from .plan import header_in, json_file, read_plan, write_plan
 from .schema import (
     MANIFEST,
     OLD_MANIFEST,
     PLAN,
+    PLANNED,
     SHARD_NAME,
     STATISTICS,
     build_manifest,
-    content_fault,
     file_content_fault,
     file_fault,
     header_of,
@@ -38,11 +39,9 @@ from .schema import (
     open_parquet,
     parse_manifest,
     read_manifest,
-    shard_entry,
     totals,
 )
-from .statistics import statistics_entry, statistics_fault, write_statistics
-from .table import shard_bytes, to_table
+from .statistics import statistics_entry, write_statistics
 
 
 class RunDirectory(LockedDirectory):
@@ -123,22 +122,21 @@ class RunDirectory(LockedDirectory):
         """
         self.plan = {**self.header, **fields, **statistics_entry(statistics)}
         write_statistics(self.path, statistics)
-        with os_errors_named(self.path):
-            write_atomically(self.path / PLAN, _json({**self.plan, "sha256": _digest(self.plan)}))
+        write_plan(self.path, self.plan)
 
-    def write_shard(self, index: int, scored: ScoredSentences, of: Json | None = None) -> Json:
+    def write_shard(self, index: int, scored: ScoredSentences | EncodedShard, of: Json | None = None) -> Json:
         """Write shard ``index``, anew where it is there already, then journal it; return its entry.
 
         Args:
             index: its number.
-            scored: what is in it.
+            scored: what is in it, or that encoded.
             of: the entry of the shard that it was made of, whose counts of labels it has; None counts them.
 
         Raises:
             OutputError: it could not be written; nothing is left that looks finished.
             ValueError: the arrays break the shard format, or the certificate is not JSON.
         """
-        data, entry = _encode(index, scored)
+        data, entry = EncodedShard.of(index, scored)
         entry |= {name: of[name] for name in ("labelled", "misclassified") if of and name in of}
         with os_errors_named(self.path):
             write_atomically(self.path / entry["file"], data)
@@ -161,12 +159,12 @@ class RunDirectory(LockedDirectory):
             raise OutputError(f"{self.path / JOURNAL}: damaged, the rows of its shards do not follow each other")
         self._write_manifest(build_manifest(self.header, entries, **manifest_fields))
         with os_errors_named(self.path):
-            remove(self.path, [self.path / JOURNAL])
+            self._remove_journals()
             self.install()
         assert self.manifest is not None
         return self.manifest
 
-    def replace_shard(self, index: int, scored: ScoredSentences) -> bool:
+    def replace_shard(self, index: int, scored: ScoredSentences | EncodedShard) -> bool:
         """Write shard ``index`` of a finished run again; returns whether its hash is the recorded one.
 
         When it is not, the shard's entry and the totals in the manifest are made to fit.
@@ -175,7 +173,7 @@ class RunDirectory(LockedDirectory):
             OutputError: it could not be written.
             ValueError: as ``write_shard``.
         """
-        data, entry = _encode(index, scored)
+        data, entry = EncodedShard.of(index, scored)
         assert self.manifest is not None
         shards = list(self.manifest["shards"])
         same: bool = entry["sha256"] == shards[index]["sha256"]
@@ -223,7 +221,7 @@ class RunDirectory(LockedDirectory):
     def _adopt(self, hashes: bool) -> None:
         if manifest_path(self.path).exists():
             self._adopt_manifest(hashes)
-            remove(self.path, [self.path / JOURNAL])  # left by a kill between the two
+            self._remove_journals()  # left by a kill between the two
         elif (self.path / JOURNAL).exists():
             self._adopt_journal()
         elif shards := self._shards():
@@ -244,47 +242,39 @@ class RunDirectory(LockedDirectory):
     def _adopt_journal(self) -> None:
         path = self.path / JOURNAL
         header, entries, good_bytes = read_journal(path)
-        self._recorded = {entry["file"] for entry in entries.values()}
-        if not entries:
-            # nothing was done yet, so there is nothing to protect: the mended input of a run that failed at once
+        found = [*entries.values(), *entries_of_parts(self.path, header)]
+        self._recorded = {entry["file"] for entry in found}
+        plan = read_plan(self.path)
+        if found:
+            self.check_header(header)
+        # without a shard there is nothing to protect: the mended input of a run that failed at once
+        if plan is None or differences(header_in(plan), self.header):
             self._start_over()
             return
-        self.check_header(header)
-        self.plan = self._read_plan()
-        if self.plan is None:
-            self._start_over()
-            return
-        good = {index: entry for index, entry in entries.items() if self._is_good(entry)}
+        good = good_entries(self.path, [entry for entry in found if self._is_sound(entry)])
         stale = self._own_shards(keep={entry["file"] for entry in good.values()})
         if path.stat().st_size > good_bytes:
             with path.open("r+b") as file:
                 file.truncate(good_bytes)
         remove(self.path, stale)
-        self.header, self.entries = header, good
+        self.plan, self.header, self.entries = plan, header, good
 
-    def _read_plan(self) -> Json | None:
-        """Return the plan of this run; None where it is not there, or damaged."""
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            plan = parse_json(read_regular(self.path / PLAN), finite=True)
-            if plan.pop("sha256") != _digest(plan):
-                return None
-            agrees = not differences({key: plan[key] for key in self.header}, self.header)
-            sound = agrees and are_error_bounds(plan.get("error_bounds"))
-            return plan if sound and not statistics_fault(self.path, plan) else None
-        return None
-
-    def _is_good(self, entry: Json) -> bool:
-        path = self.path / entry["file"]
-        if file_fault(path, entry, hashes=True) is not None:
-            return False
-        with suppress(OutputError), open_parquet(path) as file:
+    def _is_sound(self, entry: Json) -> bool:
+        """Return whether a shard's footer agrees with an entry."""
+        with suppress(OutputError), open_parquet(self.path / entry["file"]) as file:
             return file_content_fault(file, entry) is None
         return False
+
+    def _remove_journals(self) -> None:
+        """Remove what only an unfinished run has, last what says that it is one."""
+        remove(self.path, [self.path / PLANNED, *part_journals(self.path)])
+        remove(self.path, [self.path / JOURNAL])
 
     def _start_over(self) -> None:
         stale = self._own_shards()
         # first of all it must not look finished; then the journal, which says whose the shards are
-        remove(self.path, [self.path / name for name in (MANIFEST, OLD_MANIFEST, PLAN, STATISTICS)])
+        remove(self.path, [self.path / name for name in (MANIFEST, OLD_MANIFEST, PLAN, PLANNED, STATISTICS)])
+        remove(self.path, part_journals(self.path))
         write_atomically(self.path / JOURNAL, journal_line(self.header))
         remove(self.path, stale)
 
@@ -300,27 +290,8 @@ class RunDirectory(LockedDirectory):
         return shards
 
     def _write_manifest(self, manifest: Json) -> None:
-        data = _json(manifest)
+        data = json_file(manifest)
         with os_errors_named(self.path):
             write_atomically(self.path / MANIFEST, data)
             remove(self.path, [self.path / OLD_MANIFEST])
         self.manifest = json.loads(data)
-
-
-def _digest(plan: Json) -> str:
-    """Return what tells a plan from one that was damaged: every shard is a function of its numbers."""
-    return hashlib.sha256(_json(plan)).hexdigest()
-
-
-def _json(content: Json) -> bytes:
-    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
-
-
-def _encode(index: int, scored: ScoredSentences) -> tuple[bytes, Json]:
-    table = to_table(scored)
-    data = shard_bytes(table)
-    # through JSON, so that it equals the entry that a resumed run reads back
-    entry = json.loads(journal_line(shard_entry(index, scored, data)))
-    if fault := content_fault(table, entry):
-        raise ValueError(f"{entry['file']}: {fault}")
-    return data, entry

@@ -20,6 +20,13 @@ Decode = Callable[[int, bytes], str]
 """A line's number and bytes -> its text; InputError for bytes that are not in the encoding."""
 
 
+def simple_records(delimiter: str) -> re.Pattern[bytes]:
+    """Return the pattern of records of one line each, as many as follow each other, that nothing is wrong with."""
+    quoted, plain = r'"[^"\n]*+(?:""[^"\n]*+)*+"', rf'[^"{delimiter}\r\n][^{delimiter}\r\n]*+'
+    field = f"(?:{quoted}|{plain})?+"
+    return re.compile(rf"(?:{field}(?:{delimiter}{field})*+\r?\n)*+".encode())
+
+
 def strip_newline(text: str) -> str:
     """Return a line without the newline, or carriage return and newline, at its end."""
     return text.removesuffix("\n").removesuffix("\r")
@@ -47,6 +54,10 @@ class _Lines:
         """Forget the last record."""
         self.record: list[_Line] = []
         self._chars = 0
+
+    def next_again(self) -> int:
+        """Return the number of the next line if it has been read before; else 0."""
+        return self._again[0].number if self._again else 0
 
     def read_again(self, after: int) -> None:
         """Hand out the record's lines that follow line number ``after`` once more."""
@@ -81,7 +92,7 @@ class CsvRecords:
     def __init__(
         self, lines: Iterator[tuple[int, bytes]], decode: Decode, source: str, delimiter: str, columns: Sequence[str]
     ):
-        self.source, self._delimiter = source, delimiter
+        self.source, self.delimiter = source, delimiter
         self._lines, self._lost = _Lines(lines, decode), deque[InputError]()
         csv.field_size_limit(max(csv.field_size_limit(), _FIELD_CHARS))
         self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
@@ -109,6 +120,14 @@ class CsvRecords:
             raise InputError(self.source, start, None, _width(fields, self._names) + extent)
         return start, fields
 
+    def next_line(self) -> int | None:
+        """Return the number of the line that the next row begins with, 0 where it has not been read; None where the
+        next row is one that was lost with the last record.
+
+        Reading can begin at a line that a row begins with.
+        """
+        return None if self._lost else self._lines.next_again()
+
     def fields(self, record: tuple[int, list[str]]) -> tuple[int, dict | None]:
         """Return the line and the columns that are used, None for a blank line."""
         line, values = record
@@ -130,7 +149,7 @@ class CsvRecords:
     def _fault(self, error: Exception) -> InputError:
         """Return what is wrong with the record that csv.reader gave up, whose good lines are then read again."""
         start, text = self._lines.record[0].number, "".join(line.text for line in self._lines.record)
-        if (opened := _open_quote(text, self._delimiter)) is None:
+        if (opened := _open_quote(text, self.delimiter)) is None:
             reason = "carriage return in a field that is not quoted" if "new-line" in str(error) else str(error)
             return InputError(self.source, start, None, f"broken CSV: {reason}")
         column, at = opened

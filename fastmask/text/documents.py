@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, islice
+from itertools import count, islice, takewhile
 
 from ..core.config import MAX_TEXT_MB
 from ..core.errors import FastmaskError, InputError, Unreadable
 from ..core.labels import LABEL_FIELD, Label, read_label
-from ..core.plain import Json
 from ..core.records import Aspect, Document
 from .files import Fields, Reading, has_fields, open_records, type_name
-from .streams import MB, STDIN, Stamp, changed, check_path, open_input, source_name, standard_input_is_file
+from .streams import MB, STDIN, Place, Stamp, check_path, source_name
 
 ASPECTS_FIELD = "aspects"
 
@@ -36,6 +33,7 @@ def read_rows(
     on_error: str = "fail",
     max_text_mb: int = MAX_TEXT_MB,
     start_row: int = 0,
+    place: Place | None = None,
     skipped: list[str] | None = None,
     stamps: Mapping[str, Stamp] | None = None,
 ) -> Iterator[Document | None]:
@@ -49,6 +47,8 @@ def read_rows(
         encoding: of text, JSON and CSV inputs.
         on_error: "fail" raises at the first bad row; "skip" appends its message to ``skipped`` and continues.
         max_text_mb: a line or cell of more megabytes is a bad row; 0 is no limit.
+        place: where that row is, if it is known: the label field has been looked for, and of what is before that row
+            only headers and the first document are read.
         stamps: of the inputs when they were hashed: one that has been replaced is an error.
 
     Raises:
@@ -59,14 +59,22 @@ def read_rows(
     _check_encoding(encoding)
     for path in paths:
         check_path(path)
-    corpus = _Corpus(text_field, label_field, encoding, max_text_mb * MB, stamps or {})
-    if label_field != LABEL_FIELD and paths and not any(_has_label(path, corpus) for path in paths):
+    corpus = _Corpus(text_field, label_field, reading_of(text_field, label_field, encoding, max_text_mb, stamps))
+    named = label_field != LABEL_FIELD and place is None
+    if named and paths and not any(_has_label(path, corpus) for path in paths):
         raise InputError(", ".join(map(source_name, paths)), None, label_field, "no input has such a column or key")
     if start_row and paths and paths[0] != STDIN:
         # Whether this is an aspect corpus follows from the first document, which the caller skips: any() reads it, and
         # ``corpus`` remembers.
-        any(_rows(paths[:1], corpus, True, 0, []))
-    return _rows(paths, corpus, on_error == "skip", start_row, [] if skipped is None else skipped)
+        any(_rows(list(takewhile(lambda path: path != STDIN, paths)), corpus, True, 0, None, []))
+    return _rows(paths, corpus, on_error == "skip", start_row, place, [] if skipped is None else skipped)
+
+
+def reading_of(
+    text_field: str, label_field: str, encoding: str, max_text_mb: int, stamps: Mapping[str, Stamp] | None = None
+) -> Reading:
+    """Return how ``read_rows`` reads with these arguments."""
+    return Reading(encoding, (text_field, label_field, ASPECTS_FIELD), max_text_mb * MB, stamps or {})
 
 
 def _check_encoding(encoding: str) -> None:
@@ -76,84 +84,6 @@ def _check_encoding(encoding: str) -> None:
         raise FastmaskError(f"--encoding {encoding}: unknown encoding") from None
     if lines.decode(encoding) != "a\nb\n" * 2 or codecs.lookup(encoding).name in _NOT_BY_LINE or not line:
         raise FastmaskError(f"--encoding {encoding}: does not encode a text line by line")
-
-
-class HashedInputs:
-    """Inputs as they were when they were hashed.
-
-    Attributes:
-        entries: ``{"name", "bytes", "sha256"}`` of each; null size and hash for standard input that is a pipe.
-        stamps: by path, what tells whether one is still the same.
-
-    Raises:
-        Unreadable: a path cannot be read, or something writes to it.
-    """
-
-    def __init__(self, paths: Sequence[str]):
-        self.entries: list[dict] = []
-        self.stamps: dict[str, Stamp] = {}
-        for path in paths:
-            check_path(path)
-            size = digest = None
-            if path != STDIN or standard_input_is_file():
-                size, digest, self.stamps[path] = _hashed(path)
-            self.entries.append({"name": path, "bytes": size, "sha256": digest})
-
-    def check(self) -> None:
-        """Raise Unreadable, naming it, for an input that is not what was hashed; costs a look at each, no reading."""
-        for entry in self.entries:
-            path, was = entry["name"], self.stamps.get(entry["name"])
-            if was is None or (now := _stamp(path)) == was:
-                continue
-            # a new name, another link or other rights are no change; but time and size can be forged
-            if not was.same_content(now) or _hashed(path)[1] != entry["sha256"]:
-                raise changed(path)
-            self.stamps[path] = now
-
-
-def inputs_again(manifest: Json, advice: str = "") -> HashedInputs:
-    """Return the inputs that finished shards were made from.
-
-    Args:
-        manifest: of the shards.
-        advice: what helps where that was standard input.
-
-    Raises:
-        InputError: an input is gone or has changed, or was standard input.
-    """
-    recorded = manifest["inputs"]
-    paths = [entry.get("name", "") for entry in recorded]
-    if STDIN in paths:
-        raise InputError("<stdin>", None, None, f"cannot be read again{advice}")
-    inputs = HashedInputs(paths)
-    for was, now in zip(recorded, inputs.entries, strict=True):
-        if was.get("sha256") != now["sha256"]:
-            raise InputError(now["name"], None, None, "has changed since the shards were made")
-    return inputs
-
-
-def describe_inputs(paths: Sequence[str]) -> list[dict]:
-    """Return the ``entries`` of HashedInputs."""
-    return HashedInputs(paths).entries
-
-
-def _stamp(path: str) -> Stamp:
-    try:
-        return Stamp.of(sys.stdin.fileno() if path == STDIN else path)
-    except OSError:
-        raise changed(path) from None
-
-
-def _hashed(path: str) -> tuple[int, str, Stamp]:
-    """Return size, sha256 and stamp of a file that stays the same meanwhile."""
-    with open_input(path) as stream:
-        stamp = Stamp.of(stream.fileno())
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        size = stream.tell()
-        stream.seek(0)
-        if not stamp.same_content(Stamp.of(stream.fileno())):
-            raise Unreadable(source_name(path), None, None, "is being written to; run it when that is done")
-    return size, digest, stamp
 
 
 def check_text(text: str, source: str, line: int, field: str) -> None:
@@ -178,10 +108,11 @@ def check_label(value, source: str, line: int, field: str) -> Label:
         raise InputError(source, line, field, f"expected a class index or name, found {type_name(value)}") from None
 
 
-def _rows(paths, corpus: _Corpus, skip_faults: bool, start_row: int, skipped: list[str]):
-    row = 0
-    for path in paths:
-        with open_records(path, corpus.reading) as (records, fields_of):
+def _rows(paths, corpus: _Corpus, skip_faults: bool, start_row: int, place: Place | None, skipped: list[str]):
+    row = start_row - place.skip if place else 0
+    for path in paths[place.input :] if place else paths:
+        with open_records(path, corpus.reading, place) as (records, fields_of):
+            place = None
             row += _pass_over(records, start_row - row)
             corpus.source = source_name(path)
             for item in _each(map(corpus.document, count(row), map(fields_of, records))):
@@ -224,9 +155,8 @@ def _pass_over(records: Iterator, rows: int) -> int:
 class _Corpus:
     """Makes documents of fields; knows whether rows have aspects (None until the first document)."""
 
-    def __init__(self, text_field: str, label_field: str, encoding: str, longest: int, stamps: Mapping[str, Stamp]):
-        self.text_field, self.label_field = text_field, label_field
-        self.reading = Reading(encoding, (text_field, label_field, ASPECTS_FIELD), longest, stamps)
+    def __init__(self, text_field: str, label_field: str, reading: Reading):
+        self.text_field, self.label_field, self.reading = text_field, label_field, reading
         self.has_aspects: bool | None = None
         self.source = ""
 

@@ -17,15 +17,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from io import BufferedIOBase
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.errors import InputError, Unreadable, first_line
 from ..core.labels import NO_LABEL
 from ..core.plain import parse_json
 from .delimited import CsvRecords, strip_newline, tsv_records
-from .streams import BUFFER, MB, Stamp, Stream, format_of, open_stream, raw_lines, source_name, stream_fault
+from .streams import (
+    BUFFER,
+    MB,
+    NumberedLines,
+    Place,
+    Stamp,
+    Stream,
+    format_of,
+    open_stream,
+    source_name,
+    stream_fault,
+)
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 _PARQUET_BATCH = 1024
 MOST_TIMES = 200
@@ -62,13 +75,15 @@ class Reading(NamedTuple):
     stamps: Mapping[str, Stamp] = {}
 
 
-def open_records(path: str, reading: Reading) -> AbstractContextManager[Records]:
+def open_records(path: str, reading: Reading, place: Place | None = None) -> AbstractContextManager[Records]:
     """Open an input: the iterator of its raw records, and the function that turns one into its fields.
+
+    With a ``place`` in it the records are those from the line, or row group, on that it names.
 
     Both can continue after an InputError, which is about a single row, but not after an Unreadable.
     """
     opener = _open_parquet if format_of(path)[0] == ".parquet" else _open_lines
-    return opener(path, reading)
+    return opener(path, reading, place)
 
 
 def type_name(value) -> str:
@@ -90,25 +105,31 @@ def base_name(path: str) -> str:
 
 
 @contextmanager
-def _open_lines(path: str, reading: Reading) -> Iterator[Records]:
-    source, columns = source_name(path), reading.columns
+def _open_lines(path: str, reading: Reading, place: Place | None) -> Iterator[Records]:
     with open_stream(path, reading.stamps) as stream:
-        try:
-            codec = _line_codec(stream, reading.encoding)
-        except (EOFError, zlib.error, OSError) as error:
-            raise Unreadable(source, 1, None, stream_fault(error)) from error
-        lines = zip(count(1), raw_lines(stream, source, "\n".encode(codec), reading.longest))
-        decode = partial(_decode, source=source, codec=codec, longest=reading.longest)
-        suffix = format_of(path)[0]
-        if suffix == ".csv":
-            table = CsvRecords(lines, decode, source, ",", columns[:2])
-            yield table, table.fields
-        elif suffix == ".tsv":
-            yield tsv_records(lines, decode, source, columns[:2])
-        elif suffix == ".jsonl":
-            yield lines, partial(_json_fields, source=source, decode=decode)
-        else:
-            yield lines, partial(_text_fields, decode=decode, name=columns[0])
+        lines, records = line_records(path, stream, reading)
+        if place and place.offset:
+            lines.go_to(place)
+        yield records
+
+
+def line_records(path: str, stream: Stream, reading: Reading) -> tuple[NumberedLines, Records]:
+    """Return the lines of an input at its beginning, less those of a header, and its records."""
+    source, columns, suffix = source_name(path), reading.columns, format_of(path)[0]
+    try:
+        codec = _line_codec(stream, reading.encoding)
+    except (EOFError, zlib.error, OSError) as error:
+        raise Unreadable(source, 1, None, stream_fault(error)) from error
+    lines = NumberedLines(stream, source, "\n".encode(codec), reading.longest)
+    decode = partial(_decode, source=source, codec=codec, longest=reading.longest)
+    if suffix == ".csv":
+        table = CsvRecords(lines, decode, source, ",", columns[:2])
+        return lines, (table, table.fields)
+    if suffix == ".tsv":
+        return lines, tsv_records(lines, decode, source, columns[:2])
+    if suffix == ".jsonl":
+        return lines, (lines, partial(_json_fields, source=source, decode=decode))
+    return lines, (lines, partial(_text_fields, decode=decode, name=columns[0]))
 
 
 def _line_codec(stream: Stream, encoding: str) -> str:
@@ -176,15 +197,25 @@ def _json_fields(record: tuple[int, bytes], source: str, decode: Callable[[int, 
 
 
 @contextmanager
-def _open_parquet(path: str, reading: Reading) -> Iterator[Records]:
+def _open_parquet(path: str, reading: Reading, place: Place | None) -> Iterator[Records]:
+    columns = reading.columns
+    with open_stream(path, reading.stamps) as stream, open_table(path, stream, reading.longest) as table:
+        _check_columns(table.schema_arrow, path, columns)
+        names = [name for name in table.schema_arrow.names if name in columns]
+        classes = _recorded_classes(table.schema_arrow, columns)
+        records = _parquet_records(table, names, path, reading.longest, place or Place(0, 0, 1, 0))
+        yield records, partial(_parquet_fields, path=path, classes=classes, longest=reading.longest)
+
+
+@contextmanager
+def open_table(path: str, stream: Stream, longest: int) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file whose bytes, unpacked, are a stream's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = reading.columns
     with ExitStack() as stack:
-        stream = stack.enter_context(open_stream(path, reading.stamps))
         if format_of(path)[1]:  # Parquet is read from its end, which gzip cannot reach
-            stream = stack.enter_context(_gunzip(stream, path, reading.longest))
+            stream = stack.enter_context(_gunzip(stream, path, longest))
         try:
             table = pq.ParquetFile(stream)
             table.schema_arrow.names  # noqa: B018 (each name is decoded)
@@ -192,11 +223,7 @@ def _open_parquet(path: str, reading: Reading) -> Iterator[Records]:
             raise Unreadable(path, None, None, "the name of a column is not UTF-8") from None
         except (pa.ArrowException, OSError) as error:
             raise Unreadable(path, None, None, f"not a readable Parquet file: {first_line(error)}") from None
-        _check_columns(table.schema_arrow, path, columns)
-        names = [name for name in table.schema_arrow.names if name in columns]
-        classes = _recorded_classes(table.schema_arrow, columns)
-        records = _parquet_records(table, names, path, reading.longest)
-        yield records, partial(_parquet_fields, path=path, classes=classes, longest=reading.longest)
+        yield table
 
 
 def _gunzip(stream: BufferedIOBase, path: str, longest: int):
@@ -233,13 +260,13 @@ def _check_columns(schema, path: str, columns: Sequence[str]) -> None:
 
 
 def _parquet_records(
-    table, names: list[str], path: str, longest: int
+    table, names: list[str], path: str, longest: int, place: Place
 ) -> Iterator[tuple[int, tuple[dict, int, list[str]]]]:
     from pyarrow import ArrowException
 
-    line = 0
+    line, groups = place.line - 1, range(place.offset, table.num_row_groups)
     try:
-        for batch in table.iter_batches(_PARQUET_BATCH, columns=names):
+        for batch in table.iter_batches(_PARQUET_BATCH, row_groups=groups, columns=names):
             columns = dict(zip(names, (batch.column(name) for name in names), strict=True))
             large = [name for name in names if longest and columns[name].nbytes > longest]
             for index in range(batch.num_rows):

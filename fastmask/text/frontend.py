@@ -6,7 +6,7 @@ One thread is enough: spaCy and the tokenizer run only where their answer is not
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 
 from ..core.background import run_ahead
@@ -17,7 +17,7 @@ from ..core.memory import give_back_what_is_free
 from ..core.records import Document, EncodedSentences
 from .documents import check_label, check_text, read_rows
 from .sentences import Segmenter
-from .streams import Stamp
+from .streams import Place, Stamp
 from .tokens import TextEncoder
 
 _SHARDS_AHEAD = 2
@@ -32,8 +32,8 @@ def encoded_shards(
     encoder: TextEncoder,
     classes: Classes = ANY_CLASSES,
     *,
-    first_shard: int = 0,
     wanted: Container[int] | None = None,
+    places: Sequence[Place] | None = None,
     stamps: Mapping[str, Stamp] | None = None,
 ) -> Generator[tuple[int, EncodedSentences]]:
     """Yield (k, sentences of the rows [k * shard_rows, (k + 1) * shard_rows)) for each shard k, in order.
@@ -43,14 +43,14 @@ def encoded_shards(
 
     Args:
         classes: where the labels are looked up.
-        first_shard: where to begin; earlier rows are skipped unparsed.
-        wanted: shards outside it are read but not prepared.
+        wanted: shards to yield; None: all.
+        places: where each shard begins, so that nothing else is read; None: unknown, everything is.
         stamps: as ``read_rows`` takes them.
 
     Raises:
         InputError: as ``read_rows`` and ``TextEncoder.encode``, after the shards before the fault.
     """
-    shards = _shards(paths, config, encoder, classes, first_shard, wanted, stamps)
+    shards = _shards(paths, config, encoder, classes, wanted, places, stamps)
     return run_ahead(shards, _SHARDS_AHEAD, patience=STOP_SECONDS)
 
 
@@ -86,45 +86,70 @@ def encode_texts(
     )
 
 
-def _shards(paths, config: ScoreConfig, encoder, classes, first_shard, wanted, stamps) -> Generator:
+def _shards(paths, config: ScoreConfig, encoder, classes, wanted, places, stamps) -> Generator:
     skipped: list[str] = []
-    first_row = first_shard * config.shard_rows
-    rows = read_rows(
-        paths,
-        text_field=config.text_field,
-        label_field=config.label_field,
-        encoding=config.encoding,
-        on_error=config.on_error,
-        max_text_mb=config.max_text_mb,
-        start_row=first_row,
-        skipped=skipped,
-        stamps=stamps,
-    )
     segmenter = Segmenter(config.segment, config.language)
-    for shard in count(first_shard):
-        batch = list(islice(rows, config.shard_rows))
-        if not batch:
-            return
+    for shard, batch in _batches(paths, config, wanted, places, stamps, skipped):
+        first_row = shard * config.shard_rows
         end_row = first_row + len(batch)
-        if wanted is None or shard in wanted:
-            documents = [document for document in batch if document is not None]
-            if is_long := max((len(document.text) for document in documents), default=0) > _LONG:
-                give_back_what_is_free()
-            spans = [segmenter.split(d.text) if d.aspects is None else () for d in documents]
-            encoded = encoder.encode(
-                documents,
-                spans,
-                classes=classes,
-                label_field=config.label_field,
-                first_row=first_row,
-                end_row=end_row,
-                skipped=skipped,
-                on_error=config.on_error,
-            )
-            del batch, documents, spans  # the texts are not wanted any more while the shard is
-            if is_long:
-                give_back_what_is_free()
-            yield shard, encoded
-            del encoded
-        skipped.clear()
-        first_row = end_row
+        documents = [document for document in batch if document is not None]
+        if is_long := max((len(document.text) for document in documents), default=0) > _LONG:
+            give_back_what_is_free()
+        spans = [segmenter.split(d.text) if d.aspects is None else () for d in documents]
+        encoded = encoder.encode(
+            documents,
+            spans,
+            classes=classes,
+            label_field=config.label_field,
+            first_row=first_row,
+            end_row=end_row,
+            skipped=skipped,
+            on_error=config.on_error,
+        )
+        del batch, documents, spans  # the texts are not wanted any more while the shard is
+        if is_long:
+            give_back_what_is_free()
+        yield shard, encoded
+        del encoded
+
+
+def _batches(paths, config: ScoreConfig, wanted, places, stamps, skipped: list[str]) -> Generator:
+    """Yield (k, its rows) for each shard k that is wanted; ``skipped`` has the messages about them until the next."""
+    for first, end in _runs(wanted, places):
+        rows = read_rows(
+            paths,
+            text_field=config.text_field,
+            label_field=config.label_field,
+            encoding=config.encoding,
+            on_error=config.on_error,
+            max_text_mb=config.max_text_mb,
+            start_row=first * config.shard_rows,
+            place=places[first] if places and first else None,
+            skipped=skipped,
+            stamps=stamps,
+        )
+        for shard in count(first) if end is None else range(first, end):
+            batch = list(islice(rows, config.shard_rows))
+            if not batch:
+                break
+            if wanted is None or shard in wanted:
+                yield shard, batch
+            del batch
+            skipped.clear()
+
+
+def _runs(wanted, places) -> Iterator[tuple[int, int | None]]:
+    """Yield (first, end) of each run of shards that are read one after the other; None: to the last one."""
+    if places is None:
+        yield 0, None
+    elif wanted is None:
+        yield 0, len(places)
+    else:
+        begun = None
+        for shard in range(len(places) + 1):
+            is_wanted = shard < len(places) and shard in wanted
+            if is_wanted and begun is None:
+                begun = shard
+            elif not is_wanted and begun is not None:
+                yield begun, shard
+                begun = None

@@ -84,15 +84,3 @@ def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:
     )
     first = next(documents, None) if files else None
     return first is not None and first.aspects is not None
-
-
-def count_rows(paths: Sequence[str]) -> int | None:
-    """Return about how many rows there are, for the time left; None for formats where counting needs parsing."""
-    if any(path == STDIN or path.lower().endswith((".gz", ".parquet")) for path in paths):
-        return None
-    total = 0
-    for path in paths:
-        with open(path, "rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                total += chunk.count(b"\n")
-    return total

@@ -38,9 +38,31 @@ class Stamp(NamedTuple):
         there = os.stat(file)
         return cls(there.st_size, there.st_mtime_ns, there.st_ino, there.st_ctime_ns)
 
+    @property
+    def of_any_machine(self) -> list[int]:
+        """Return what is the same wherever a shared file system, or a copy with its times, is looked at."""
+        return [self.size, self.modified]
+
     def same_content(self, other: Stamp) -> bool:
         """Return whether nothing but the name, the rights or the links may be another."""
         return self[:3] == other[:3]
+
+
+class Place(NamedTuple):
+    """Where in the inputs a row stands, so that nothing before it need be read.
+
+    Attributes:
+        input: number of the input, from 0.
+        offset: bytes of it, unpacked, before the line that the row, or one before it, begins with, 0 where that is the
+            first; of Parquet the number of a row group.
+        line: number of that line, or of the row group's first row, from 1.
+        skip: how many rows are between.
+    """
+
+    input: int
+    offset: int
+    line: int
+    skip: int
 
 
 def source_name(path: str) -> str:
@@ -110,6 +132,8 @@ def open_stream(path: str, stamps: Mapping[str, Stamp]) -> Stream:
     if path in stamps and not stamps[path].same_content(Stamp.of(stream.fileno())):
         stream.close()
         raise changed(path)
+    if path == STDIN and path in stamps:  # a file, which may have been read before
+        stream.seek(0)
     return stream
 
 
@@ -121,24 +145,91 @@ def changed(path: str) -> Unreadable:
     return Unreadable(source_name(path), None, None, reason)
 
 
-def raw_lines(stream: Stream, source: str, newline: bytes, longest: int) -> Iterator[bytes]:
-    """Yield the lines with their newlines, one of more than ``longest`` bytes cut to a little more; 0 is no limit."""
-    line, is_wide = 0, newline != b"\n"
-    room = longest + 1 if longest else -1
-    lines = _split_wide(stream, newline, longest) if is_wide else iter(partial(stream.readline, room), b"")
+def raw_lines(
+    stream: Stream, source: str, newline: bytes, longest: int, first: int = 1, offset: int = 0
+) -> Iterator[tuple[int, bytes]]:
+    """Yield where each line begins and the line with its newline; of more than ``longest`` bytes, a little more.
+
+    Args:
+        longest: 0 is no limit.
+        first, offset: the number of the first line, for messages, and how many bytes stand before it.
+    """
+    line, is_wide = first - 1, newline != b"\n"
+    lines = _split_wide(stream, newline, longest, offset) if is_wide else _split(stream, longest, offset)
     try:
-        for line, raw in enumerate(lines, 1):  # noqa: B007
-            yield raw
-            if len(raw) == room and not is_wide:
-                _finish_line(stream, raw)
+        for line, item in enumerate(lines, first):  # noqa: B007
+            yield item
     except (EOFError, zlib.error, OSError) as error:
         raise Unreadable(source, line + 1, None, stream_fault(error)) from error
 
 
-def _finish_line(stream: Stream, piece: bytes) -> None:
-    """Skip the rest of a line after a piece of it."""
+class NumberedLines:
+    """The lines of a stream as (number, line), from where the stream is; arguments as in ``raw_lines``.
+
+    Attributes:
+        newline: as given.
+        number, offset, line: number of the last line, where it begins, its bytes.
+    """
+
+    def __init__(self, stream: Stream, source: str, newline: bytes, longest: int):
+        self._how, self.newline = (stream, source, newline, longest), newline
+        self.number, self.offset, self.line = 0, stream.tell() if stream.seekable() else 0, b""
+        self._lines = raw_lines(*self._how, offset=self.offset)
+        self._starts: dict[int, int] | None = None
+
+    def remember(self) -> dict[int, int]:
+        """Return what gets, from now on, the offset of each line by its number."""
+        self._starts = {}
+        return self._starts
+
+    def go_to(self, place: Place) -> None:
+        """Continue at a place; Unreadable if the stream cannot be read up to it."""
+        stream, source, *_ = self._how
+        try:
+            stream.seek(place.offset)
+        except (EOFError, zlib.error, OSError) as error:
+            raise Unreadable(source, place.line, None, stream_fault(error)) from error
+        self.number = place.line - 1
+        self._lines = raw_lines(*self._how, place.line, place.offset)
+
+    @property
+    def end(self) -> int:
+        """Return where the last line, of which nothing is cut, ends."""
+        return self.offset + len(self.line)
+
+    def passed(self, number: int, size: int) -> None:
+        """Take note of lines, so many, of that size, that somebody else has read after the last one."""
+        self.number, self.offset = self.number + number, self.end + size
+        self.line = b""
+        self._lines = raw_lines(*self._how, self.number + 1, self.offset)
+
+    def __iter__(self) -> NumberedLines:
+        return self
+
+    def __next__(self) -> tuple[int, bytes]:
+        self.offset, self.line = next(self._lines)
+        self.number += 1
+        if self._starts is not None:
+            self._starts[self.number] = self.offset
+        return self.number, self.line
+
+
+def _split(stream: Stream, longest: int, offset: int) -> Iterator[tuple[int, bytes]]:
+    room = longest + 1 if longest else -1
+    for raw in iter(partial(stream.readline, room), b""):
+        yield offset, raw
+        offset += len(raw)
+        if len(raw) == room:
+            offset += _finish_line(stream, raw)
+
+
+def _finish_line(stream: Stream, piece: bytes) -> int:
+    """Skip the rest of a line after a piece of it; return its length."""
+    skipped = 0
     while piece and not piece.endswith(b"\n"):
         piece = stream.readline(BUFFER)
+        skipped += len(piece)
+    return skipped
 
 
 def stream_fault(error: Exception) -> str:
@@ -150,9 +241,10 @@ def stream_fault(error: Exception) -> str:
     return f"cannot be read: {error}"
 
 
-def _split_wide(stream: Stream, newline: bytes, longest: int) -> Iterator[bytes]:
+def _split_wide(stream: Stream, newline: bytes, longest: int, offset: int) -> Iterator[tuple[int, bytes]]:
     """Yield lines in an encoding whose newline is not the byte 10, such as UTF-16; only aligned newlines count."""
     width, rest = len(newline), b""
+    lost = 0  # bytes taken out of the line in work
     while block := stream.read1(BUFFER):
         # of the rest only the last bytes may belong to a newline
         start, found = 0, max(0, len(rest) - width)
@@ -162,11 +254,14 @@ def _split_wide(stream: Stream, newline: bytes, longest: int) -> Iterator[bytes]
                 found += 1
                 continue
             found += width
-            yield block[start:found]
-            start = found
+            yield offset, block[start:found]
+            offset += found - start + lost
+            start, lost = found, 0
         rest = block[start:]
         if longest and len(rest) > longest + 2 * width:
             kept = (longest // width + 1) * width
-            rest = rest[:kept] + rest[len(rest) - (len(rest) - kept) % width - width :]
+            cut = rest[:kept] + rest[len(rest) - (len(rest) - kept) % width - width :]
+            lost += len(rest) - len(cut)
+            rest = cut
     if rest:
-        yield rest
+        yield offset, rest

@@ -85,7 +85,7 @@ class WordVectors:
         """Yield (line, its bytes, how many numbers a vector has)."""
         line = width = 0
         with open_stream(self.path, {self.path: self._stamp}) as file:
-            for line, text in enumerate(raw_lines(file, self.path, b"\n", MOST_BYTES), 1):
+            for line, (_, text) in enumerate(raw_lines(file, self.path, b"\n", MOST_BYTES), 1):
                 if line > 1:
                     yield line, text, width
                     continue

@@ -25,7 +25,8 @@ from fastmask.shards.journal import JOURNAL, journal_line
 from fastmask.shards.reader import open_shards
 from fastmask.shards.schema import MANIFEST, check_manifest, header_of, read_manifest
 from fastmask.shards.verify import verify
-from fastmask.text.documents import inputs_again, read_documents
+from fastmask.text.documents import read_documents
+from fastmask.text.hashed import inputs_again
 
 # --- numbers beyond floats and beyond what Python reads ---
 

@@ -32,7 +32,7 @@ def test_rare_options_are_in_groups():
     assert "--model" in plain and "--mask-rate" in plain
     assert not {"--kernels", "--vectors", "--encoding", "--quiet"} & set(plain.replace(",", " ").split())
     titles = [group.split(":\n")[0].strip() for group in groups]
-    assert titles == ["Options of single methods", "Reading text", "Speed and precision", "Other"]
+    assert titles == ["Options of single methods", "Reading text", "Speed and precision", "Several machines", "Other"]
     assert "0" in shown.partition("--batch-tokens")[2].partition("[default: ")[2][:1]
 
 

@@ -28,7 +28,7 @@ def test_training_shows_loss_rate_and_time_left(clock):
 def test_scoring_counts_a_shard_that_is_scored_again_once(clock):
     said = []
     meter = Meter(None, said.append, out="c.masks")
-    with meter.running(lambda: 8000, 2000):
+    with meter.running(8000, 2000):
         meter.shard(2000, 4000)
         meter.advance(2000, 0.5, 5000)
         meter.shard(2000, 4000)  # again, from its beginning

@@ -10,7 +10,10 @@ from helpers import encoder_of
 from fastmask.core.config import ScoreConfig
 from fastmask.core.errors import InputError
 from fastmask.core.labels import Classes
+from fastmask.text.documents import reading_of
 from fastmask.text.frontend import encode_texts, encoded_shards
+from fastmask.text.hashed import HashedInputs
+from fastmask.text.places import Places
 from fastmask.text.tokens import TextEncoder
 
 CLASSES = Classes(("no", "yes"))
@@ -63,19 +66,14 @@ def test_spans_are_in_the_documents_text(corpus, encoder):
     assert words == ["A", "great", "film", ".", "A", "bad", "plot", "!"]
 
 
-@pytest.mark.parametrize("first", range(6))
-def test_any_shard_can_come_first(corpus, encoder, first):
-    expected = shards_of([corpus], encoder)[first:]
-    found = shards_of([corpus], encoder, first_shard=first)
-    assert [k for k, _ in found] == [k for k, _ in expected]
-    for (_, a), (_, b) in zip(found, expected, strict=True):
-        assert_same(a, b)
-
-
-def test_wanted_shards_alone(corpus, encoder):
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("wanted", [range(first, 6) for first in range(6)] + [{1, 3}, {0, 2, 3}])
+def test_wanted_shards_alone(corpus, encoder, wanted, known):
+    """Where they begin may be known or not."""
     expected = dict(shards_of([corpus], encoder))
-    found = shards_of([corpus], encoder, wanted={1, 3})
-    assert [k for k, _ in found] == [1, 3]
+    places = HashedInputs([corpus], Places(reading_of("text", "label", "utf-8", 64), 2)).places if known else None
+    found = shards_of([corpus], encoder, wanted=wanted, places=places)
+    assert [k for k, _ in found] == [k for k in expected if k in wanted]
     for k, shard in found:
         assert_same(shard, expected[k])
 

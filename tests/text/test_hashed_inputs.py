@@ -13,7 +13,8 @@ from fastmask.experiment.ledger import Ledger
 from fastmask.experiment.steps import Step
 from fastmask.pipeline import repair
 from fastmask.report.progress import Meter
-from fastmask.text.documents import HashedInputs, read_rows
+from fastmask.text.documents import read_rows
+from fastmask.text.hashed import HashedInputs
 
 CHANGED = "has changed since it was hashed"
 FIRST = [{"text": f"a good film number {n}"} for n in range(6)]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from fastmask.core.errors import FastmaskError, InputError
 from fastmask.core.records import Aspect, Document
-from fastmask.text.documents import describe_inputs, read_documents, read_rows
+from fastmask.text.documents import read_documents, read_rows
+from fastmask.text.hashed import describe_inputs
 
 # No NUL and no half surrogates (faults), and for .txt no newline, which a line cannot hold.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)

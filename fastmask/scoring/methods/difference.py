@@ -23,7 +23,8 @@ import numpy as np
 from ...core.config import ScoreConfig
 from ...core.errors import FastmaskError
 from ...text.cuts import splits_at_spaces
-from ...text.documents import HashedInputs, read_documents
+from ...text.documents import read_documents
+from ...text.hashed import HashedInputs
 from ...text.ragged_tokens import word_numbers
 from ...text.streams import STDIN
 from ...text.tokens import TextEncoder

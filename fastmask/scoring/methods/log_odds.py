@@ -25,8 +25,8 @@ from ...core.config import ScoreConfig
 from ...core.errors import FastmaskError
 from ...core.records import EncodedSentences
 from ...models.directory import resolve_model
-from ...text.documents import HashedInputs
 from ...text.frontend import encoded_shards
+from ...text.hashed import HashedInputs
 from ...text.streams import STDIN
 from ...text.tokens import TextEncoder
 from ..words import Counts, WordMethod, WordScorer, WordScores

@@ -1,0 +1,162 @@
+"""Parts of one run, made at the same time by several processes, on several machines, in one directory.
+
+No part writes what another one writes: each process has a journal of its own, and a shard has the same bytes whoever
+makes it. So a part may be made twice, at the same time, too. ``writer.RunDirectory`` reads all journals.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from ..core.config_engine import Part
+from ..core.durable import FileLock, append, os_errors_named, write_atomically
+from ..core.errors import OutputError
+from ..core.locked import differences, listed
+from ..core.plain import Json
+from .encoded import EncodedShard
+from .journal import LOCK, PART_JOURNAL, PLANNING_LOCK, journal_line, read_journal
+from .plan import header_in, read_plan
+from .schema import file_fault, manifest_path
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def part_journals(out: Path) -> list[Path]:
+    """Return the journals of all parts in a directory."""
+    return sorted(path for path in out.iterdir() if PART_JOURNAL.fullmatch(path.name))
+
+
+def parts_in(out: Path) -> set[int]:
+    """Return in how many parts a run was made, by the names of its journals; usually that is one number."""
+    found = (PART_JOURNAL.fullmatch(path.name) for path in part_journals(out))
+    return {int(name[2]) for name in found if name}
+
+
+def entries_of_parts(out: Path, header: Json) -> list[Json]:
+    """Return the shards' entries that parts of the run of a header have written; one shard may have several."""
+    found: list[Json] = []
+    for path in part_journals(out):
+        with suppress(OutputError, OSError):  # one that is begun has no line yet
+            there, entries, _ = read_journal(path)
+            if not differences(there, header):
+                found += entries.values()
+    return found
+
+
+def check_plan(out: Path, plan: Json, header: Json, mixed: bool) -> None:
+    """Raise OutputError, naming the differences, unless a plan is that of a run; of ``mixed`` machines what runs may
+    differ.
+    """
+    found = [one for one in differences(header_in(plan), header) if not (mixed and one.name.startswith("engine."))]
+    if found:
+        hint = "; --mixed lets machines differ" if all(one.name.startswith("engine.") for one in found) else ""
+        raise OutputError(f"{out}: planned with other settings: {listed(found)}{hint}")
+
+
+def check_complete(out: Path, missing: list[int], shards: int) -> None:
+    """Raise OutputError, naming the parts to run again, where shards are missing."""
+    if not missing:
+        return
+    numbers = parts_in(out)
+    of = numbers.pop() if len(numbers) == 1 else 0
+    parts = [Part(number, of) for number in range(1, of + 1)]
+    again = [f"--part {part}" for part in parts if not {*part.shards(shards)}.isdisjoint(missing)]
+    which = f"run {listed(again)} again" if again else f"the first is {missing[0]}; run the parts that have not ended"
+    raise OutputError(f"{out}: {len(missing)} of {shards} shards are missing: {which}")
+
+
+@contextmanager
+def planning(out: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Let one process at a time plan a directory inside a ``with``; ``waits`` is called once where another one does."""
+    with os_errors_named(out):
+        out.mkdir(parents=True, exist_ok=True)
+        lock, says = None, iter([waits])
+        while lock is None:
+            try:
+                lock = FileLock(out / PLANNING_LOCK)
+            except BlockingIOError:
+                next(says, lambda: None)()
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class PartDirectory:
+    """A planned directory as one part of the run writes it; ``with`` gives it back.
+
+    Args:
+        out: the directory.
+        part: which part.
+        header: of this run, as ``schema.make_header`` makes it.
+        mixed: whether what runs may differ from what the plan was made with.
+
+    Attributes:
+        plan: the run's plan.
+        wanted: the part's shards.
+        entries: the good ones' entries, by index.
+        is_finished: whether the whole run is.
+
+    Raises:
+        OutputError: there is no plan, it is of other settings, or a process that is no part writes here.
+    """
+
+    def __init__(self, out: Path, part: Part, header: Json, mixed: bool = False):
+        self.path, self.part = out, part
+        self._journal: Path | None = None
+        with os_errors_named(out):
+            try:
+                self._lock = FileLock(out / LOCK, shared=True)
+            except BlockingIOError:
+                raise OutputError(f"{out}: another fastmask run is writing here") from None
+        try:
+            self._open(header, mixed)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, header: Json, mixed: bool) -> None:
+        plan = read_plan(self.path)
+        if plan is None:
+            raise OutputError(f"{self.path}: its plan has been removed; make it again by fastmask plan")
+        check_plan(self.path, plan, header, mixed)
+        self.plan, self.is_finished = plan, manifest_path(self.path).exists()
+        self.wanted = self.part.shards(len(plan["places"]))
+        mine = [entry for entry in entries_of_parts(self.path, header_in(plan)) if entry["index"] in self.wanted]
+        self.entries = good_entries(self.path, mine)
+
+    def write_shard(self, index: int, shard: EncodedShard) -> None:
+        """Write a shard, then journal it; OutputError where that cannot be done."""
+        with os_errors_named(self.path):
+            write_atomically(self.path / shard.entry["file"], shard.data, shared=True)
+            if self._journal is None:
+                name = f"journal-{self.part.number}-of-{self.part.of}.{secrets.token_hex(6)}.jsonl"
+                write_atomically(self.path / name, journal_line(header_in(self.plan)))
+                self._journal = self.path / name
+            append(self._journal, journal_line(shard.entry))
+        self.entries[index] = shard.entry
+
+    def close(self) -> None:
+        """Release the lock."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def good_entries(out: Path, entries: list[Json]) -> dict[int, Json]:
+    """Return for each shard the entry, of several perhaps, that its file is as it says; none where no entry is."""
+    good: dict[int, Json] = {}
+    for entry in entries:
+        if entry["index"] not in good and not file_fault(out / entry["file"], entry, hashes=True):
+            good[entry["index"]] = entry
+    return good
