@@ -164,7 +164,7 @@ class _Remask:
             run.write_plan(self.again.plan() if asks else self._told(), self._statistics())
         self._prepare(run)
         documents = self.manifest["totals"]["documents"]
-        with self.meter.running(lambda: documents, 0) if asks else nullcontext():
+        with self.meter.running(documents, 0) if asks else nullcontext():
             self._write_all(run, missing, asks)
         run.finish(self._result(run))
 
