@@ -44,7 +44,6 @@ def train(
         logging_steps=max(1, steps // 4),
         save_strategy="no",
         report_to=[],
-        disable_tqdm=True,
     )
     trainer = Trainer(
         model=model,
@@ -63,6 +62,7 @@ if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(name)
     trained = train(shards, AutoModelForMaskedLM.from_pretrained(name), tokenizer, out, int(*rest or [100]))
     trained.save_model(out)
+    tokenizer.save_pretrained(out)
     if torch.distributed.is_initialized():
         # its threads end with the last that knows it, the trainer's wrapped model, or may abort a process at its end
         del trained

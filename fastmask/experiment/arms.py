@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -83,16 +84,24 @@ def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
         arms: ``NAME=PATH``, patterns expanded in the order of their names.
 
     Raises:
-        FastmaskError: a path that is not there, or arms that were trained with different seeds.
+        FastmaskError: a path that is not there or is of two arms, a pattern that catches a seed twice, or arms that
+            were trained with different seeds.
     """
     found: dict[str, list[Run]] = {}
+    taken: dict[str, str] = {}
     for arm in arms:
         name, _, pattern = arm.partition("=")
         is_pattern = has_magic(pattern) and not Path(pattern).exists()
         paths = sorted(glob(pattern)) if is_pattern else [pattern]
         if not paths or not Path(paths[0]).exists():
             raise FastmaskError(f"--arm {arm}: no such file or directory")
-        found.setdefault(name, []).extend(Run(Path(path), _seed_of(Path(path))) for path in paths)
+        for path in paths:
+            if taken.setdefault(os.path.realpath(path), name) != name:
+                raise FastmaskError(f"--arm {arm}: {path} is a run of {taken[os.path.realpath(path)]}, too")
+        runs = [Run(Path(path), _seed_of(Path(path))) for path in paths]
+        if is_pattern and (twice := _same_seed(runs)):
+            raise FastmaskError(f"--arm {arm}: {twice[0].path} and {twice[1].path} have one seed, {twice[0].seed}")
+        found.setdefault(name, []).extend(runs)
     if all(run.seed is not None for runs in found.values() for run in runs):
         found = {name: sorted(runs, key=lambda run: run.seed or 0) for name, runs in found.items()}
         (first, expected), *others = ((name, [run.seed for run in runs]) for name, runs in found.items())
@@ -100,6 +109,15 @@ def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
             if seeds != expected:
                 raise FastmaskError(f"arms cannot be paired: {first} has seeds {expected}, {name} has {seeds}")
     return found
+
+
+def _same_seed(runs: list[Run]) -> tuple[Run, Run] | None:
+    """Return two runs with the same seed: a pattern has caught another arm's; None if there are none."""
+    first: dict[int, Run] = {}
+    for run in runs:
+        if run.seed is not None and (other := first.setdefault(run.seed, run)) is not run:
+            return other, run
+    return None
 
 
 def _seed_of(path: Path) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -145,6 +146,8 @@ def inputs_again(manifest: Json, advice: str = "") -> HashedInputs:
     paths = [entry.get("name", "") for entry in recorded]
     if STDIN in paths:
         raise InputError("<stdin>", None, None, f"cannot be read again{advice}")
+    if gone := [path for path in paths if "://" not in path and not os.path.isabs(path) and not os.path.exists(path)]:
+        raise InputError(gone[0], None, None, f"no such file in {os.getcwd()}; run this where the shards were made")
     inputs = HashedInputs(paths)
     for was, now in zip(recorded, inputs.entries, strict=True):
         if was.get("sha256") != now["sha256"]:

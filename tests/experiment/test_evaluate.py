@@ -213,6 +213,18 @@ def test_runs_are_paired_by_their_seeds(tmp_path):
         find_runs([f"a={tmp_path}/a/*", f"c={tmp_path}/c/*"])
 
 
+def test_a_pattern_that_catches_another_arm_is_named(tmp_path):
+    for name in ("masker-13", "masker-control-13"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text('{"config": {"seed": 13}}')
+    wide, control = f"masker={tmp_path}/masker-*", f"control={tmp_path}/masker-control-*"
+    with pytest.raises(FastmaskError, match=r"masker-13 and .*masker-control-13 have one seed, 13"):
+        find_runs([wide])
+    with pytest.raises(FastmaskError, match=r"--arm masker=.*: .*masker-control-13 is a run of control, too"):
+        find_runs([control, wide])
+    assert len(find_runs([f"masker={tmp_path}/masker-[0-9]*", control])) == 2
+
+
 def test_bad_input_is_one_line(labelled, arm_files, tmp_path):
     assert "give NAME=PATH" in refusal(fastmask("evaluate", "--arm", "old", "--test", labelled))
     missing = refusal(fastmask("evaluate", "--arm", f"a={tmp_path}/nothing*", "--test", labelled))

@@ -134,7 +134,7 @@ def test_labelled_texts_that_change_or_are_not_there(tmp_path, mr_tiny):
 
     assert score("--labelled", train).exit_code == 0
     labelled(tmp_path, TEXTS[1:], "t.jsonl")
-    assert "labelled_files[0].sha256 was" in refusal(score("--labelled", train))
+    assert "labelled_files[0] has other content" in refusal(score("--labelled", train))
     assert "no such file" in refusal(score("--labelled", tmp_path / "none.jsonl"))
     assert "standard input is for the corpus" in refusal(score("--labelled", "-"))
     labelled(tmp_path, [("good", "sports")], "t.jsonl")
