@@ -96,7 +96,7 @@ def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
         if not paths or not Path(paths[0]).exists():
             raise FastmaskError(f"--arm {arm}: no such file or directory")
         for path in paths:
-            if taken.setdefault(os.path.realpath(path), name) != name:
+            if taken.setdefault(os.path.realpath(path), name) != name and is_pattern:
                 raise FastmaskError(f"--arm {arm}: {path} is a run of {taken[os.path.realpath(path)]}, too")
         runs = [Run(Path(path), _seed_of(Path(path))) for path in paths]
         if is_pattern and (twice := _same_seed(runs)):

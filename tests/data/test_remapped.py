@@ -1,6 +1,7 @@
 """``fastmask remap``: shards in another model's tokens, as ``remap_masks`` finds them, and what takes them."""
 
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,3 +126,13 @@ def test_what_is_there_is_kept_or_refused(masks, roberta, mr_tiny, tmp_path):
     )
     assert fastmask("remap", masks, "--tokenizer", mr_tiny, "-o", out, "--overwrite", "-q").exit_code == 0
     assert verify(out) == []
+
+
+def test_texts_that_are_elsewhere_say_from_where(roberta, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    Path("c.txt").write_text("A film.\n")
+    assert fastmask("score", "c.txt", "-o", "masks", "--method", "random").exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    said = refusal(fastmask("remap", "there/masks", "--tokenizer", roberta, "-o", "out"))
+    assert f"c.txt: no such file in {tmp_path}; run this where the shards were made" in said
