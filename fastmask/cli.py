@@ -78,7 +78,8 @@ def explain(text, **options):
 def score(corpus, out, control, overwrite, quiet, **options):
     """Score CORPUS files into a directory of shards.
 
-    CORPUS: .txt (a document a line), .jsonl, .csv, .tsv or .parquet, each also .gz, or - for lines on standard input.
+    CORPUS: .txt (a document a line), .jsonl, .csv, .tsv, .parquet or .arrow, each also .gz or .zst; folders of them,
+    patterns, URLs (s3://...), or - for lines on standard input.
     The same command resumes a run that was stopped.
     """
     from .core.startup import start_numba

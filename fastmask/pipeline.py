@@ -41,6 +41,7 @@ from .shards.verify import verify
 from .shards.writer import RunDirectory
 from .text.hashed import HashedInputs, PlannedInputs
 from .text.inputs import is_aspect_corpus, seekable_standard_input
+from .text.listing import input_files
 from .text.streams import STDIN
 
 
@@ -72,7 +73,7 @@ def score_corpus(
         FastmaskError: with one line for the user.
     """
     config, meter, engine = config or ScoreConfig(), meter or Meter(), engine or EngineConfig()
-    paths, out = [os.fspath(path) for path in paths], os.fspath(out)
+    paths, out = input_files([os.fspath(path) for path in paths]), os.fspath(out)
     if engine.engine != "local":
         paths = _files(paths)
     runs = [(out, config)]
@@ -154,6 +155,7 @@ def _make_part(run: PartDirectory, scorer: Scorer, inputs: PlannedInputs) -> Non
             for index, scored in shards:
                 inputs.check()
                 run.write_shard(index, EncodedShard.of(index, scored))
+    inputs.check(stores=True)
 
 
 def finish_parts(out: str, *, mixed: bool = False, meter: Meter | None = None) -> dict:
@@ -206,7 +208,7 @@ def _make_again(run: RunDirectory, mixed: bool, meter: Meter) -> tuple[Bounds | 
         with meter.running(rows, rows), closing(LocalExecutor(scorer, inputs)) as executor:
             executor.prepare(read_statistics(run.path, plan))
             bounds = write_again(run, executor, inputs, in_force(run))
-        inputs.check()
+        inputs.check(stores=True)
         return bounds, planned["made_with"] or facts.made_with
 
 
@@ -214,7 +216,7 @@ def _files(paths: Sequence[str]) -> list[str]:
     """Return names of inputs that other processes can read."""
     if STDIN in paths:
         raise FastmaskError("standard input: other processes cannot read it; write it to a file")
-    return [os.fspath(path) for path in paths]
+    return input_files([os.fspath(path) for path in paths])
 
 
 def _plan(out: str, paths: list[str], scorer: Scorer, replan: bool = False) -> dict | None:
@@ -270,7 +272,7 @@ def _score_into(
                 bounds = write_again(run, executor, inputs, bounds)
             if not run.entries:
                 raise InputError(", ".join(paths), None, None, "no rows to score")
-            inputs.check()
+            inputs.check(stores=True)
             return finish_run(run, bounds, facts.made_with)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -23,7 +22,8 @@ from ..core.urls import Url, path_of
 from ..shards.manifest import whole_fault
 from ..shards.schema import manifest_path
 from ..text.hashed import describe_inputs
-from ..text.streams import check_path
+from ..text.listing import input_files
+from ..text.streams import Stamp, check_path
 from .steps import Step
 
 STEPS, LOCK = "steps.json", ".fastmask-run.lock"
@@ -190,11 +190,16 @@ class Ledger(LockedDirectory):
         return model_identity(directory)
 
     def _of_file(self, name: str) -> str:
+        """Return the hash of an input; of a pattern or a folder one of its files' hashes."""
+        found = [self._of_one(file) for file in input_files((name,))]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+    def _of_one(self, name: str) -> str:
         check_path(name)
-        there = os.stat(name)
+        size, modified, *_ = Stamp.of(name)
         known = self._files.get(name, [])
-        if known[:2] != [there.st_size, there.st_mtime_ns]:
-            self._files[name] = [there.st_size, there.st_mtime_ns, describe_inputs((name,))[0]["sha256"]]
+        if known[:2] != [size, modified]:
+            self._files[name] = [size, modified, describe_inputs((name,))[0]["sha256"]]
         return self._files[name][2]
 
     def _keep(self) -> None:

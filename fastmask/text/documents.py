@@ -11,6 +11,7 @@ from ..core.errors import FastmaskError, InputError, Unreadable
 from ..core.labels import LABEL_FIELD, Label, read_label
 from ..core.records import Aspect, Document
 from .files import Fields, Reading, has_fields, open_records, type_name
+from .listing import input_files
 from .streams import MB, STDIN, Place, Stamp, check_path, source_name
 
 ASPECTS_FIELD = "aspects"
@@ -57,6 +58,7 @@ def read_rows(
         FastmaskError: for an unknown encoding.
     """
     _check_encoding(encoding)
+    paths = input_files(paths)
     for path in paths:
         check_path(path)
     corpus = _Corpus(text_field, label_field, reading_of(text_field, label_field, encoding, max_text_mb, stamps))

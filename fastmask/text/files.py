@@ -7,25 +7,20 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
-import os
 import sys
-import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from io import BufferedIOBase
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..core.errors import InputError, Unreadable, first_line
 from ..core.labels import NO_LABEL
 from ..core.plain import parse_json
+from ..core.urls import path_of
 from .delimited import CsvRecords, strip_newline, tsv_records
 from .streams import (
-    BUFFER,
     MB,
     NumberedLines,
     Place,
@@ -36,13 +31,9 @@ from .streams import (
     source_name,
     stream_fault,
 )
+from .tables import TABLES, Table, open_table
 
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
-
-_PARQUET_BATCH = 1024
-MOST_TIMES = 200
-"""The most that a gzipped Parquet file, which is compressed already, may grow when it is unpacked."""
+_BATCH = 1024
 
 # A mark is taken off once per file, and settles the byte order, so that each line can be decoded by itself.
 _MARKS = {
@@ -82,7 +73,7 @@ def open_records(path: str, reading: Reading, place: Place | None = None) -> Abs
 
     Both can continue after an InputError, which is about a single row, but not after an Unreadable.
     """
-    opener = _open_parquet if format_of(path)[0] == ".parquet" else _open_lines
+    opener = _open_table if format_of(path)[0] in TABLES else _open_lines
     return opener(path, reading, place)
 
 
@@ -99,9 +90,9 @@ def has_fields(path: str) -> bool:
 
 def base_name(path: str) -> str:
     """Return the name of a file without folder, .gz and format."""
-    suffix, gzipped = format_of(path)
-    name = Path(path).name
-    return name[: len(name) - len(suffix) - len(".gz") * gzipped] or name
+    suffix, packing = format_of(path)
+    name = path_of(path).name
+    return name[: len(name) - len(suffix) - len(packing)] or name
 
 
 @contextmanager
@@ -197,51 +188,14 @@ def _json_fields(record: tuple[int, bytes], source: str, decode: Callable[[int, 
 
 
 @contextmanager
-def _open_parquet(path: str, reading: Reading, place: Place | None) -> Iterator[Records]:
+def _open_table(path: str, reading: Reading, place: Place | None) -> Iterator[Records]:
     columns = reading.columns
     with open_stream(path, reading.stamps) as stream, open_table(path, stream, reading.longest) as table:
-        _check_columns(table.schema_arrow, path, columns)
-        names = [name for name in table.schema_arrow.names if name in columns]
-        classes = _recorded_classes(table.schema_arrow, columns)
-        records = _parquet_records(table, names, path, reading.longest, place or Place(0, 0, 1, 0))
-        yield records, partial(_parquet_fields, path=path, classes=classes, longest=reading.longest)
-
-
-@contextmanager
-def open_table(path: str, stream: Stream, longest: int) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file whose bytes, unpacked, are a stream's."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with ExitStack() as stack:
-        if format_of(path)[1]:  # Parquet is read from its end, which gzip cannot reach
-            stream = stack.enter_context(_gunzip(stream, path, longest))
-        try:
-            table = pq.ParquetFile(stream)
-            table.schema_arrow.names  # noqa: B018 (each name is decoded)
-        except UnicodeDecodeError:
-            raise Unreadable(path, None, None, "the name of a column is not UTF-8") from None
-        except (pa.ArrowException, OSError) as error:
-            raise Unreadable(path, None, None, f"not a readable Parquet file: {first_line(error)}") from None
-        yield table
-
-
-def _gunzip(stream: BufferedIOBase, path: str, longest: int):
-    """Return a temporary file with what a Parquet file unpacks to: no more than real ones do where there is a limit."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 (handed to the caller's stack)
-    most = longest + MOST_TIMES * os.path.getsize(path) if longest else math.inf
-    try:
-        while block := stream.read(BUFFER):
-            copy.write(block)
-            if copy.tell() > most:
-                copy.close()
-                reason = f"unpacks to more than {MOST_TIMES} times its size (--max-text-mb 0 lets it)"
-                raise Unreadable(path, None, None, reason)
-    except (EOFError, zlib.error, OSError) as error:
-        copy.close()
-        raise Unreadable(path, None, None, stream_fault(error)) from error
-    copy.seek(0)
-    return copy
+        _check_columns(table.schema, path, columns)
+        names = [name for name in table.schema.names if name in columns]
+        classes = _recorded_classes(table.schema, columns)
+        records = _table_records(table, names, path, reading.longest, place or Place(0, 0, 1, 0))
+        yield records, partial(_table_fields, path=path, classes=classes, longest=reading.longest)
 
 
 def _check_columns(schema, path: str, columns: Sequence[str]) -> None:
@@ -259,21 +213,23 @@ def _check_columns(schema, path: str, columns: Sequence[str]) -> None:
         raise Unreadable(path, None, text_field, f"expected a column of strings, found {kind}")
 
 
-def _parquet_records(
-    table, names: list[str], path: str, longest: int, place: Place
+def _table_records(
+    table: Table, names: list[str], path: str, longest: int, place: Place
 ) -> Iterator[tuple[int, tuple[dict, int, list[str]]]]:
     from pyarrow import ArrowException
 
-    line, groups = place.line - 1, range(place.offset, table.num_row_groups)
+    line = place.line - 1
     try:
-        for batch in table.iter_batches(_PARQUET_BATCH, row_groups=groups, columns=names):
+        for batch in table.batches(_BATCH, place.offset, names):
             columns = dict(zip(names, (batch.column(name) for name in names), strict=True))
             large = [name for name in names if longest and columns[name].nbytes > longest]
             for index in range(batch.num_rows):
                 line += 1
                 yield line, (columns, index, large)
     except (ArrowException, OSError) as error:
-        raise Unreadable(path, line + 1, None, f"damaged Parquet file: {first_line(error)}") from None
+        raise Unreadable(
+            path, line + 1, None, f"damaged {TABLES[format_of(path)[0]]} file: {first_line(error)}"
+        ) from None
 
 
 def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -290,7 +246,7 @@ def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
         return {}  # some other program's metadata
 
 
-def _parquet_fields(
+def _table_fields(
     record: tuple[int, tuple[dict, int, list[str]]], path: str, classes: dict[str, list[str]], longest: int
 ) -> Fields:
     line, (columns, index, large) = record

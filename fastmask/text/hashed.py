@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import sys
 from collections.abc import Mapping, Sequence
 
 from ..core.errors import InputError, Unreadable
 from ..core.plain import Json
+from ..core.urls import is_url
+from .listing import input_files
 from .places import Places
 from .streams import BUFFER, STDIN, Place, Stamp, changed, check_path, open_input, source_name, standard_input_is_file
 
@@ -34,7 +35,7 @@ class HashedInputs:
     def __init__(self, paths: Sequence[str], places: Places | None = None):
         self.entries: list[dict] = []
         self.stamps: dict[str, Stamp] = {}
-        for path in paths:
+        for path in input_files(paths):
             check_path(path)
             size = digest = None
             if path != STDIN or standard_input_is_file():
@@ -45,11 +46,16 @@ class HashedInputs:
         self.places = None if places is None else places.found
         self.rows = None if places is None else places.rows
 
-    def check(self) -> None:
-        """Raise Unreadable, naming it, for an input that is not what was hashed; costs a look at each, no reading."""
+    def check(self, stores: bool = False) -> None:
+        """Raise Unreadable, naming it, for an input that is not what was hashed; costs a look at each, no reading.
+
+        Args:
+            stores: also look at what is in a store, a request each; whether one is still the same is seen whenever it
+                is opened, too.
+        """
         for entry in self.entries:
             path, was = entry["name"], self.stamps.get(entry["name"])
-            if was is None or (now := _stamp(path)) == was:
+            if was is None or (is_url(path) and not stores) or (now := _stamp(path)) == was:
                 continue
             # a new name, another link or other rights are no change; but time and size can be forged
             if not was.same_content(now) or _hashed(path)[1] != entry["sha256"]:
@@ -90,7 +96,7 @@ def describe_inputs(paths: Sequence[str]) -> list[dict]:
 
 def _stamp(path: str) -> Stamp:
     try:
-        return Stamp.of(sys.stdin.fileno() if path == STDIN else path)
+        return Stamp.of(open_input(path) if path == STDIN else path)
     except OSError:
         raise changed(path) from None
 
@@ -120,14 +126,14 @@ class _Hashing(io.RawIOBase):
 def _hashed(path: str, places: Places | None = None) -> tuple[int, str, Stamp]:
     """Return size, sha256 and stamp of a file that stays the same meanwhile; ``places`` takes what it reads, too."""
     with open_input(path) as file:
-        stamp, hashing = Stamp.of(file.fileno()), _Hashing(file)
+        stamp, hashing = Stamp.of(file), _Hashing(file)
         if places is not None:
             places.add(path, io.BufferedReader(hashing, BUFFER))
         rest = bytearray(BUFFER)
         while hashing.readinto(rest):
             pass
         file.seek(0)
-        if not stamp.same_content(Stamp.of(file.fileno())):
+        if not stamp.same_content(Stamp.of(file)):
             raise Unreadable(source_name(path), None, None, "is being written to; run it when that is done")
     return hashing.size, hashing.digest.hexdigest(), stamp
 
@@ -146,7 +152,7 @@ def inputs_again(manifest: Json, advice: str = "") -> HashedInputs:
     paths = [entry.get("name", "") for entry in recorded]
     if STDIN in paths:
         raise InputError("<stdin>", None, None, f"cannot be read again{advice}")
-    if gone := [path for path in paths if "://" not in path and not os.path.isabs(path) and not os.path.exists(path)]:
+    if gone := [path for path in paths if not is_url(path) and not os.path.isabs(path) and not os.path.exists(path)]:
         raise InputError(gone[0], None, None, f"no such file in {os.getcwd()}; run this where the shards were made")
     inputs = HashedInputs(paths)
     for was, now in zip(recorded, inputs.entries, strict=True):

@@ -13,6 +13,7 @@ from ..core.config import ScoreConfig
 from ..core.errors import FastmaskError, InputError
 from .documents import read_documents
 from .files import base_name
+from .listing import is_pattern
 from .streams import STDIN, standard_input_is_file
 
 _CHUNK = 1 << 22
@@ -65,8 +66,8 @@ def default_out(paths: Sequence[str]) -> str:
     Raises:
         FastmaskError: there are several inputs, or standard input, which has no name.
     """
-    if len(paths) > 1 or STDIN in paths:
-        what = "standard input" if paths[0] == STDIN else f"{len(paths)} inputs"
+    if len(paths) > 1 or STDIN in paths or is_pattern(paths[0]):
+        what = "standard input" if paths[0] == STDIN else f"{len(paths)} inputs" if len(paths) > 1 else paths[0]
         raise FastmaskError(f"{what}: name the directory of the shards by -o DIR")
     return f"{base_name(paths[0])}.masks"
 

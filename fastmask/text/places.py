@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import re
 import zlib
@@ -13,8 +12,10 @@ import numpy as np
 
 from ..core.errors import InputError, Unreadable
 from .delimited import CsvRecords, simple_records
-from .files import Reading, line_records, open_table
+from .files import Reading, line_records
+from .packed import unpacked
 from .streams import BUFFER, NumberedLines, Place, Stream, format_of, open_input
+from .tables import TABLES, open_table
 
 _PLAIN = re.compile(r"utf-8|ascii$|iso8859-\d+$|cp125\d$|koi8-")
 
@@ -42,14 +43,13 @@ class Places:
         self._input += 1
         if self._is_cut:
             return
-        suffix, is_packed = format_of(path)
+        suffix, packing = format_of(path)
         try:
-            if is_packed:
-                stream = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
-            if suffix == ".parquet":
-                self._add_table(path, stream, is_packed)
+            content = unpacked(stream, packing)
+            if suffix in TABLES:
+                self._add_table(path, content, bool(packing))
             else:
-                self._add_lines(path, stream)
+                self._add_lines(path, content)
         except Unreadable:
             self._is_cut = True  # whoever reads as far as that will say so
 
@@ -63,19 +63,18 @@ class Places:
         return range(-self.rows % self._shard_rows, number, self._shard_rows)
 
     def _add_table(self, path: str, stream: Stream, is_packed: bool) -> None:
-        line = 1
+        group, line = 0, 1
         try:
-            # Parquet is read from its end; a stream that is hashed is read forward alone
+            # a table is read from its end, or twice; a stream that is hashed is read forward, once
             with (
                 open_input(path) as file,
                 open_table(path, stream if is_packed else file, self._reading.longest) as table,
             ):
-                for group in range(table.num_row_groups):
-                    number = table.metadata.row_group(group).num_rows
+                for number in table.group_rows():
                     self.found += [Place(self._input, group, line, row) for row in self._firsts(number)]
-                    self.rows, line = self.rows + number, line + number
+                    self.rows, group, line = self.rows + number, group + 1, line + number
         except Unreadable:
-            self._row(0, 1)
+            self._row(group, line)
             raise
 
     def _add_lines(self, path: str, stream: Stream) -> None:

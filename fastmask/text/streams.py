@@ -15,13 +15,14 @@ from typing import NamedTuple, cast
 
 from ..core.errors import Unreadable
 from ..core.plain import is_special
+from ..core.urls import Url, UrlReader, is_url, path_of
+from .packed import PACKINGS, Stream, unpacked
 
 STDIN = "-"
 MB = 10**6
 BUFFER = 1 << 20
-_SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
-
-Stream = io.BufferedReader | gzip.GzipFile
+_PACKED_BUFFER = 1 << 16
+SUFFIXES = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
 
 
 class Stamp(NamedTuple):
@@ -33,9 +34,18 @@ class Stamp(NamedTuple):
     changed: int
 
     @classmethod
-    def of(cls, file: int | str) -> Stamp:
-        """Return the stamp of an open file, or of one by its name; OSError if it is gone."""
-        there = os.stat(file)
+    def of(cls, file: io.BufferedReader | str) -> Stamp:
+        """Return the stamp of an open file, or of one by its name; OSError if it is gone.
+
+        In a store it is size and version as they are now; what is read there, too, is of the version that was opened,
+        or a fault.
+        """
+        place = path_of(file) if isinstance(file, str) else _url_of(file)
+        if isinstance(place, Url):
+            place.refresh()
+            size, _, version = place.stat()
+            return cls(size, version, 0, 0)
+        there = os.stat(place or file.fileno())  # type: ignore[union-attr]
         return cls(there.st_size, there.st_mtime_ns, there.st_ino, there.st_ctime_ns)
 
     @property
@@ -70,13 +80,13 @@ def source_name(path: str) -> str:
     return "<stdin>" if path == STDIN else path
 
 
-def format_of(path: str) -> tuple[str, bool]:
-    """Return the suffix that names the format, and whether the file is gzipped."""
+def format_of(path: str) -> tuple[str, str]:
+    """Return the suffix that names the format, and that of a compressed file, else ""."""
     if path == STDIN:
-        return ".txt", False
-    name = Path(path.lower())
-    gzipped = name.suffix == ".gz"
-    return Path(name.stem if gzipped else name).suffix, gzipped
+        return ".txt", ""
+    name = Path(path_of(path).name.lower())
+    packing = name.suffix if name.suffix in PACKINGS else ""
+    return Path(name.stem if packing else name).suffix, packing
 
 
 def check_path(path: str) -> None:
@@ -85,21 +95,35 @@ def check_path(path: str) -> None:
         if sys.stdin is None:
             raise Unreadable(source_name(path), None, None, "standard input is closed")
         return
-    suffix, gzipped = format_of(path)
-    if os.path.isdir(path):
+    suffix, packing = format_of(path)
+    if is_url(path):
+        _check_url(path, suffix)
+    elif os.path.isdir(path):
         raise Unreadable(path, None, None, "is a folder, expected a file")
-    if not os.path.exists(path):
+    elif not os.path.exists(path):
         raise Unreadable(path, None, None, "no such file")
-    if is_special(path):
+    elif is_special(path):
         raise Unreadable(path, None, None, "is not a regular file; - reads a stream from standard input")
-    if suffix not in _SUFFIXES:
-        raise Unreadable(path, None, None, f"unknown format, expected {', '.join(_SUFFIXES)} or their .gz")
+    if suffix not in SUFFIXES:
+        raise Unreadable(path, None, None, f"unknown format, expected {', '.join(SUFFIXES)}, or their .gz or .zst")
     try:
-        with open(path, "rb") as stream:
-            if gzipped and not stream.read(1):
-                raise Unreadable(path, None, None, "gzip stream is cut short")
+        with open_input(path) as stream:
+            if packing and not stream.read(1):
+                raise Unreadable(path, None, None, f"{PACKINGS[packing]} stream is cut short")
     except OSError as error:
         raise Unreadable(path, None, None, f"cannot be read: {error.strerror}") from error
+
+
+def _check_url(path: str, suffix: str) -> None:
+    """Raise Unreadable for a folder, or what is not there, where the name does not tell that it is a file."""
+    place = path_of(path)
+    if suffix not in SUFFIXES and (is_folder := place.is_dir()) | (not place.exists()):
+        raise Unreadable(path, None, None, "is a folder, expected a file" if is_folder else "no such file")
+
+
+def _url_of(file: io.BufferedReader) -> Url | None:
+    raw = getattr(file, "raw", None)
+    return raw.url if isinstance(raw, UrlReader) else None
 
 
 def standard_input_is_file() -> bool:
@@ -110,15 +134,16 @@ def standard_input_is_file() -> bool:
         return False
 
 
-def open_input(path: str) -> io.BufferedReader:
-    """Open an input without unpacking it."""
+def open_input(path: str, buffer: int = BUFFER) -> io.BufferedReader:
+    """Open an input without unpacking it, to be read so many bytes at a time; a store has a size of its own."""
     if path == STDIN:
         try:
             # A reader of our own: a thread that waits in sys.stdin's would hold its lock when Python exits.
             return open(sys.stdin.fileno(), "rb", closefd=False)
         except (OSError, ValueError):
             return io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer))
-    return cast(io.BufferedReader, open(path, "rb", BUFFER))
+    place = path_of(path)
+    return place.open() if isinstance(place, Url) else cast(io.BufferedReader, open(place, "rb", buffer))
 
 
 def open_stream(path: str, stamps: Mapping[str, Stamp]) -> Stream:
@@ -127,14 +152,17 @@ def open_stream(path: str, stamps: Mapping[str, Stamp]) -> Stream:
     Raises:
         Unreadable: it is another file than the one that ``stamps``, by path, is of.
     """
-    # no larger buffer around gzip: that would lose the data before a cut
-    stream = gzip.open(path, "rb") if format_of(path)[1] else open_input(path)  # noqa: SIM115 (returned)
-    if path in stamps and not stamps[path].same_content(Stamp.of(stream.fileno())):
-        stream.close()
-        raise changed(path)
+    try:
+        packing = format_of(path)[1]
+        file = open_input(path, _PACKED_BUFFER if packing else BUFFER)
+        if path in stamps and not stamps[path].same_content(Stamp.of(file)):
+            file.close()
+            raise changed(path)
+    except OSError as error:
+        raise Unreadable(source_name(path), None, None, stream_fault(error)) from error
     if path == STDIN and path in stamps:  # a file, which may have been read before
-        stream.seek(0)
-    return stream
+        file.seek(0)
+    return unpacked(file, packing)
 
 
 def changed(path: str) -> Unreadable:
@@ -238,7 +266,7 @@ def stream_fault(error: Exception) -> str:
         return "gzip stream is cut short"
     if isinstance(error, zlib.error | gzip.BadGzipFile):
         return f"corrupt gzip stream: {error}"
-    return f"cannot be read: {error}"
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def _split_wide(stream: Stream, newline: bytes, longest: int, offset: int) -> Iterator[tuple[int, bytes]]:

@@ -34,7 +34,7 @@ class WordVectors:
         try:
             check_regular(path)
             with open_input(path) as file:
-                self._stamp = Stamp.of(file.fileno())
+                self._stamp = Stamp.of(file)
                 self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise Unreadable(path, None, None, f"cannot read vectors: {error.strerror or error}") from error
