@@ -32,6 +32,7 @@ from fastmask.core.records import EncodedSentences, PackedBatch, ScoredSentences
 from fastmask.models.directory import load_tokenizer, quiet_transformers, resolve_model
 from fastmask.models.encoder import DTYPES, build_encoder
 from fastmask.models.family_reader import family_weights
+from fastmask.models.family_weights import FamilyWeights
 from fastmask.models.packing import Template
 from fastmask.models.pieces import never_masked
 from fastmask.models.template import template_of
@@ -80,7 +81,7 @@ class Shape:
 
 def shape_of(model) -> Shape:
     """The shape of an encoder of a known family."""
-    weights = family_weights(model)
+    weights = model if isinstance(model, FamilyWeights) else family_weights(model)
     if weights is None:
         raise SystemExit(f"{model.config.model_type}: not a family with a packed encoder")
     first = weights.layers[0]

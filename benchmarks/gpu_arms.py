@@ -15,7 +15,7 @@ import bench_encoder as encoder
 import gpu_text
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, ModernBertConfig
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, ModernBertConfig
 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.records import EncodedSentences, ScoredSentences
@@ -83,13 +83,13 @@ class Place:
 
     def engine(self, model, method: str, **options) -> Engine:
         """An engine for plain text in BERT's vocabulary, without stop words."""
-        config = ScoreConfig(method=method, threshold=THRESHOLD, max_length=MAX_LENGTH, stop_words="none",
-                             device=self.device, kernels=self.kernels, **options)  # fmt: skip
+        here = {"device": self.device, "kernels": self.kernels, "model": "random weights"} | options
+        config = ScoreConfig(method=method, threshold=THRESHOLD, max_length=MAX_LENGTH, stop_words="none", **here)
         return Engine(load_method(config), model, gpu_text.TEMPLATE, config, np.zeros((2, gpu_text.VOCABULARY), bool))
 
 
-def random_model(shape: str, seed: int, place: Place, sample: EncodedSentences):
-    """A float32 classifier with random weights on the CPU, its classes about even and SPREAD apart on ``sample``."""
+def config_of(shape: str) -> BertConfig | ModernBertConfig:
+    """A shape's configuration, in BERT's vocabulary."""
     start, end, pad = SPECIAL
     special = {
         "pad_token_id": pad,
@@ -99,9 +99,20 @@ def random_model(shape: str, seed: int, place: Place, sample: EncodedSentences):
         "sep_token_id": end,
     }
     kind = ModernBertConfig if shape.startswith("modernbert") else BertConfig
-    config = kind(**SHAPES[shape], **special, vocab_size=gpu_text.VOCABULARY, num_labels=2)
+    return kind(**SHAPES[shape], **special, vocab_size=gpu_text.VOCABULARY, num_labels=2)
+
+
+def random_filler(shape: str):
+    """A float32 masked-language model with random weights, on the CPU."""
+    torch.manual_seed(0)
+    return AutoModelForMaskedLM.from_config(config_of(shape)).float().eval()
+
+
+def random_model(shape: str, seed: int, place: Place, sample: EncodedSentences):
+    """A float32 classifier with random weights on the CPU, its classes about even and SPREAD apart on ``sample``."""
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa").float().eval()
+    kind = AutoModelForSequenceClassification
+    model = kind.from_config(config_of(shape), attn_implementation="sdpa").float().eval()
     rows = [ids.tolist() for ids in baselines.rows_of(sample)]
     classify = baselines.PaddedClassifier(copy.deepcopy(model).to(place.device), SPECIAL, 64, None, 1)
     p = classify([row[:end] for row in rows for end in (1, 2, 4, 8, 16, len(row))])
@@ -134,7 +145,10 @@ def important_share(scored: ScoredSentences) -> float:
 
 
 def variants_of(method: str, ids: list[int], masked: set[int]) -> list[tuple[int, ...]]:
-    """The content of every variant that a method asks about for a scored sentence, the whole sentence first."""
+    """The content of every variant that a method asks about for a scored sentence, the whole sentence first.
+
+    Of ``gradient`` that is all; ``entropy`` asks about nothing else, and each time hides another token.
+    """
     found, kept = [tuple(ids[:ROOM])], []
     for position, token in enumerate(ids):
         if method == "greedy":
@@ -142,9 +156,11 @@ def variants_of(method: str, ids: list[int], masked: set[int]) -> list[tuple[int
             kept += [] if position in masked else [token]
         elif method == "prefix":
             found.append(tuple(ids[: position + 1][:ROOM]))
-        else:
+        elif method == "entropy":
+            found.append(tuple(ids[:ROOM]))
+        elif method == "leave-one-out":
             found.append((*ids[:position], *ids[position + 1 :])[:ROOM])
-    return found
+    return found[1:] if method == "entropy" else found
 
 
 def work_of(method: str, scored: ScoredSentences) -> dict[str, int]:
@@ -173,12 +189,19 @@ def fastmask_job(model, method: str, place: Place, jobs: tuple[EncodedSentences,
         what it did and, if timed, how fast: ``repeats`` runs of an engine made before the clock starts, calibration,
         rechecks and audit inside; the scores; and the error bounds that it ended with.
     """
+    found, scored, bounds = repeated(lambda: place.engine(model, method), method, place, jobs, repeats)
+    flops = encoder.shape_of(model).flops(found["distinct_tokens"], found["distinct_variants"])
+    return found | {"useful_flops": flops}, scored, bounds
+
+
+def repeated(engine_of: Callable[[], Engine], method: str, place: Place, jobs, repeats: int):
+    """See ``fastmask_job``; ``engine_of`` makes an engine."""
     warm_up, sentences = jobs
-    score_certain(place.engine(model, method), warm_up)
+    score_certain(engine_of(), warm_up)
     gc.collect()
     seconds, peaks = [], []
     for _ in range(repeats):
-        engine = place.engine(model, method)
+        engine = engine_of()
         place.forget_peak()
         (scored, bounds), took = place.run(partial(score_certain, engine, sentences, None))
         seconds.append(took)
@@ -186,11 +209,11 @@ def fastmask_job(model, method: str, place: Place, jobs: tuple[EncodedSentences,
         described = engine.describe()
         del engine
         gc.collect()
-    work, certificate, shape = work_of(method, scored), scored.certificate, encoder.shape_of(model)
+    certificate = scored.certificate
     found = {
         "method": method, "sentences": len(sentences), "engine": described, "important_share": important_share(scored),
-        **work, "useful_flops": shape.flops(work["distinct_tokens"], work["distinct_variants"]),
-        "certificate": certificate, "rechecked_share_by_level": rechecked_shares(certificate), "peak_mb": peaks,
+        **work_of(method, scored), "certificate": certificate,
+        "rechecked_share_by_level": rechecked_shares(certificate), "peak_mb": peaks,
     }  # fmt: skip
     return found | rates(found, seconds), scored, bounds
 

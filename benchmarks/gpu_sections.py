@@ -33,6 +33,8 @@ from fastmask.scoring.engine import Engine, score_certain
 from fastmask.scoring.method import load_method
 
 METHODS = ("greedy", "prefix", "leave-one-out")
+MODULE_METHODS = ("gradient", "entropy")
+"""They ask modules of transformers, by plain torch."""
 
 
 class Skip(Exception):
@@ -49,7 +51,8 @@ class Sizes:
 
     Attributes:
         shapes: of ``gpu_arms.SHAPES``; sentences, warm_up, sample: how many reviews count, come before the clock, and
-            choose the model; profiled: how many go under the profiler; repeats: of a timed job.
+            choose the model; few: how many of them MODULE_METHODS score; profiled: how many go under the profiler.
+        repeats: of a timed job.
         longest: cut reviews to so many tokens.
         files: golden files; golden: (how many of their texts, the longest in words).
         calibration: sentences that golden runs calibrate on, fewer than usual, so that the rest go through the cascade.
@@ -59,6 +62,7 @@ class Sizes:
 
     shapes: tuple[str, ...] = ("bert-base", "modernbert-base", "minilm")
     sentences: int = 8000
+    few: int = 1000
     warm_up: int = 400
     sample: int = 200
     profiled: int = 1500
@@ -72,8 +76,8 @@ class Sizes:
 
 
 REHEARSAL = Sizes(
-    shapes=("toy",), sentences=2, warm_up=1, sample=2, profiled=1, repeats=1, longest=4, golden=(2, 8), calibration=1,
-    files=("mr_tiny_0.05", "restaurant_tiny_0.05"),
+    shapes=("toy",), sentences=2, few=2, warm_up=1, sample=2, profiled=1, repeats=1, longest=4, golden=(2, 8),
+    calibration=1, files=("mr_tiny_0.05", "restaurant_tiny_0.05"),
     tests=("tests/ops", "tests/models/test_device.py", "--collect-only"),
 )  # fmt: skip
 
@@ -252,6 +256,16 @@ def job(suite: Suite, shape: str, method: str) -> dict:
     return found
 
 
+def module_job(suite: Suite, shape: str, method: str) -> dict:
+    """A job by one of MODULE_METHODS on the first reviews."""
+    model = gpu_arms.random_filler(shape) if method == "entropy" else model_of(suite, shape)
+    warm_up, sentences = texts(suite)
+    jobs = warm_up, bench_encoder.sentences_at(sentences, np.arange(suite.sizes.few))
+    engine_of = partial(suite.place.engine, model, method, kernels="auto")
+    found, _, _ = gpu_arms.repeated(engine_of, method, suite.place, jobs, suite.sizes.repeats)
+    return found | {"profile": None}
+
+
 def padded(suite: Suite, shape: str, name: str) -> dict:
     """A padded arm on the same sentences, and what fastmask's speed is as a multiple of its."""
     if (shape, "greedy") not in suite.scores:
@@ -285,6 +299,7 @@ def sections(shapes: tuple[str, ...]) -> list[Section]:
     found.append(("ops", 12, ops))
     found += [(f"{shape} greedy", 16, partial(job, shape=shape, method="greedy")) for shape in shapes[2:]]
     found += [(f"{shape} padded", 20, partial(padded, shape=shape, name="padded")) for shape in shapes]
+    found += [(f"{shapes[0]} {name}", 15, partial(module_job, shape=shapes[0], method=name)) for name in MODULE_METHODS]
     for shape in shapes:
         found += [(f"{shape} {name}", 18, partial(padded, shape=shape, name=name)) for name in ("hf-fp16", "hf-fp32")]
         found += [(f"{shape} {method}", 15, partial(job, shape=shape, method=method)) for method in METHODS[1:]]

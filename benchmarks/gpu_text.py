@@ -24,8 +24,8 @@ MODELS = {
     "mr_minilm_0.05": harness.SHARED / "models/mr-minilm",
 }
 """Golden file -> the classifier it was made with."""
-TEMPLATE = Template(*(np.array(ids, np.int32) for ids in ([101], [], [102])), 0)
-"""BERT's special tokens around a single text."""
+TEMPLATE = Template(*(np.array(ids, np.int32) for ids in ([101], [], [102])), 0, mask=103)
+"""BERT's special tokens around a single text, and what hides a token."""
 VOCABULARY = 30_522
 FIRST_WORD = 1000
 """Ids of BERT's vocabulary below this are special, unused, or single characters."""

@@ -297,6 +297,8 @@ def test_reviews_are_like_the_golden_sentences():
         ("greedy", [(5, 6, 7), (5,), (6,), (6, 7)]),
         ("prefix", [(5, 6, 7), (5,), (5, 6), (5, 6, 7)]),
         ("leave-one-out", [(5, 6, 7), (6, 7), (5, 7), (5, 6)]),
+        ("gradient", [(5, 6, 7)]),
+        ("entropy", [(5, 6, 7)] * 3),
     ],
 )
 def test_variants_by_hand(method, expected):

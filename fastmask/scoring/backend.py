@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -22,9 +22,10 @@ from ..core.errors import FastmaskError
 from ..core.records import EncodedSentences
 from ..models.device import choose_device
 from ..models.encoder import Encoder, OutOfMemory, build_encoder
+from ..models.family_reader import family_weights
 from ..models.family_weights import FamilyWeights
 from ..models.generic import GenericEncoder
-from ..models.gpu import DeviceEncoder
+from ..models.gpu import DeviceEncoder, Turn
 from ..models.module_encoder import ModuleEncoder
 from ..models.packing import Template
 from ..models.probe import fault_of, unsteady
@@ -73,12 +74,21 @@ class Backend:
         if kind and config.kernels == "triton":
             raise FastmaskError(f"--kernels triton: there are none for --method {config.method}; use auto")
         _require_interpreter(self.has_pools and not self.is_cuda)
-        self.model = model.to(self.device) if self.is_cuda and isinstance(model, FamilyWeights) else model
+        self._given = model
         self._encoders: dict[str, Encoder] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._shortened = False
+        self._turn = Turn()
         self._streams = _streams(self.device) if self.is_cuda else ()
+
+    @cached_property
+    def model(self) -> FamilyWeights | torch.nn.Module:
+        """Return what encoders are built of: the weights of a fast family, sent to the device once; or the module."""
+        found = self._given
+        if isinstance(found, torch.nn.Module) and not self.kind:
+            found = family_weights(found) or found
+        return found.to(self.device) if self.is_cuda and isinstance(found, FamilyWeights) else found
 
     @property
     def fastest(self) -> str:
@@ -146,8 +156,8 @@ class Backend:
 
     def asker(self, block: SentenceBlock, levels: tuple[str, ...]) -> Asker:
         """Return what asks about a block's variants at the levels of a cascade."""
-        kind = DeviceAsker if isinstance(self.encoder(levels[0]), DeviceEncoder) else Asker
-        return kind(block, self.encoder, levels, self.config.batch_tokens, self.config.model or "the model")
+        how = block, self.encoder, levels, self.config.batch_tokens, self.config.model or "the model"
+        return DeviceAsker(*how, turn=self._turn) if isinstance(self.encoder(levels[0]), DeviceEncoder) else Asker(*how)
 
     def blocks(
         self, shard: EncodedSentences, sentences: np.ndarray, for_calibration: bool = False

@@ -40,6 +40,11 @@ def whole(block: Block, units: np.ndarray) -> Variants:
     return describe(block, units, np.diff(block.offsets)[units])
 
 
+def joined(first: Variants, second: Variants) -> Variants:
+    """Return both, one after the other."""
+    return Variants(np.concatenate([first.table, second.table]), np.concatenate([first.lengths, second.lengths]))
+
+
 def seen(block: Block) -> np.ndarray:
     """Return bool [T]: tokens of the sentences as the classifier sees them, cut on the right.
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from . import cpu, processor, reference
+from . import cpu, padded, processor, reference
 from .layouts import Sequences
 from .simd import LANES
 
@@ -61,6 +61,13 @@ class TorchOps:
         """Return a callable ``[T, K] -> [T, I]``: ``geglu`` of an ``nn.Linear``'s 2 * I outputs."""
         product = self.linear(layer)
         return lambda x: reference.geglu(product(x), activation)
+
+
+class PaddedOps(TorchOps):
+    """The reference ops with attention over padded sequences: a few launches for any lengths, and no wait for them."""
+
+    varlen_attention = staticmethod(padded.varlen_attention)
+    cls_attention = staticmethod(padded.cls_attention)
 
 
 _NO_TABLE = np.empty((0, 0), np.float32)
@@ -196,10 +203,10 @@ def device_ops(dtype: torch.dtype, hidden: int, head_dim: int, classes: int, ker
         ValueError: ``kernels`` is "triton" and some op has none for the shape.
     """
     if kernels == "torch" or dtype == torch.float64:
-        return TorchOps(dtype)
+        return PaddedOps(dtype)
     from . import triton_ops  # triton is a heavy import, and the interpreter must be chosen before it
 
     misfit = triton_ops.misfit(hidden, head_dim, classes)
     if misfit and kernels == "triton":
         raise ValueError(f"no Triton kernel for {misfit}")
-    return TorchOps(dtype) if misfit else triton_ops.TritonOps(dtype)
+    return PaddedOps(dtype) if misfit else triton_ops.TritonOps(dtype)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 
 
-@dataclass(frozen=True, slots=True)
+class Grid(NamedTuple):
+    """B packed sequences, T rows, filled up to L rows each.
+
+    Attributes:
+        rows: int64 [B, L], the packed row of each place, any where there is none.
+        inside: bool [B, L], whether there is one.
+        places: int64 [T], each packed row's place in the B * L.
+    """
+
+    rows: torch.Tensor
+    inside: torch.Tensor
+    places: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Sequences:
     """Where the sequences of a packed batch are.
 
@@ -22,6 +37,16 @@ class Sequences:
     max_seqlen: int
     row_sequence: torch.Tensor | None = None
     tiles: torch.Tensor | None = None
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Return the sequences filled up to the longest, made on the device without waiting for it."""
+        assert self.row_sequence is not None  # every batch on a device has it
+        bounds, number = self.cu_seqlens.long(), self.row_sequence.long()
+        ends, packed = bounds[1:, None], torch.arange(len(number), device=bounds.device)
+        rows = bounds[:-1, None] + torch.arange(self.max_seqlen, device=bounds.device)
+        places = number * self.max_seqlen + packed - bounds[number]
+        return Grid(rows.clamp(max=len(number) - 1), rows < ends, places)
 
 
 class Rotary(NamedTuple):

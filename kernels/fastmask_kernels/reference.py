@@ -44,24 +44,26 @@ def varlen_attention(qkv, cu_seqlens, max_seqlen, heads, window=None, rotary=Non
     for _, count, length, rows in _equal_runs(cu_seqlens):
         q, k, v = qkv[rows].view(count, length, 3, heads, head_dim).permute(2, 0, 3, 1, 4).flatten(1, 2)
         if rotary is not None:
-            q, k = _turned(q, rotary), _turned(k, rotary)
+            q, k = turned(q, rotary), turned(k, rotary)
         few = max(1, MOST_SCORES // max(1, length) ** 2)
-        parts = [_attended(*part, window) for part in zip(q.split(few), k.split(few), v.split(few), strict=True)]
+        parts = [attended(*part, None, window) for part in zip(q.split(few), k.split(few), v.split(few), strict=True)]
         context = torch.cat(parts).view(count, heads, length, head_dim)
         out.append(context.transpose(1, 2).reshape(count * length, heads * head_dim))
     return torch.cat(out)
 
 
-def _attended(q, k, v, window):
-    """Return the softmax attention of N heads of one length, [N, L, D] each."""
+def attended(q, k, v, seen, window):
+    """Return the softmax attention of N heads of one length, [N, L, D] each; ``seen`` bool [N, 1, L] keys, or None."""
     scores = q @ k.transpose(1, 2) / q.shape[2] ** 0.5
+    if seen is not None:
+        scores = scores.masked_fill(~seen, -torch.inf)
     if window is not None:
         places = torch.arange(q.shape[1], device=q.device)
         scores = scores.masked_fill((places[:, None] - places).abs() > window, -torch.inf)
     return torch.softmax(scores, dim=-1) @ v
 
 
-def _turned(x, rotary):
+def turned(x, rotary):
     """Return x [N, L, D] turned by positions 0 to L - 1; cosines are float32's even in float64, as in transformers."""
     wide = torch.promote_types(x.dtype, torch.float32)
     cos, sin = (table[: x.shape[-2]].to(wide) for table in rotary)

@@ -12,7 +12,7 @@ from ..cascade import ABOVE, DOUBT, Bounds, Evidence, decisions, probability, se
 from ..method import BlockScores, Known, Method, Recalled, Rules, Stored, audit_sample
 from ..policy import agreeing, choose
 from ..rounding import ROOM_FOR_ROUNDING, ROUNDING, grown, known_log_odds, of_first, slope
-from ..variants import seen, whole
+from ..variants import joined, seen, whole
 
 # Of the variants of a calibration every fourth is compared: neighbours differ by a token, and err alike.
 CALIBRATION_STRIDE = 4
@@ -170,14 +170,15 @@ class ClassifierBlock:
         code = decisions(z, self.goal.limits(units, self.bounds, level))
         return code if self.rules.certify else code & ~np.uint8(DOUBT)
 
-    def make_targets_exact(self, units: np.ndarray) -> None:
-        """Make z* of ``units`` int32 [V] exact, each sentence asked once at the last level."""
-        goal, last = self.goal, len(self.bounds.levels) - 1
+    def exact_answers(self, at: np.ndarray) -> np.ndarray:
+        """Return ``answers`` of the last level, and make z* of the tokens' units exact; all is asked in one call."""
+        goal, last, units = self.goal, len(self.bounds.levels) - 1, self.unit[at]
         unknown = np.unique(units[np.isnan(goal.exact[units])])
-        if len(unknown):
-            z = self.ask.log_odds(last, whole(self.block, unknown), self.target[unknown])
-            self.evidence.compare(last - 1, goal.z_full[unknown], z)
-            goal.z_full[unknown], goal.exact[unknown] = z, star(z, goal.threshold)
+        asked = joined(whole(self.block, unknown), self.variants(units, self.index[at]))
+        full, z = np.split(self.ask.log_odds(last, asked, self.target[asked.units]), [len(unknown)])
+        self.evidence.compare(last - 1, goal.z_full[unknown], full)
+        goal.z_full[unknown], goal.exact[unknown] = full, star(full, goal.threshold)
+        return z
 
     def _can_be_asked(self) -> np.ndarray:
         """Return bool [U]: units that can be asked about, which excludes those with a variant without any token.
@@ -266,9 +267,8 @@ class _Decisions:
     def ask(self, level: int, chosen: np.ndarray) -> None:
         """See ``Questions.ask``."""
         of, at = self.of, self.at[chosen]
-        if level == len(of.bounds.levels) - 1:
-            of.make_targets_exact(of.unit[at])
-        self.values[chosen], self.level[chosen] = of.answers(level, at), level
+        is_last = level == len(of.bounds.levels) - 1
+        self.values[chosen], self.level[chosen] = of.exact_answers(at) if is_last else of.answers(level, at), level
         of.z[at], of.level[at] = self.values[chosen], level
 
     def decide(self) -> tuple[np.ndarray, np.ndarray]:
@@ -322,9 +322,10 @@ class _Ranking:
 
     def ask(self, level: int, chosen: np.ndarray) -> None:
         """See ``Questions.ask``."""
-        self.values[chosen], self.level[chosen] = self.of.answers(level, chosen), level
-        if self.of.sentences.is_aspect and level == len(self.of.bounds.levels) - 1:
-            self.of.make_targets_exact(self.of.unit[chosen])
+        of = self.of
+        is_exact = of.sentences.is_aspect and level == len(of.bounds.levels) - 1
+        self.values[chosen] = of.exact_answers(chosen) if is_exact else of.answers(level, chosen)
+        self.level[chosen] = level
 
     def decide(self) -> tuple[np.ndarray, np.ndarray]:
         """See ``Questions.decide``."""
