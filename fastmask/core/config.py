@@ -13,6 +13,7 @@ from math import inf
 from typing import Any
 
 from .errors import FastmaskError
+from .labels import LABEL_FIELD
 from .languages import ENGLISH, language_fault, missing_package
 
 BY_METHOD = "Options of single methods"
@@ -239,7 +240,13 @@ class ScoreConfig:
 
     def control_of(self, out: str) -> ScoreConfig:
         """Return the configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
-        return replace(self, **{**SPECIAL_OPTIONS, "method": "random", "like": out, "mask_rate": None})
+        changes = {**SPECIAL_OPTIONS, "method": "random", "like": out, "mask_rate": None}
+        return replace(self, **changes, label_field=self.corpus_label_field)
+
+    @property
+    def corpus_label_field(self) -> str:
+        """Return the label's column in the corpus: the usual one where the labels are those of other texts."""
+        return LABEL_FIELD if self.labelled else self.label_field
 
     @property
     def limit_again(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.config import MAX_TEXT_MB
 from ..core.errors import FastmaskError, ModelError
+from ..core.labels import LABEL_FIELD
 from ..core.panics import panics_told
 from ..core.plain import Json
 from ..models.pieces import special_ids_in_text
@@ -143,6 +144,8 @@ def texts_again(manifest: Json, inputs: HashedInputs) -> Iterator[tuple[int, str
     """Return (row, text) of the documents that the shards were made from."""
     config = manifest["config"]
     fields = {name: setting(manifest, name) for name in ("text_field", "label_field", "encoding", "on_error")}
+    if config.get("labelled"):  # the field is theirs
+        fields["label_field"] = LABEL_FIELD
     # what was not skipped was let through
     fields["max_text_mb"] = config.get("max_text_mb", MAX_TEXT_MB) if fields["on_error"] == "skip" else 0
     rows = read_rows([entry["name"] for entry in inputs.entries], stamps=inputs.stamps, **fields)

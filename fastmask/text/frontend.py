@@ -100,7 +100,7 @@ def _shards(paths, config: ScoreConfig, encoder, classes, wanted, places, stamps
             documents,
             spans,
             classes=classes,
-            label_field=config.label_field,
+            label_field=config.corpus_label_field,
             first_row=first_row,
             end_row=end_row,
             skipped=skipped,
@@ -119,7 +119,7 @@ def _batches(paths, config: ScoreConfig, wanted, places, stamps, skipped: list[s
         rows = read_rows(
             paths,
             text_field=config.text_field,
-            label_field=config.label_field,
+            label_field=config.corpus_label_field,
             encoding=config.encoding,
             on_error=config.on_error,
             max_text_mb=config.max_text_mb,

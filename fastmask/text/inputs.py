@@ -78,7 +78,7 @@ def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:
     documents = read_documents(
         files,
         text_field=config.text_field,
-        label_field=config.label_field,
+        label_field=config.corpus_label_field,
         encoding=config.encoding,
         on_error="skip",
         max_text_mb=config.max_text_mb,

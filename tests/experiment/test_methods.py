@@ -28,6 +28,7 @@ mask-rate = 0.3
 [task]
 train = "train.jsonl"
 test = "train.jsonl"
+label-field = "class"
 
 [in-domain]
 corpus = "corpus.txt"
@@ -49,7 +50,7 @@ lr = 1e-3
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     tiny_model(tmp_path / "start", "bert", "MaskedLM")
-    write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": n % 2} for n, text in enumerate(TEXTS)])
+    write_jsonl(tmp_path / "train.jsonl", [{"text": text, "class": n % 2} for n, text in enumerate(TEXTS)])
     (tmp_path / "corpus.txt").write_text("".join(f"{text}\n" for text in TEXTS), "utf-8")
     (tmp_path / "words.txt").write_text("good\ndull\n")
     (tmp_path / "r.toml").write_text(RECIPE, "utf-8")

@@ -151,3 +151,19 @@ def test_labelled_aspects_beside_plain_text(tmp_path, restaurant_tiny):
     (row,) = rows_of(tmp_path / "o")
     z = (math.log(3 / 4) - math.log(2 / 5)) / math.sqrt(1 / 3 + 1 / 2)  # the corpus has one more good in the prior
     assert statistics(tmp_path / "o")["good"]["score"] == float(np.float32(z)) and row["mask_index"] == [0]
+
+
+def test_the_label_field_is_that_of_the_labelled_texts(tmp_path, mr_tiny):
+    """The corpus has no such field, and its control, what reads its texts again and a repair do not ask for it."""
+    rows = [{"text": text, "class": label} for text, label in TEXTS if label is not None]
+    train, corpus = write_jsonl(tmp_path / "t.jsonl", rows), tmp_path / "c.txt"
+    corpus.write_text("good film\nbad plot\n")
+    options = "--model", mr_tiny, "--method", "log-odds", "--labelled", train, "--label-field", "class"
+    done = fastmask("score", corpus, "-o", tmp_path / "o", *options, "--control", tmp_path / "control")
+    assert done.exit_code == 0, done.stderr
+    masks = [row["mask_index"] for row in rows_of(tmp_path / "o")]
+    assert masks == [[0], [0]] and [len(row["mask_index"]) for row in rows_of(tmp_path / "control")] == [1, 1]
+    assert fastmask("remap", tmp_path / "o", "-o", tmp_path / "r", "--tokenizer", mr_tiny).exit_code == 0
+    assert [row["mask_index"] for row in rows_of(tmp_path / "r")] == masks
+    next((tmp_path / "o").glob("*.parquet")).write_bytes(b"")
+    assert fastmask("verify", tmp_path / "o", "--repair").exit_code == 0

@@ -60,7 +60,9 @@ class _Scorer(WordScorer):
     def _labelled(self) -> Generator[EncodedSentences]:
         encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.tokenizer.name_or_path)
         classes = replace(resolve_model(self.config.model).classes, keep_others=True, drop_none=True)
-        for _, shard in encoded_shards(self.config.labelled, self.config, encoder, classes, stamps=self.inputs.stamps):
+        for _, shard in encoded_shards(
+            self.config.labelled, replace(self.config, labelled=()), encoder, classes, stamps=self.inputs.stamps
+        ):
             yield shard
         self.inputs.check()
 
