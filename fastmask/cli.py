@@ -17,6 +17,7 @@ from .core.config_engine import EngineConfig, Part
 from .core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from .core.errors import FastmaskError
 from .core.options import options_of
+from .core.words import counted
 from .report.commands import SETTINGS, Commands, command, leave, settings_file
 from .report.screen import make_console, open_doors, say, shown
 
@@ -99,7 +100,8 @@ def score(corpus, out, control, overwrite, quiet, **options):
         part = Part.read(engine.part)
         made = score_part(corpus, out, ScoreConfig(**options), part=part, mixed=engine.mixed, meter=meter)
         if not quiet:
-            say(f"{out}: part {part} is made, {made['shards']:,} of {made['of']:,} shards, {made['rows']:,} documents, "
+            say(f"{out}: part {part} is made, {made['shards']:,} of {counted(made['of'], 'shard')}, "
+               f"{counted(made['rows'], 'document')}, "
                 f"in {time.monotonic() - began:,.0f} s; fastmask finish completes it when all parts are")  # fmt: skip
         return
     manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control,
@@ -128,7 +130,7 @@ def plan(corpus, out, quiet, **options):
     start_numba()
     made = plan_corpus(corpus, out, ScoreConfig(**options), meter=Meter(None, _lines(quiet)))
     if made and not quiet:
-        say(f"{out}: planned, {len(made['places']):,} shards of {made['rows']:,} documents")
+        say(f"{out}: planned, {counted(len(made['places']), 'shard')} of {counted(made['rows'], 'document')}")
 
 
 @command(cli, "Complete a directory whose parts are made.", resumes=True)
@@ -206,7 +208,6 @@ def remask(quiet, **options):
     SHARDS have it. The same command resumes a run that was stopped.
     """
     from .core.startup import start_numba
-    from .core.words import counted
     from .report.progress import Meter
     from .report.terminal import totals_line
     from .scoring.remask import remask_shards
@@ -248,11 +249,11 @@ def export(quiet, **options):
 
     written = export_shards(ExportConfig(**options))
     if not quiet:
-        line = f"{options['out']}: {written['sequences']:,} sequences, {written['masked']:,} masked, "
-        line += f"in {written['files']} files"
+        line = f"{options['out']}: {counted(written['sequences'], 'sequence')}, {written['masked']:,} masked, "
+        line += f"in {counted(written['files'], 'file')}"
         line += f", tokens of {written['tokenizer']}"
         dropped = written["dropped"]
-        say(line + (f"; {dropped:,} masks past --max-predictions left out" if dropped else ""))
+        say(line + (f"; {counted(dropped, 'mask')} past --max-predictions left out" if dropped else ""))
 
 
 @command(cli, "Train a classifier on labelled texts.")

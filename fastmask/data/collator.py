@@ -10,6 +10,7 @@ import numpy as np
 from ..core.arrays import offsets_of
 from ..core.config import SHARES, demand, shares_fault
 from ..core.errors import FastmaskError, ModelError
+from ..core.words import counted
 from ..models.tokenizer import check_tokenizer, special_ids, vocabulary
 from .corruption import corrupt, ordinary_ids, whole_numbers
 from .sampling import masked_at, scales
@@ -222,7 +223,9 @@ def _sentences(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Sente
         prob = None
         for number, each, masked in zip(numbers, input_ids, masks, strict=True):
             if (np.diff(masked) <= 0).any() or (masked >= len(each)).any():
-                raise FastmaskError(f"row {number}: mask_index is not ascending or leaves its {len(each)} tokens")
+                raise FastmaskError(
+                    f"row {number}: mask_index is not ascending or leaves its {counted(len(each), 'token')}"
+                )
     mask_offsets = offsets_of(np.array([len(masked) for masked in masks]))
     # all masks are given, so that words are whole whatever they are
     return Sentences(numbers, sentence, offsets, ids, mask_offsets, np.concatenate(masks), np.concatenate(word), prob)

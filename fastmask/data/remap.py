@@ -14,6 +14,7 @@ from ..core.errors import FastmaskError, ModelError
 from ..core.labels import LABEL_FIELD
 from ..core.panics import panics_told
 from ..core.plain import Json
+from ..core.words import counted
 from ..models.pieces import special_ids_in_text
 from ..models.punctuation import Punctuation
 from ..shards.reader import ShardSet, open_shards, setting
@@ -161,7 +162,7 @@ def _with_text(
             raise FastmaskError(f"row {row}: there is no text for it")
         end = max((max(sentence["char_end"]) for sentence in sentences if sentence["char_end"]), default=0)
         if end > len(text):
-            raise FastmaskError(f"row {row}: its text has {len(text)} characters, its tokens go up to {end}")
+            raise FastmaskError(f"row {row}: its text has {counted(len(text), 'character')}, its tokens go up to {end}")
         yield text, sentences
 
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelError, first_line
+from ..core.words import counted
 from .directory import ModelFiles, quiet_transformers, weight_files
 from .sizes import check_numbers, shapes_of
 
@@ -114,7 +115,7 @@ def check_classifier(files: ModelFiles) -> None:
     if files.config.get("problem_type") == "regression":
         raise ModelError(f"{files.name}: gives a text a number instead of a class; fastmask needs one class of several")
     if files.num_labels < 2:
-        raise ModelError(f"{files.name}: is not a classifier, it has {files.num_labels} class")
+        raise ModelError(f"{files.name}: is not a classifier, it has {counted(files.num_labels, 'class')}")
 
 
 def load_classifier(files: ModelFiles, dtype: torch.dtype) -> torch.nn.Module:
@@ -140,7 +141,7 @@ def is_token_classifier(files: ModelFiles) -> bool:
 def check_masker(files: ModelFiles) -> None:
     """Raise ModelError unless it is a token classifier of two classes."""
     if files.num_labels != 2:
-        raise ModelError(f"{files.name}: is not a masker, it has {files.num_labels} classes instead of two")
+        raise ModelError(f"{files.name}: is not a masker, it has {counted(files.num_labels, 'class')} instead of two")
     if not is_token_classifier(files):
         raise ModelError(f"{files.name}: is not a token classifier; fastmask train-masker makes one")
 

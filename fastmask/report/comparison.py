@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..core.durable import os_errors_named, write_atomically
 from ..core.errors import FastmaskError
+from ..core.words import counted
 from .screen import one_line, shown
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def tables(report: dict) -> Group:
         cells = (cell for m in TITLES for cell in (points(metrics[m]["mean"]), points(metrics[m]["sd"])))
         trained = (f"{work[name][key]:,}" for key in ("steps", "tokens", "masked")) if name in work else ()
         arms.add_row(Text(shown(name)), *cells, *trained)
-    head = f"{report['seeds']} seeds, {report['rows']:,} test rows, {report['resamples']:,} resamples; points of 0.01"
+    head = f"{counted(report['seeds'], 'seed')}, {counted(report['rows'], 'test row')}, "
+    head += f"{report['resamples']:,} resamples; points of 0.01"
     if not report["differences"]:
         return Group(Text(head), arms)
     notes = [Text(f"{name}: {text}", style="dim") for name, text in report["method"].items()]
@@ -163,7 +165,7 @@ def _drawn(report: dict, figure):
     left.plot(accuracies, places, color="0.85", marker="o", markerfacecolor="C0", markeredgecolor="C0", zorder=1)
     left.plot([sum(values) / len(values) for values in accuracies], places, "k|", markersize=14)
     _name_lines(left, labels[0])
-    left.set_xlabel(f"accuracy, {report['seeds']} seeds and their mean")
+    left.set_xlabel(f"accuracy, {counted(report['seeds'], 'seed')} and the mean")
     for place, entry in enumerate(found):
         mean, interval = entry["accuracy"]["mean"], entry["accuracy"]["interval"]
         right.plot([100 * bound for bound in interval], [place, place], color="C0")

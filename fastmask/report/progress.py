@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..core.words import counted
 from .screen import shown
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Meter:
             self._say(f"writing to {self._unsaid}")
             self._unsaid = None
         if done:
-            self._say(f"resuming after {done:,} rows")
+            self._say(f"resuming after {counted(done, 'row')}")
         with Progress("rows", total, done, self._say, self._console) as self._progress:
             yield
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from ..core.words import counted
 from .highlight import Numbers, Places, strengths_of
 from .screen import clean, one_line, shown
 
@@ -35,7 +36,7 @@ def summary(manifest: dict) -> Group:
     for name, value in chain(*facts):
         table.add_row(shown(name), Text(shown(value)))
     skipped = manifest["skipped"]
-    table.add_row("skipped", f"{skipped['count']:,} documents")
+    table.add_row("skipped", counted(skipped["count"], "document"))
     first = skipped["messages"][:MESSAGES_SHOWN]
     more = ["..."] if skipped["count"] > len(first) > 0 else []
     return Group(table, *(Text(f"  {one_line(message)}") for message in [*first, *more]))
@@ -44,11 +45,11 @@ def summary(manifest: dict) -> Group:
 def totals_line(out: str, manifest: dict) -> str:
     """Return one line about a finished shard directory."""
     total, skipped = manifest["totals"], manifest["skipped"]["count"]
-    line = f"{out}: {total['rows']:,} sentences, {total['tokens']:,} tokens, {total['masked']:,} masked "
-    line += f"({_share(total['masked'], total['tokens'])})"
+    line = f"{out}: {counted(total['rows'], 'sentence')}, {counted(total['tokens'], 'token')}, "
+    line += f"{total['masked']:,} masked ({_share(total['masked'], total['tokens'])})"
     empty = _empty(manifest)
-    line += f"; {empty:,} {'row' if empty == 1 else 'rows'} without text left out" if empty else ""
-    return line + (f"; {skipped:,} {'row' if skipped == 1 else 'rows'} skipped" if skipped else "")
+    line += f"; {counted(empty, 'row')} without text left out" if empty else ""
+    return line + (f"; {counted(skipped, 'row')} skipped" if skipped else "")
 
 
 def _empty(manifest: dict) -> int:
@@ -98,7 +99,7 @@ def _counts(totals: dict, empty: int) -> Iterator[tuple[str, str]]:
     yield "sentences", f"{totals['rows']:,} ({totals['scored']:,} scored)"
     yield "tokens", f"{totals['tokens']:,}"
     yield "masked", f"{totals['masked']:,} ({_share(totals['masked'], totals['tokens'])} of the tokens)"
-    yield "shards", f"{totals['shards']:,} ({totals['bytes']:,} bytes)"
+    yield "shards", f"{totals['shards']:,} ({counted(totals['bytes'], 'byte')})"
 
 
 def agreement(first: str, second: str, found: Any, word_of: Callable[[tuple[int, ...]], str]) -> Group:
@@ -115,11 +116,12 @@ def agreement(first: str, second: str, found: Any, word_of: Callable[[tuple[int,
 
     a, b, both = found.masks
     lines = [
-        f"A: {shown(first)}, {a:,} masks",
-        f"B: {shown(second)}, {b:,} masks, {both:,} of them where A has one",
+        f"A: {shown(first)}, {counted(a, 'mask')}",
+        f"B: {shown(second)}, {counted(b, 'mask')}, {both:,} of them where A has one",
         f"overlap (Jaccard): {_number(found.jaccard)} of all masks, {_number(found.sentence_jaccard)} in the mean of "
-        f"{found.masked_sentences:,} sentences with a mask ({found.sentences:,} in all)",
-        f"rank correlation of importances (Spearman): {_number(found.rank_correlation)} of {found.ranked:,} tokens"
+        f"{counted(found.masked_sentences, 'sentence')} with a mask ({found.sentences:,} in all)",
+        f"rank correlation of importances (Spearman): {_number(found.rank_correlation)} of "
+        + counted(found.ranked, "token")
         + (f", a sample of {found.scored:,} scored in both" if found.ranked < found.scored else " scored in both"),
     ]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

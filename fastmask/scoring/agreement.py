@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import FastmaskError
+from ..core.words import counted
 from ..shards.reader import ShardSet, open_shards, setting
 from .method import method_named
 from .policy import Items
@@ -88,7 +89,7 @@ def _check_same_tokens(first: ShardSet, second: ShardSet) -> None:
             raise FastmaskError(f"{second.path}: made with another tokenizer than {first.path} ({key}); "
                                 "fastmask remap makes masks for one")  # fmt: skip
     if len(first) != len(second):
-        raise FastmaskError(f"{second.path}: has {len(second):,} sentences, {first.path} has {len(first):,}")
+        raise FastmaskError(f"{second.path}: has {counted(len(second), 'sentence')}, {first.path} has {len(first):,}")
 
 
 def _batches(shards: ShardSet) -> Iterator[pa.RecordBatch]:

@@ -13,6 +13,7 @@ from ..core.config import METHODS, SPECIAL_OPTIONS, ScoreConfig, demand
 from ..core.errors import FastmaskError
 from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
+from ..core.words import counted
 from ..models.decoded_words import unmaskable
 from ..models.pieces import Finder, not_masked
 from ..models.punctuation import Punctuation
@@ -336,8 +337,9 @@ def label_warnings(out: str, manifest: Json) -> Iterator[str]:
         return
     labelled, wrong = (sum(entry.get(key, 0) for entry in manifest["shards"]) for key in ("labelled", "misclassified"))
     if labelled and 10 * wrong >= 9 * labelled:
-        yield (f"warning: {out}: {wrong:,} of {labelled:,} labelled sentences are misclassified, so that they have no "
-               "masks: labels and classes probably do not match")  # fmt: skip
+        total = counted(labelled, "labelled sentence")
+        yield (f"warning: {out}: misclassified, and so without masks: {wrong:,} of {total}; labels and classes "
+               "probably do not match")  # fmt: skip
 
 
 def audit_sample(key: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from ..core.errors import FastmaskError
+from ..core.words import counted
 from ..shards.encoded import EncodedShard
 from ..text.hashed import HashedInputs
 from ..text.streams import format_of
@@ -160,7 +161,7 @@ class RayExecutor:
         if lost.piece:
             queue.appendleft(lost.piece)
         queue.extendleft(range(index, index + 1) for index in reversed(lost.asked))
-        self._workers.meter.note(f"a worker was lost; its {len(lost.asked)} shards are made again")
+        self._workers.meter.note(f"a worker was lost; {counted(len(lost.asked), 'shard')} of it will be made again")
         self._workers.alive.remove(lost)
         self._workers.alive.append(new := self._workers.start())
         self._calls[new.loaded] = _Call(new, "load")

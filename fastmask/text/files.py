@@ -19,6 +19,7 @@ from ..core.errors import InputError, Unreadable, first_line
 from ..core.labels import NO_LABEL
 from ..core.plain import parse_json
 from ..core.urls import path_of
+from ..core.words import counted
 from .delimited import CsvRecords, strip_newline, tsv_records
 from .streams import (
     MB,
@@ -284,5 +285,5 @@ def _class_name(value, names: list[str], path: str, line: int, field: str):
     if not is_number:
         return value
     if value not in range(len(names)):
-        raise InputError(path, line, field, f"{value} is none of the file's own {len(names)} classes")
+        raise InputError(path, line, field, f"{value} is none of the file's own {counted(len(names), 'class')}")
     return names[int(value)]  # 1.0 is 1, in a column with gaps

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from ..core.errors import FastmaskError
+from ..core.words import counted
 from ..report.comparison import MANY
 
 METRICS = ("accuracy", "macro_f1")
@@ -143,7 +144,8 @@ def _stacked(name: str, runs: Sequence[np.ndarray], labels: np.ndarray) -> np.nd
         raise FastmaskError(f"arm {name}: has no seed")
     for number, run in enumerate(runs, 1):
         if np.shape(run) != labels.shape:
-            raise FastmaskError(f"arm {name}: run {number} has {np.size(run)} predictions for {len(labels)} test rows")
+            has = counted(np.size(run), "prediction")
+            raise FastmaskError(f"arm {name}: run {number} has {has} for {counted(len(labels), 'test row')}")
     return np.stack(runs)
 
 
@@ -236,8 +238,8 @@ def statements(report: dict) -> Iterator[str]:
         line = f"{entry['arm']} - {entry['baseline']}: {100 * figures['mean']:+.2f} points, "
         line += f"95 % interval {low:+.2f} to {high:+.2f}"
         if figures["detectable"] is None:
-            yield f"{line}; {report['seeds']} seed(s) without spread cannot be tested"
+            yield f"{line}; {counted(report['seeds'], 'seed')} without spread cannot be tested"
             continue
         p = "" if figures["p"] is None else f", p = {figures['p']:.3g} ({figures['p_holm']:.3g} by Holm)"
-        least = f"{report['seeds']} seeds could have shown {100 * figures['detectable']:.2f}"
+        least = f"{counted(report['seeds'], 'seed')} could have shown {100 * figures['detectable']:.2f}"
         yield f"{line}{p}; {least} with power {POWER}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..core.config_train import CONFIGS, FinetuneConfig
 from ..core.errors import FastmaskError, ModelError
 from ..core.labels import NUMBERS_ARE_NAMES, Classes
+from ..core.words import counted
 from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, resolve_model
 from ..models.trainable import enable_packing, own_forward_remark, runs_packed
@@ -87,7 +88,7 @@ def _read(config: FinetuneConfig, paths: tuple[str, ...], report: Callable[[str]
                                max_text_mb=config.max_text_mb, skipped=skipped)  # fmt: skip
     rows = list(labelled_rows(documents, config.label_field))
     if skipped:
-        report(f"warning: {len(skipped)} rows skipped, the first: {skipped[0]}")
+        report(f"warning: {counted(len(skipped), 'row')} skipped, the first: {skipped[0]}")
     if not rows:
         raise FastmaskError(f"{', '.join(paths)}: holds no labelled text")
     return rows
@@ -110,7 +111,7 @@ def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[
     from transformers import BertConfig, BertForSequenceClassification
 
     tokenizer = learn_wordpieces(texts, config.vocab_size, int(config.max_length))
-    report(f"learned {len(tokenizer)} wordpieces from {len(texts)} texts")
+    report(f"learned {counted(len(tokenizer), 'wordpiece')} from {counted(len(texts), 'text')}")
     shape = BertConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=int(config.max_length),

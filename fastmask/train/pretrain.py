@@ -15,6 +15,7 @@ from ..core.background import run_ahead
 from ..core.config_train import PretrainConfig
 from ..core.errors import FastmaskError
 from ..core.memory import freed_memory_kept
+from ..core.words import counted
 from ..data.stream import TrainingStream
 from ..models.device import choose_device
 from ..models.directory import quiet_transformers, resolve_model
@@ -118,7 +119,7 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
               "tokens_per_second": round(progress.rate)}  # fmt: skip
     if run:
         run.finish(state.model, plan.tokenizer, result)
-        plan.say(f"{config.out}: {result['step']:,} steps, {result['tokens']:,} tokens, "
+        plan.say(f"{config.out}: {counted(result['step'], 'step')}, {counted(result['tokens'], 'token')}, "
                  f"{result['masked']:,} masked, {result['tokens_per_second']:,} tokens/s")  # fmt: skip
     return result
 

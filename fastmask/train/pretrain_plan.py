@@ -14,6 +14,7 @@ from ..core.config import demand, shares_of
 from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig, rates_of
 from ..core.errors import FastmaskError, ModelError
 from ..core.locked import VERSION
+from ..core.words import counted
 from ..data.corruption import ordinary_ids
 from ..data.stream import TrainingStream
 from ..models.directory import ModelFiles, load_tokenizer, resolve_model
@@ -96,7 +97,7 @@ def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     drawn = config.part_tokens, ranks.device, template, shares_of(config.corrupt)
     builder = Builder(config.seed, _mask_id(stream, files), ordinary, *drawn)
     steps = _steps(config, stream, ranks)
-    say(f"{len(stream):,} sequences with masks; {steps:,} steps, {ranks.world} x {ranks.device}, "
+    say(f"{counted(len(stream), 'sequence')} with masks; {counted(steps, 'step')}, {ranks.world} x {ranks.device}, "
         f"{str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
     scale = _scales(config, stream, steps, say)
     header = _header(config, ranks, files, tokenizer, stream, held_out, dtype)
@@ -144,11 +145,11 @@ def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
     if size and size % ranks.world:
         raise FastmaskError(f"--batch-size {size}: cannot be divided among {ranks.world} processes")
     if size and len(stream) < size:
-        raise FastmaskError(f"{', '.join(config.shards)}: {len(stream):,} sequences have masks, "
+        raise FastmaskError(f"{', '.join(config.shards)}: {counted(len(stream), 'sequence')} with masks, "
                             f"fewer than a step's {size:,} (--batch-size)")  # fmt: skip
     of_tokens = config.batch_tokens or 0
     if not size and stream.tokens < of_tokens:
-        raise FastmaskError(f"{', '.join(config.shards)}: {stream.tokens:,} tokens in sequences with masks, "
+        raise FastmaskError(f"{', '.join(config.shards)}: {counted(stream.tokens, 'token')} in sequences with masks, "
                             f"fewer than a step's {of_tokens:,} (--batch-tokens)")  # fmt: skip
     if config.max_steps is not None:
         return config.max_steps

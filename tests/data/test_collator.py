@@ -187,7 +187,7 @@ def test_packing_changes_no_target(shards, tokenizer):
         ([{"input_ids": [5]}], r'a row has no "row": .*remove_unused_columns=False'),
         ([row(0, [50], []), row(1, [51], [])], "no token of a batch is masked"),
         ([row(3, [9000], [0])], "id 9000 in row 3: the tokenizer has 8192 ids"),
-        ([row(3, [50], [1])], "row 3: mask_index is not ascending or leaves its 1 tokens"),
+        ([row(3, [50], [1])], "row 3: mask_index is not ascending or leaves its 1 token"),
         ([row(3, [50, 51], [1, 0])], "row 3: mask_index is not ascending"),
         ([row(3, [50, 51.5], [1])], "row 3: input_ids: one row of whole numbers, not float64"),
         ([row(3, [50, -1], [1])], "row 3: input_ids: -1 to 50"),

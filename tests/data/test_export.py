@@ -242,7 +242,7 @@ def test_command(shards, tmp_path):
     options = ("-o", out, "--to", "jsonl", "--max-length", 48, "--max-predictions", 2)
     result = fastmask("export", shards, *options)
     assert result.exit_code == 0 and result.stdout == ""
-    assert "masks past --max-predictions left out" in result.stderr and " in 1 files" in result.stderr
+    assert "masks past --max-predictions left out" in result.stderr and " in 1 file," in result.stderr
     before = (out / "training-00000.jsonl").read_bytes()
     assert "exists already" in refusal(fastmask("export", shards, *options))
     assert fastmask("export", shards, *options, "--overwrite", "-q").stderr == ""

@@ -161,7 +161,7 @@ def test_sequences_without_a_mask_are_left_out(shards, mr_tiny, tmp_path):
 
 def test_fewer_masked_sequences_than_a_step(shards, mr_tiny, tmp_path):
     some = made(tmp_path / "some", shards, [[1]] * 5 + [[]] * 200)
-    words = "5 sequences have masks, fewer than a step's 112 (--batch-size)"
+    words = "5 sequences with masks, fewer than a step's 112 (--batch-size)"
     for more in ((), ("--batch-size", 112), ("--epochs", 30)):
         result = fastmask("pretrain", some, "--init", mr_tiny, "-o", tmp_path / "out", *more)
         assert_refused(result, tmp_path / "out", f"{some}: {words}")

@@ -161,7 +161,7 @@ def rows(golden_dir) -> list[dict]:
 
 
 WARNING = (
-    "{}: {} of 10 labelled sentences are misclassified, so that they have no masks: labels and classes probably do"
+    "{}: misclassified, and so without masks: {} of 10 labelled sentences; labels and classes probably do not match"
 )
 
 
@@ -219,7 +219,7 @@ def test_aspects_that_do_not_match_the_classes(restaurant_tiny, tmp_path):
     result = fastmask(
         "score", write_jsonl(tmp_path / "a.jsonl", rows), "-o", tmp_path / "out", "--model", restaurant_tiny
     )
-    assert "2 of 2 labelled sentences are misclassified" in result.stderr
+    assert "misclassified, and so without masks: 2 of 2 labelled sentences" in result.stderr
 
 
 # --- where the shards go when nobody says ---

@@ -303,7 +303,7 @@ def test_shards_without_a_mask(config, files, tmp_path):
 
 
 def test_steps_larger_than_the_data(config):
-    with pytest.raises(FastmaskError, match=r"sequences have masks, fewer than a step's 5,000 \(--batch-size\)"):
+    with pytest.raises(FastmaskError, match=r"sequences with masks, fewer than a step's 5,000 \(--batch-size\)"):
         pretrain(replace(config, batch_size=5000), quiet)
     with pytest.raises(
         FastmaskError, match=r"tokens in sequences with masks, fewer than a step's 50,000 \(--batch-tokens\)"
