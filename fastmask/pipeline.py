@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
-from pathlib import Path
 
 from . import __version__
 from .core.config import ScoreConfig
 from .core.config_engine import EngineConfig, Part
 from .core.errors import FastmaskError, InputError, OutputError
 from .core.startup import set_ray
+from .core.urls import path_of
 from .report.progress import Meter
 from .scoring.cascade import Bounds, widened_by
 from .scoring.executor import Executor, LocalExecutor, Wanted
@@ -128,15 +128,15 @@ def score_part(
     config, meter = config or ScoreConfig(), meter or Meter()
     paths, out = _files(paths), os.fspath(out)
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
-        plan = read_plan(Path(out)) or _plan(out, paths, scorer)
+        plan = read_plan(path_of(out)) or _plan(out, paths, scorer)
         if plan is None or not plan.get("places"):
             raise OutputError(f"{out}: there is no plan of where its shards begin; run it without --part")
-        planned, facts = read_planned(Path(out)), facts_of(scorer, config)
+        planned, facts = read_planned(path_of(out)), facts_of(scorer, config)
         check_alike(out, facts, planned["made_with"], mixed)
         if paths != [entry["name"] for entry in plan["inputs"]]:
             raise OutputError(f"{out}: planned for other inputs; all parts take the same ones, by the same names")
         header = make_header(facts.settings, facts.with_inputs(plan["inputs"]))
-        with PartDirectory(Path(out), part, header, mixed) as run:
+        with PartDirectory(path_of(out), part, header, mixed) as run:
             if run.is_finished:
                 meter.note(f"{out} is complete for this configuration; nothing to do")
             else:
@@ -174,11 +174,11 @@ def finish_parts(out: str, *, mixed: bool = False, meter: Meter | None = None) -
         FastmaskError: with one line for the user.
     """
     out, meter = os.fspath(out), meter or Meter()
-    plan = read_plan(Path(out))
+    plan = read_plan(path_of(out))
     if plan is None:
         return read_manifest(out)
     header = {**header_in(plan), "fastmask_version": __version__}
-    check_plan(Path(out), plan, header, mixed)
+    check_plan(path_of(out), plan, header, mixed)
     rest = {key: value for key, value in header.items() if key not in ("config", "format_version")}
     with RunDirectory.open(out, plan["config"], rest) as run:
         if run.manifest is not None:
@@ -226,8 +226,8 @@ def _plan(out: str, paths: list[str], scorer: Scorer, replan: bool = False) -> d
         replan: whether one that is there is made again if it does not fit and there is no shard yet.
     """
     waiting = f"{out}: waiting for another process to make the plan"
-    with planning(Path(out), lambda: scorer.meter.note(waiting)):
-        if not replan and (plan := read_plan(Path(out))):  # another process has made it meanwhile
+    with planning(path_of(out), lambda: scorer.meter.note(waiting)):
+        if not replan and (plan := read_plan(path_of(out))):  # another process has made it meanwhile
             return plan
         inputs, facts = planned_inputs(paths, scorer.config), facts_of(scorer, scorer.config)
         with RunDirectory.open(out, facts.settings, facts.with_inputs(inputs.entries)) as run:

@@ -15,6 +15,7 @@ from typing import Any
 from .errors import FastmaskError
 from .labels import LABEL_FIELD
 from .languages import ENGLISH, language_fault, missing_package
+from .urls import is_url
 
 BY_METHOD = "Options of single methods"
 READING = "Reading text"
@@ -99,6 +100,11 @@ def shared(configuration: type, name: str, default: Any = None) -> Any:
 def one_of(choices: Collection[str]) -> Check:
     """Return the check that a value is one of a few."""
     return lambda value: "" if value in choices else f"choose one of {', '.join(choices)}"
+
+
+def on_disk(out: str) -> str:
+    """Return what is wrong with a directory for a command that cannot write to a store."""
+    return "score, remap and remask write to a store; write this to a disk and copy it" if is_url(out) else ""
 
 
 def at_least(low: int) -> Check:
@@ -299,7 +305,7 @@ class ExportConfig:
     """The settings of ``fastmask export``."""
 
     shards: str = required("Finished shard directory.", flag="SHARDS")
-    out: str = required("Directory to write to.", flag="-o --out")
+    out: str = required("Directory to write to.", flag="-o --out", check=on_disk)
     to: str = required("Format: NVIDIA's BERT files (needs h5py), JSON lines, or MosaicML shards.",
                        choices=EXPORT_FORMATS)  # fmt: skip
     max_length: int = option(512, "Tokens of a sequence, special tokens included.", check=at_least(8))

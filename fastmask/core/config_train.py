@@ -13,6 +13,7 @@ from .config import (
     check_fields,
     demand,
     not_negative,
+    on_disk,
     option,
     required,
     shared,
@@ -45,7 +46,7 @@ class FinetuneConfig:
     """The settings of ``fastmask finetune``. A training file that is named k times counts k times."""
 
     train: tuple[str, ...] = required("Labelled files.", flag="TRAIN")
-    out: str = required("Directory of the model.", flag="-o --out")
+    out: str = required("Directory of the model.", flag="-o --out", check=on_disk)
     dev: tuple[str, ...] = option((), "Labelled file on which the best epoch is chosen; may be repeated.")
     test: tuple[str, ...] = option((), "Labelled file on which the saved model is measured; may be repeated.")
     init: str | None = option(None, "Model to start from: a directory or a hub id.")
@@ -86,7 +87,7 @@ class MaskerConfig:
     """The settings of ``fastmask train-masker``."""
 
     shards: tuple[str, ...] = required("Finished shard directories.", flag="SHARDS")
-    out: str = required("Directory of the model.", flag="-o --out")
+    out: str = required("Directory of the model.", flag="-o --out", check=on_disk)
     init: str | None = option(None, "Model whose encoder to start from: a directory or a hub id; a masker is trained "
                               "further.")  # fmt: skip
     dev: tuple[str, ...] = option((), "Shards on which the best epoch is chosen, instead of held-out documents; may "
@@ -115,7 +116,7 @@ class PretrainConfig:
     """The settings of ``fastmask pretrain``; the numbers of a step are over all processes."""
 
     shards: tuple[str, ...] = shared(MaskerConfig, "shards")
-    out: str = required("Directory of the run, and of the model in the end.", flag="-o --out")
+    out: str = required("Directory of the run, and of the model in the end.", flag="-o --out", check=on_disk)
     init: str = required("Model to start from, a directory or a hub id; an encoder without a masked-language-model "
                          "head gets one.")  # fmt: skip
     batch_size: int | None = option(None, f"Sequences in a step, over all processes; {BATCH_SIZE} if neither it nor "

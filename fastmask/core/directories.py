@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .durable import FileLock, os_errors_named, sync
 from .errors import OutputError
+from .urls import Url
 
 
 def check_free(out: str | Path, overwrite: bool) -> Path:
@@ -69,12 +70,14 @@ def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.fastmask-lock")
 
 
-def recover(out: str | Path) -> None:
+def recover(out: str | Path | Url) -> None:
     """Put ``out`` back, or remove what was left beside it, if a process was killed while replacing it.
 
     Raises:
         OutputError: the process is still at work.
     """
+    if isinstance(out, Url):  # where nothing is made beside
+        return
     path = Path(os.path.realpath(out))
     if _lock_of(path).exists() or _left(path, "old") or _left(path, "new"):
         _reserve(path)[1].release()
@@ -107,15 +110,17 @@ def begun_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.begun")
 
 
-def what_was_begun(path: Path) -> str:
+def what_was_begun(path: Path | Url) -> str:
     """Return the end of a sentence that names what is there to replace ``path``, empty where nothing is."""
+    if isinstance(path, Url):
+        return ""
     begun = begun_beside(path)
     return f"; {begun} is what was begun to replace it" if begun.is_dir() else ""
 
 
-def drop_begun(out: Path) -> None:
+def drop_begun(out: Path | Url) -> None:
     """Remove what was begun to replace ``out``, which is to stay; OutputError if it is being made."""
-    if begun_beside(out).is_dir():
+    if not isinstance(out, Url) and begun_beside(out).is_dir():
         path, lock = _reserve(out)
         try:
             shutil.rmtree(begun_beside(path), ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+from .plain import read_regular
 from .urls import Url
 
 TEMPORARY = ".fastmask-tmp"
@@ -56,8 +57,15 @@ def json_bytes(document: dict[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def append(path: Path, data: bytes) -> None:
-    """Append to a file and fsync it; on an error the file is cut back to what it was."""
+def append(path: Path | Url, data: bytes, part: str) -> None:
+    """Append to a file and fsync it; on an error the file is cut back to what it was.
+
+    In a store, which cannot append, it becomes a file beside it, whose name ends in ``part``; one of that name is
+    replaced. ``read_appended`` reads them all.
+    """
+    if isinstance(path, Url):
+        (path.parent / f"{path.name}.{part}").write_bytes(data)
+        return
     size = path.stat().st_size
     try:
         _write(path, data, os.O_APPEND)
@@ -65,6 +73,14 @@ def append(path: Path, data: bytes) -> None:
         with suppress(OSError):
             os.truncate(path, size)
         raise
+
+
+def read_appended(path: Path | Url) -> bytes:
+    """Return what was written to a file and appended to it; OSError if it is not a regular one."""
+    if not isinstance(path, Url):
+        return read_regular(path)
+    parts = [one for one in path.parent.iterdir() if one.name.startswith(f"{path.name}.")]
+    return path.read_bytes() + path.parent.read_all(parts)
 
 
 def _write(path: Path, data: bytes, flags: int) -> None:
@@ -101,13 +117,27 @@ def sync(path: Path | Url) -> None:
         os.close(descriptor)
 
 
-def locked_directory(path: Path, name: str) -> FileLock:
+def locked_directory(path: Path | Url, name: str) -> FileLock | NoLock:
     """Make a directory if it is not there and lock the file ``name`` in it; OutputError when another process has it."""
-    path.mkdir(parents=True, exist_ok=True)
     try:
-        return FileLock(path / name)
+        return lock_in(path, name)
     except BlockingIOError:
         raise OutputError(f"{path}: another fastmask run is writing here") from None
+
+
+def lock_in(directory: Path | Url, name: str, shared: bool = False) -> FileLock | NoLock:
+    """Make a directory if it is not there and lock a file in it, as ``FileLock`` does; a store has no locks."""
+    if isinstance(directory, Url):
+        return NoLock()
+    directory.mkdir(parents=True, exist_ok=True)
+    return FileLock(directory / name, shared)
+
+
+class NoLock:
+    """What stands for a lock where there are none."""
+
+    def release(self) -> None:
+        """Do nothing."""
 
 
 class FileLock:

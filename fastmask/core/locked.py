@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 from .directories import Replacement, what_was_begun
-from .durable import FileLock, locked_directory, os_errors_named
+from .durable import FileLock, NoLock, locked_directory, os_errors_named
 from .errors import OutputError
+from .urls import Url
 
 RESULT_NEUTRAL = ("threads", "device")
 """Options that leave the result as it is, so that a resumed run may have others. The kind of device is in the
@@ -30,15 +31,17 @@ class LockedDirectory:
     Attributes:
         LOCK: name of the lock's file.
         KEPT: pattern of files: an unfinished replacement that has some is kept.
-        path: the directory; while a replacement is being made, where it is made.
+        path: the directory; while a replacement is being made, where it is made. A ``Path``, or a ``Url`` where a
+            subclass can write to stores.
     """
 
     LOCK: ClassVar[str]
     KEPT: ClassVar[str] = ""
 
-    def __init__(self, path: Path, header: dict[str, Any] | None = None):
-        self.path, self.header = path, header or {}
-        self._lock: FileLock | None = None
+    def __init__(self, path: Path | Url, header: dict[str, Any] | None = None):
+        self.path: Any = path
+        self.header = header or {}
+        self._lock: FileLock | NoLock | None = None
         self._replacement: Replacement | None = None
 
     def locked(self, prepare: Callable[[], None]) -> None:

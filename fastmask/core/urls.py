@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -149,6 +149,16 @@ class Url:
     def read_bytes(self) -> bytes:
         """Return its content."""
         return self.tried(lambda fs, path: bytes(fs.cat_file(path)))
+
+    def read_all(self, files: Sequence[Url]) -> bytes:
+        """Return the content of files of its store, one after the other, fetched together."""
+
+        def read(fs: Any, _: str) -> bytes:
+            paths = [file._place()[1] for file in files]
+            found = fs.cat(paths) if paths else {}
+            return b"".join(found[path] for path in paths)
+
+        return self.tried(read)
 
     def write_bytes(self, data: bytes) -> None:
         """Write it whole, over what is there."""

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.config import ScoreConfig
+from ..core.config import ScoreConfig, demand, on_disk
 from ..core.durable import json_bytes, os_errors_named, write_atomically
 from ..core.errors import FastmaskError, ModelError, OutputError
 from ..models.directory import resolve_model
@@ -47,6 +47,7 @@ class Run:
     def __init__(self, path: str, overwrite: bool = False):
         self.recipe: Recipe = read_recipe(path)
         self.steps, self.overwrite = steps_of(self.recipe), overwrite
+        demand(not (fault := on_disk(self.recipe.general.out)), f"out {self.recipe.general.out}", fault)
         self.out = Path(self.recipe.general.out)
         self.ledger = Ledger(self.out)
         # what the last step reads, too: an error there should not wait for hours of earlier steps

@@ -6,16 +6,19 @@ import json
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from ..core.durable import TEMPORARY
+from ..core.durable import TEMPORARY, append, read_appended
 from ..core.errors import OutputError
-from ..core.plain import Json, parse_json, read_regular
+from ..core.plain import Json, parse_json
+from ..core.urls import Url
 from .schema import MANIFEST, OLD_MANIFEST, PLAN, PLANNED, SHARD_NAME, STATISTICS, is_entry
 from .sound import entry_fault
 
 JOURNAL, LOCK = "journal.jsonl", ".fastmask.lock"
 PLANNING_LOCK = ".fastmask-planning.lock"
 PART_JOURNAL = re.compile(r"journal-(\d{1,9})-of-(\d{1,9})\.[0-9a-f]+\.jsonl")
+_ANY_JOURNAL = re.compile(r"journal(-\d+-of-\d+\.[0-9a-f]+)?\.jsonl(\.\d+)?")
 _NAMES = (PLAN, PLANNED, STATISTICS, MANIFEST, OLD_MANIFEST, JOURNAL, LOCK, PLANNING_LOCK)
 
 
@@ -25,12 +28,23 @@ def is_ours(name: str) -> bool:
     return known or any(pattern.fullmatch(name) for pattern in (SHARD_NAME, PART_JOURNAL))
 
 
+def journals_in(out: Any) -> list[Any]:
+    """Return the files of all journals in a directory, a Path or Url, the run's own last."""
+    found = [path for path in out.iterdir() if _ANY_JOURNAL.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (path.name == JOURNAL, path.name))
+
+
+def append_entry(path: Path | Url, entry: Json) -> None:
+    """Append a shard's entry to a journal; OSError where that cannot be done."""
+    append(path, journal_line(entry), f"{entry['index']:05d}")
+
+
 def journal_line(record: Json) -> bytes:
     """Return a record as a line of the journal; ValueError or TypeError when it is not JSON."""
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
-def read_journal(path: Path) -> tuple[Json, dict[int, Json], int]:
+def read_journal(path: Path | Url) -> tuple[Json, dict[int, Json], int]:
     """Return header, entries by shard index (the last of each), number of good bytes: the last line may be torn.
 
     Raises:
@@ -38,7 +52,7 @@ def read_journal(path: Path) -> tuple[Json, dict[int, Json], int]:
     """
     records: list[Json] = []
     good_bytes = 0
-    for line in read_regular(path).splitlines(keepends=True):
+    for line in read_appended(path).splitlines(keepends=True):
         record = _parse(line)
         if record is None or (records and not (is_entry(record) and entry_fault(record) is None)):
             break

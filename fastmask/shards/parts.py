@@ -8,36 +8,38 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from ..core.config_engine import Part
-from ..core.durable import FileLock, append, os_errors_named, write_atomically
+from ..core.durable import lock_in, os_errors_named, write_atomically
 from ..core.errors import OutputError
 from ..core.locked import differences, listed
 from ..core.plain import Json
+from ..core.urls import Url
 from .encoded import EncodedShard
-from .journal import LOCK, PART_JOURNAL, PLANNING_LOCK, journal_line, read_journal
+from .journal import LOCK, PART_JOURNAL, PLANNING_LOCK, append_entry, journal_line, read_journal
 from .plan import header_in, read_plan
 from .schema import file_fault, manifest_path
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def part_journals(out: Path) -> list[Path]:
+def part_journals(out: Path | Url) -> list[Path | Url]:
     """Return the journals of all parts in a directory."""
-    return sorted(path for path in out.iterdir() if PART_JOURNAL.fullmatch(path.name))
+    return sorted((path for path in out.iterdir() if PART_JOURNAL.fullmatch(path.name)), key=str)
 
 
-def parts_in(out: Path) -> set[int]:
+def parts_in(out: Path | Url) -> set[int]:
     """Return in how many parts a run was made, by the names of its journals; usually that is one number."""
     found = (PART_JOURNAL.fullmatch(path.name) for path in part_journals(out))
     return {int(name[2]) for name in found if name}
 
 
-def entries_of_parts(out: Path, header: Json) -> list[Json]:
+def entries_of_parts(out: Path | Url, header: Json) -> list[Json]:
     """Return the shards' entries that parts of the run of a header have written; one shard may have several."""
     found: list[Json] = []
     for path in part_journals(out):
@@ -48,7 +50,7 @@ def entries_of_parts(out: Path, header: Json) -> list[Json]:
     return found
 
 
-def check_plan(out: Path, plan: Json, header: Json, mixed: bool) -> None:
+def check_plan(out: Path | Url, plan: Json, header: Json, mixed: bool) -> None:
     """Raise OutputError, naming the differences, unless a plan is that of a run; of ``mixed`` machines what runs may
     differ.
     """
@@ -58,7 +60,7 @@ def check_plan(out: Path, plan: Json, header: Json, mixed: bool) -> None:
         raise OutputError(f"{out}: planned with other settings: {listed(found)}{hint}")
 
 
-def check_complete(out: Path, missing: list[int], shards: int) -> None:
+def check_complete(out: Path | Url, missing: list[int], shards: int) -> None:
     """Raise OutputError, naming the parts to run again, where shards are missing."""
     if not missing:
         return
@@ -71,14 +73,13 @@ def check_complete(out: Path, missing: list[int], shards: int) -> None:
 
 
 @contextmanager
-def planning(out: Path, waits: Callable[[], None]) -> Iterator[None]:
+def planning(out: Path | Url, waits: Callable[[], None]) -> Iterator[None]:
     """Let one process at a time plan a directory inside a ``with``; ``waits`` is called once where another one does."""
     with os_errors_named(out):
-        out.mkdir(parents=True, exist_ok=True)
         lock, says = None, iter([waits])
         while lock is None:
             try:
-                lock = FileLock(out / PLANNING_LOCK)
+                lock = lock_in(out, PLANNING_LOCK)
             except BlockingIOError:
                 next(says, lambda: None)()
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -107,12 +108,12 @@ class PartDirectory:
         OutputError: there is no plan, it is of other settings, or a process that is no part writes here.
     """
 
-    def __init__(self, out: Path, part: Part, header: Json, mixed: bool = False):
+    def __init__(self, out: Path | Url, part: Part, header: Json, mixed: bool = False):
         self.path, self.part = out, part
-        self._journal: Path | None = None
+        self._journal: Path | Url | None = None
         with os_errors_named(out):
             try:
-                self._lock = FileLock(out / LOCK, shared=True)
+                self._lock = lock_in(out, LOCK, shared=True)
             except BlockingIOError:
                 raise OutputError(f"{out}: another fastmask run is writing here") from None
         try:
@@ -139,7 +140,7 @@ class PartDirectory:
                 name = f"journal-{self.part.number}-of-{self.part.of}.{secrets.token_hex(6)}.jsonl"
                 write_atomically(self.path / name, journal_line(header_in(self.plan)))
                 self._journal = self.path / name
-            append(self._journal, journal_line(shard.entry))
+            append_entry(self._journal, shard.entry)
         self.entries[index] = shard.entry
 
     def close(self) -> None:
@@ -153,10 +154,18 @@ class PartDirectory:
         self.close()
 
 
-def good_entries(out: Path, entries: list[Json]) -> dict[int, Json]:
-    """Return for each shard the entry, of several perhaps, that its file is as it says; none where no entry is."""
+def good_entries(out: Path | Url, entries: list[Json]) -> dict[int, Json]:
+    """Return for each shard the entry, of several perhaps, that its file is as it says; none where no entry is.
+
+    A store keeps what it was given, and gives all of it: there a file is read only to choose between entries.
+    """
     good: dict[int, Json] = {}
+    kinds = {(entry["index"], entry["sha256"]) for entry in entries}
+    times = Counter(index for index, _ in kinds)
+    if isinstance(out, Url):
+        list(out.iterdir())  # so that the sizes of all are known at once
     for entry in entries:
-        if entry["index"] not in good and not file_fault(out / entry["file"], entry, hashes=True):
+        hashes = not isinstance(out, Url) or times[entry["index"]] > 1
+        if entry["index"] not in good and not file_fault(out / entry["file"], entry, hashes):
             good[entry["index"]] = entry
     return good

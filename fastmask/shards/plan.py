@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..core.durable import os_errors_named, write_atomically
+from ..core.errors import OutputError
+from ..core.locked import differences
 from ..core.plain import Json, parse_json, read_regular
+from ..core.urls import Url
 from .manifest import are_error_bounds, type_fault, whole_fault
 from .schema import PLAN, PLANNED
 from .statistics import statistics_fault
@@ -25,13 +28,31 @@ def header_in(plan: Json) -> Json:
     return {key: value for key, value in plan.items() if key not in PLAN_KEYS}
 
 
-def write_plan(out: Path, plan: Json) -> None:
-    """Write a plan, with a hash of it; OutputError where that cannot be done."""
+def write_plan(out: Path | Url, plan: Json) -> Json:
+    """Write a plan, with a hash of it, and return it.
+
+    In a store, where nothing keeps out another process that plans the same run, the first plan is the one of both: then
+    that is returned.
+
+    Raises:
+        OutputError: it cannot be written, or another run has been planned there meanwhile.
+    """
+    data = json_file({**plan, "sha256": _digest(plan)})
     with os_errors_named(out):
-        write_atomically(out / PLAN, json_file({**plan, "sha256": _digest(plan)}))
+        if not isinstance(out, Url):
+            write_atomically(out / PLAN, data)
+            return plan
+        try:
+            (out / PLAN).create(data)
+        except FileExistsError:
+            there = read_plan(out)
+            if there is None or differences(header_in(there), header_in(plan)):
+                raise OutputError(f"{out}: another fastmask run is writing here") from None
+            return there
+    return plan
 
 
-def read_plan(out: Path) -> Json | None:
+def read_plan(out: Path | Url) -> Json | None:
     """Return the plan in a directory; None where there is none, or a damaged one."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         plan: Json = parse_json(read_regular(out / PLAN), finite=True)
@@ -44,7 +65,7 @@ def read_plan(out: Path) -> Json | None:
     return None
 
 
-def write_planned(out: Path, stamps: Json, made_with: Json) -> None:
+def write_planned(out: Path | Url, stamps: Json, made_with: Json) -> None:
     """Write what parts of a run ask of the plan's making: what tells inputs from changed ones, and the machine.
 
     It is removed when the run is finished.
@@ -53,7 +74,7 @@ def write_planned(out: Path, stamps: Json, made_with: Json) -> None:
         write_atomically(out / PLANNED, json_file({"stamps": stamps, "made_with": made_with}))
 
 
-def read_planned(out: Path) -> Json:
+def read_planned(out: Path | Url) -> Json:
     """Return what ``write_planned`` wrote; both are empty where it is not there, or damaged."""
     with suppress(OSError, ValueError):
         planned: Any = parse_json(read_regular(out / PLANNED), finite=True)

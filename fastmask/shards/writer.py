@@ -13,14 +13,15 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..core.directories import drop_begun, recover
-from ..core.durable import append, os_errors_named, remove, remove_temporaries, write_atomically
+from ..core.durable import os_errors_named, remove, remove_temporaries, write_atomically
 from ..core.errors import OutputError
 from ..core.locked import LockedDirectory, differences
 from ..core.plain import Json, read_regular
 from ..core.records import ScoredSentences
+from ..core.urls import Url, path_of
 from .encoded import EncodedShard
-from .journal import JOURNAL, LOCK, is_ours, journal_line, read_journal
-from .parts import entries_of_parts, good_entries, part_journals
+from .journal import JOURNAL, LOCK, append_entry, is_ours, journal_line, journals_in, read_journal
+from .parts import entries_of_parts, good_entries
 from .plan import header_in, json_file, read_plan, write_plan
 from .schema import (
     MANIFEST,
@@ -56,7 +57,7 @@ class RunDirectory(LockedDirectory):
 
     LOCK, KEPT = LOCK, "shard-*"
 
-    def __init__(self, path: Path, header: Json):
+    def __init__(self, path: Path | Url, header: Json):
         super().__init__(path, header)
         self.plan: Json | None = None
         self.entries: dict[int, Json] = {}
@@ -76,7 +77,7 @@ class RunDirectory(LockedDirectory):
         Raises:
             OutputError: it cannot be written, is in use, belongs to a run of other settings, or is damaged.
         """
-        run = cls(Path(out), make_header(config, identity))
+        run = cls(path_of(out), make_header(config, identity))
         with os_errors_named(run.path):
             recover(run.path)
             if not run._is_finished(overwrite):
@@ -95,7 +96,7 @@ class RunDirectory(LockedDirectory):
             OutputError: not finished, damaged manifest, in use, or the run had another identity.
         """
         manifest = read_manifest(out)
-        run = cls(Path(out), make_header(manifest["config"], identity))
+        run = cls(path_of(out), make_header(manifest["config"], identity))
         run.check_header(header_of(manifest))
         run.locked(lambda: remove_temporaries(run.path))
         run.manifest = manifest
@@ -122,7 +123,7 @@ class RunDirectory(LockedDirectory):
         """
         self.plan = {**self.header, **fields, **statistics_entry(statistics)}
         write_statistics(self.path, statistics)
-        write_plan(self.path, self.plan)
+        self.plan = write_plan(self.path, self.plan)
 
     def write_shard(self, index: int, scored: ScoredSentences | EncodedShard, of: Json | None = None) -> Json:
         """Write shard ``index``, anew where it is there already, then journal it; return its entry.
@@ -140,7 +141,7 @@ class RunDirectory(LockedDirectory):
         entry |= {name: of[name] for name in ("labelled", "misclassified") if of and name in of}
         with os_errors_named(self.path):
             write_atomically(self.path / entry["file"], data)
-            append(self.path / JOURNAL, journal_line(entry))
+            append_entry(self.path / JOURNAL, entry)
         self.entries[index] = entry
         return entry
 
@@ -207,7 +208,10 @@ class RunDirectory(LockedDirectory):
             self._prepare_beside()
 
     def _prepare_beside(self) -> None:
-        """Leave what is there as it is, and resume what is to replace it."""
+        """Leave what is there as it is, and resume what is to replace it; a store has no renames: replace it there."""
+        if isinstance(self.path, Url):
+            self._start_over()
+            return
         self.begin_beside(is_ours)
         remove_temporaries(self.path)
         try:
@@ -261,25 +265,27 @@ class RunDirectory(LockedDirectory):
 
     def _is_sound(self, entry: Json) -> bool:
         """Return whether a shard's footer agrees with an entry."""
+        if isinstance(self.path, Url):  # which gives what was written
+            return True
         with suppress(OutputError), open_parquet(self.path / entry["file"]) as file:
             return file_content_fault(file, entry) is None
         return False
 
     def _remove_journals(self) -> None:
         """Remove what only an unfinished run has, last what says that it is one."""
-        remove(self.path, [self.path / PLANNED, *part_journals(self.path)])
-        remove(self.path, [self.path / JOURNAL])
+        remove(self.path, [self.path / PLANNED])
+        remove(self.path, journals_in(self.path))
 
     def _start_over(self) -> None:
         stale = self._own_shards()
         # first of all it must not look finished; then the journal, which says whose the shards are
         remove(self.path, [self.path / name for name in (MANIFEST, OLD_MANIFEST, PLAN, PLANNED, STATISTICS)])
-        remove(self.path, part_journals(self.path))
+        remove(self.path, journals_in(self.path))
         write_atomically(self.path / JOURNAL, journal_line(self.header))
         remove(self.path, stale)
 
     def _shards(self) -> list[Path]:
-        return sorted(path for path in self.path.iterdir() if SHARD_NAME.fullmatch(path.name))
+        return sorted((path for path in self.path.iterdir() if SHARD_NAME.fullmatch(path.name)), key=str)
 
     def _own_shards(self, keep: Set[str] = frozenset()) -> list[Path]:
         """Return the shards but ``keep``; OutputError if one was not written by fastmask, which must not touch it."""
