@@ -45,8 +45,9 @@ def cli():
 def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from .core.startup import start_numba
+    from .report.highlight import surfaces
     from .report.progress import Meter
-    from .report.terminal import sentence_table, sentence_text, surfaces
+    from .report.terminal import sentence_table, sentence_text
     from .scoring.api import records_of
     from .scoring.scorer import Scorer
 

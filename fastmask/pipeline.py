@@ -62,7 +62,7 @@ def score_corpus(
         out: output directory; a partial one of the same configuration is resumed, a finished one left alone.
         config: what to do; defaults to ScoreConfig().
         overwrite: replace a directory of another configuration.
-        meter: told of progress (see ``progress.Meter``).
+        meter: told of progress (see ``progress.Meter``); without one it is shown in a notebook only.
         control: another directory, for the same sentences with as many masks each at random positions.
         engine: where shards are made; defaults to this process.
 
@@ -72,7 +72,7 @@ def score_corpus(
     Raises:
         FastmaskError: with one line for the user.
     """
-    config, meter, engine = config or ScoreConfig(), meter or Meter(), engine or EngineConfig()
+    config, meter, engine = config or ScoreConfig(), meter or Meter.here(), engine or EngineConfig()
     paths, out = input_files([os.fspath(path) for path in paths]), os.fspath(out)
     if engine.engine != "local":
         paths = _files(paths)

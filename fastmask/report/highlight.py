@@ -64,7 +64,16 @@ class Sentence(NamedTuple):
 
     def to_html(self) -> str:
         """Return the sentence for a notebook, with its style."""
-        return environment().get_template("notebook.html").render(sentences=[self])
+        return environment().get_template("notebook.html").render(title="", sentences=[self])
+
+
+def surfaces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """Return what each token of a sentence adds to the text, the whitespace before it included; maybe nothing."""
+    out, end = [], spans[0][0] if spans else 0
+    for _, stop in spans:
+        out.append(text[end:stop])
+        end = max(end, stop)
+    return out
 
 
 def tokens_of(

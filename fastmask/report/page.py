@@ -69,7 +69,7 @@ def _texts(o: Overview) -> Json:
     sections = {"look": "A first look", "words": f"Masked {_unit(o)}s", "charts": "How much, and where",
                 "compared": "Comparison", "sentences": "Sentences", "made": "How they were made",
                 "skipped": "Skipped rows"}  # fmt: skip
-    absent = {"look": not o.samples["random"], "sentences": not o.samples["random"], "words": not o.most,
+    absent = {"look": not o.samples["any"], "sentences": not o.samples["any"], "words": not o.most,
               "compared": o.compared is None}  # fmt: skip
     contents = [(name, title) for name, title in sections.items() if not absent.get(name)]
     return {
@@ -92,7 +92,7 @@ def _look(o: Overview) -> list[Sentence]:
     def rank(one: Sentence) -> tuple[bool, bool]:
         return not 6 <= one.length <= 40, one.masks == 0
 
-    return sorted(o.samples["random"], key=rank)[:LOOK]
+    return sorted(o.samples["any"], key=rank)[:LOOK]
 
 
 def _charts(o: Overview) -> Json:

@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.words import counted
-from .screen import shown
+from .notebook import Notebook, NotebookBar, notebook
+from .screen import say, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,16 +29,21 @@ class Progress:
         total: how many there are; None if unknown.
         done: how many were done before.
         say: prints one plain line.
-        console: a bar is drawn there if it is a terminal.
+        console: a bar is drawn there if it is a terminal, or a notebook.
     """
 
     def __init__(
-        self, unit: str, total: int | None, done: int, say: Callable[[str], None], console: Console | None = None
+        self,
+        unit: str,
+        total: int | None,
+        done: int,
+        say: Callable[[str], None],
+        console: Console | Notebook | None = None,
     ):
         self._unit, self._total, self._done, self._first, self._say = unit, total, float(done), done, say
         self._tokens, self._updates, self._loss = 0, 0, 0.0
         self._began = self._said = time.monotonic()
-        self._bar = _bar(console) if console is not None and console.is_terminal else None
+        self._bar = _bar(console)
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -77,7 +84,14 @@ class Progress:
         return f", {hours}:{minutes:02d}:{seconds:02d} left" if hours else f", {minutes}:{seconds:02d} left"
 
 
-def _bar(console: Console):
+def _bar(console: Console | Notebook | None):
+    """Return a bar where one can be drawn, else None."""
+    if isinstance(console, Notebook):
+        return NotebookBar()
+    return _terminal_bar(console) if console is not None and console.is_terminal else None
+
+
+def _terminal_bar(console: Console):
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -95,7 +109,10 @@ class Meter:
     """
 
     def __init__(
-        self, console: Console | None = None, say: Callable[[str], None] = lambda line: None, out: str | None = None
+        self,
+        console: Console | Notebook | None = None,
+        say: Callable[[str], None] = lambda line: None,
+        out: str | None = None,
     ):
         self._console, self._say, self._unsaid = console, say, out
         self._lock = threading.Lock()
@@ -103,6 +120,12 @@ class Meter:
         self._shards: dict[int, tuple[float, int]] = {}
         self._rows = 0.0
         self._progress: Progress | None = None
+
+    @classmethod
+    def here(cls) -> Meter:
+        """Return one that shows progress in a notebook, and nothing elsewhere."""
+        cell = notebook()
+        return cls() if cell is None else cls(cell, partial(say, err=False))
 
     @contextmanager
     def running(self, total: int | None, done: int) -> Iterator[None]:
@@ -136,7 +159,7 @@ class Meter:
     @contextmanager
     def loading(self, name: str) -> Iterator[None]:
         """Show on a terminal that a model is being loaded inside, which takes seconds."""
-        if self._console is None or not self._console.is_terminal:
+        if self._console is None or isinstance(self._console, Notebook) or not self._console.is_terminal:
             yield
             return
         with self._console.status(f"loading {shown(name)}"):

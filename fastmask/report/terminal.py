@@ -166,15 +166,6 @@ def _share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "0.0%"
 
 
-def surfaces(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
-    """Return what each token of a sentence adds to the text, the whitespace before it included; maybe nothing."""
-    out, end = [], spans[0][0] if spans else 0
-    for _, stop in spans:
-        out.append(text[end:stop])
-        end = max(end, stop)
-    return out
-
-
 def sentence_text(
     words: Sequence[str], importance: Numbers | None, mask_index: Places, *, large_is_important: bool
 ) -> Text:

@@ -16,6 +16,7 @@ from ..core.panics import panics_told
 from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.tokenizer import recorded_tokenizer
+from ..report.highlight import Sentence, surfaces, tokens_of
 from ..report.progress import Meter
 from ..text.frontend import encode_texts
 from .engine import score_certain
@@ -43,6 +44,7 @@ class SentenceRecord:
         importance: float32 [n], S(w), or None where the sentence was not scored.
         mask_index: int32 [m], positions to mask, ascending.
         label: given class, or None; predicted: argmax class; prob: P(y|s).
+        large_is_important: whether a large importance is an important token's; else a small one is.
     """
 
     row: int
@@ -55,6 +57,18 @@ class SentenceRecord:
     label: int | None
     predicted: int | None
     prob: float | None
+    large_is_important: bool = False
+
+    def _repr_html_(self) -> str:
+        """Return the sentence with its masked tokens marked, for a notebook."""
+        words = surfaces(self.text, self.spans)
+        large = self.large_is_important
+        tokens = tokens_of(words, self.importance, self.mask_index.tolist(), large_is_important=large)
+        left_out, masks = len(words) - len(tokens), len(self.mask_index)
+        label, predicted = (None if k is None else f"class {k}" for k in (self.label, self.predicted))
+        scored = self.importance is not None
+        return Sentence(self.row, self.sentence, tokens, left_out, len(words), masks, scored, label, predicted,
+                        self.prob).to_html()  # fmt: skip
 
 
 def score(
@@ -118,7 +132,7 @@ def records_of(texts: Iterable[Text], scorer: Scorer) -> Iterator[SentenceRecord
         if bounds and bounds.levels != scorer.engine.levels:  # there were too few sentences to begin at the cheapest
             bounds = None
         scored, bounds = score_certain(scorer.engine, shard, bounds)
-        yield from _unpack(scored, plain, scorer.tokenizer)
+        yield from _unpack(scored, plain, scorer.tokenizer, scorer.method.large_is_important)
 
 
 def _encoded(texts: Iterator[Text], scorer: Scorer) -> Iterator[tuple[list[Text], EncodedSentences]]:
@@ -139,7 +153,9 @@ def _encoded(texts: Iterator[Text], scorer: Scorer) -> Iterator[tuple[list[Text]
         first += len(batch)
 
 
-def _unpack(scored: ScoredSentences, texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[SentenceRecord]:
+def _unpack(
+    scored: ScoredSentences, texts: list[str], tokenizer: PreTrainedTokenizerBase, large_is_important: bool
+) -> Iterator[SentenceRecord]:
     s = scored.sentences
     for n in range(len(s)):
         at = slice(s.offsets[n], s.offsets[n + 1])
@@ -155,6 +171,7 @@ def _unpack(scored: ScoredSentences, texts: list[str], tokenizer: PreTrainedToke
             label=_known(s.label[n]),
             predicted=_known(scored.predicted[n]),
             prob=None if np.isnan(scored.prob[n]) else float(scored.prob[n]),
+            large_is_important=large_is_important,
         )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from ..report.highlight import MOST_TOKENS, Sentence, tokens_of
 from .rows import Rows, sentence_keys
 
-KINDS = {"random": 40, "most": 10, "none": 10, "uncertain": 10}
-"""What is drawn, and how many: any; with the largest share of masks; without a mask; with the smallest P(y|s)."""
+KINDS = {"any": 40, "most": 10, "none": 10, "uncertain": 10}
+"""What is drawn, and how many: any; with the largest share of masks; without one; with the smallest P(y|s)."""
 SHORT = 8
 """Sentences of fewer tokens come last among those with the largest share."""
 
@@ -45,7 +45,7 @@ class Samples:
         key = sentence_keys(rows.row, rows.sentence)
         some, share = lengths > 0, masks / np.maximum(lengths, 1)
         ranks = {
-            "random": (some, (key,)),
+            "any": (some, (key,)),
             "most": (masks > 0, (lengths < SHORT, -share, key)),
             "none": (some & (masks == 0), (key,)),
             "uncertain": (some & rows.scored & ~np.isnan(prob), (prob, key)),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate, chain, islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
@@ -42,17 +42,7 @@ def open_shards(out: str | Path | Url, *, check_hashes: bool = False) -> ShardSe
     Raises:
         OutputError: not finished, of another format version, or a shard (named) is missing or damaged.
     """
-    place = path_of(out)
-    shards = ShardSet(place, read_manifest(place))
-    for entry in shards.manifest["shards"]:
-        path = shards.path / entry["file"]
-        if fault := file_fault(path, entry, check_hashes):
-            raise OutputError(f"{path}: {fault}")
-        if not entry["rows"] <= entry["tokens"] <= entry["bytes"] or not entry["rows"]:
-            # such counts are rarely true, and who goes by them before any row is read would never end, or read nothing
-            with shards.opened(entry):
-                pass
-    return shards
+    return ShardSet.open(out, check_hashes)
 
 
 def setting(manifest: Json, name: str) -> Any:
@@ -84,6 +74,21 @@ class ShardSet:
         # (shard, row of it) -> (row, sentence) of what was read from there on, and up to there
         self._firsts: dict[tuple[int, int], tuple[int, int]] = {}
         self._lasts: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @classmethod
+    def open(cls, out: str | Path | Url, check_hashes: bool = False) -> Self:
+        """Open a finished directory; see ``open_shards``."""
+        place = path_of(out)
+        shards = cls(place, read_manifest(place))
+        for entry in shards.manifest["shards"]:
+            path = shards.path / entry["file"]
+            if fault := file_fault(path, entry, check_hashes):
+                raise OutputError(f"{path}: {fault}")
+            if not entry["rows"] <= entry["tokens"] <= entry["bytes"] or not entry["rows"]:
+                # such counts are rarely true: who goes by them before any row is read would never end, or read nothing
+                with shards.opened(entry):
+                    pass
+        return shards
 
     def __len__(self) -> int:
         rows: int = self.manifest["totals"]["rows"]

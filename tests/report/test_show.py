@@ -10,8 +10,9 @@ from rich.console import Console
 from shard_samples import FIELDS, IDENTITY, config, sample
 
 from fastmask.core.config import METHODS
+from fastmask.report.highlight import surfaces
 from fastmask.report.screen import clean, make_console
-from fastmask.report.terminal import sentence_table, sentence_text, summary, surfaces
+from fastmask.report.terminal import sentence_table, sentence_text, summary
 from fastmask.scoring.method import method_named
 from fastmask.shards.schema import build_manifest, make_header, shard_entry
 from fastmask.shards.table import shard_bytes, to_table

@@ -75,7 +75,7 @@ def test_like_counting_one_by_one(tmp_path, model, shards):
         inside = (values >= (-np.inf if low is None else low)) & (values < (np.inf if high is None else high))
         assert tokens == inside.sum()
     shares = [one.masks / one.length for one in o.samples["most"]]
-    assert shares == sorted(shares, reverse=True) and len(o.samples["random"]) == 40 and len(shares) == 10
+    assert shares == sorted(shares, reverse=True) and len(o.samples["any"]) == 40 and len(shares) == 10
 
 
 def test_the_same_sentences_whatever_the_shards(tmp_path, model):
