@@ -15,7 +15,7 @@ import fastmask
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "fastmask").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "numba", "pyarrow", "spacy", "rich", "triton"}
-HEAVY |= {"huggingface_hub", "llvmlite", "scipy", "matplotlib", "h5py"}
+HEAVY |= {"huggingface_hub", "ray", "llvmlite", "scipy", "matplotlib", "h5py"}
 
 ROOMS = {
     "core": set(),
@@ -179,6 +179,12 @@ def test_the_package_itself_is_light():
     code = f"import {names}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_ray_is_known_to_two_modules():
+    users = {name for name, path in MODULES.items() for _, module, _ in imports_of(tree_of(path))
+             if module.partition(".")[0] == "ray"}  # fmt: skip
+    assert users == {"scoring.ray_executor", "scoring.ray_workers"}
 
 
 def test_names_that_break_others():

@@ -36,7 +36,10 @@ SHORTER = {
     "in stream:  # without end, epoch after epoch": "in [next(iter(stream))]:",
 }
 """What takes long, or for ever, and what stands here for it."""
-ELSEWHERE = {"fastmask run recipes/mr-yelp.toml": "a recipe is run in test_run.py"}
+ELSEWHERE = {
+    "fastmask run recipes/mr-yelp.toml": "a recipe is run in test_run.py",
+    "fastmask score reviews.txt -o by-ray --engine ray --workers 2": "a cluster is started in test_ray.py",
+}
 ELSEWHERE_TOO = r"import ray|from pyspark"
 """Blocks with servers of their own are run in test_read_anywhere.py."""
 TEXTS = ("reviews.txt", "in-domain.txt", "corpus.txt", "data/yelp/corpus.txt")

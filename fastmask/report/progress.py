@@ -60,13 +60,20 @@ class Progress:
         self._done, self._tokens, self._updates = done, self._tokens + tokens, self._updates + 1
         if loss is not None:
             self._loss += (loss - self._loss) / min(self._updates, RECENT)
-        figures = f"{self.rate:,.0f} tokens/s" if loss is None else f"loss {self._loss:.4f}, {self.rate:,.0f} tokens/s"
+        what = f"{self._speed} {self._unit}/s" if loss is None else f"loss {self._loss:.4f}"
+        figures = f"{what}, {self.rate:,.0f} tokens/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=int(done), figures=figures)
         elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             of = "" if self._total is None else f" of {self._total:,}"
             self._say(f"{int(done):,}{of} {self._unit}, {figures}{self._left()}")
+
+    @property
+    def _speed(self) -> str:
+        """Return the units a second since the work began, with a decimal where they are few."""
+        speed = (self._done - self._first) / max(time.monotonic() - self._began, 1e-9)
+        return f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
 
     @property
     def rate(self) -> float:

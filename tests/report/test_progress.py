@@ -37,8 +37,8 @@ def test_scoring_counts_a_shard_that_is_scored_again_once(clock):
         clock[0] = 3700.0
         meter.advance(2000, 0.1, 5000)
     assert said == ["writing to c.masks", "resuming after 2,000 rows",
-                    "3,000 of 8,000 rows, 500 tokens/s, 1:40 left",
-                    "3,200 of 8,000 rows, 4 tokens/s, 4:06:40 left"]  # fmt: skip
+                    "3,000 of 8,000 rows, 50 rows/s, 500 tokens/s, 1:40 left",
+                    "3,200 of 8,000 rows, 0.3 rows/s, 4 tokens/s, 4:06:40 left"]  # fmt: skip
 
 
 def test_of_an_unknown_number_no_time_is_left(clock):
@@ -46,7 +46,7 @@ def test_of_an_unknown_number_no_time_is_left(clock):
     with Progress("rows", None, 0, said.append) as progress:
         clock[0] = 15.0
         progress.update(1234.5, 30)
-    assert said == ["1,234 rows, 2 tokens/s"]
+    assert said == ["1,234 rows, 82 rows/s, 2 tokens/s"]
 
 
 def test_a_bar_on_a_terminal(monkeypatch):
