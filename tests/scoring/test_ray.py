@@ -1,4 +1,4 @@
-"""Workers on a real Ray cluster of two nodes; actors, a node and drivers are killed, and the bytes are those of one run."""
+"""Workers on a real Ray cluster of two nodes: actors, a node and drivers are killed, the bytes are those of one run."""
 
 import os
 import signal
