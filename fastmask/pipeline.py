@@ -184,7 +184,8 @@ def finish_parts(out: str, *, mixed: bool = False, meter: Meter | None = None) -
         if run.manifest is not None:
             meter.note(f"{out} is complete; nothing to do")
             return run.manifest
-        places = plan.get("places") or []
+        if (places := plan.get("places")) is None:
+            raise OutputError(f"{out}: its plan does not tell how many shards there are; run fastmask score again")
         check_complete(run.path, run.missing(len(places)), len(places))
         if not run.entries:
             raise OutputError(f"{out}: there are no rows in its inputs")

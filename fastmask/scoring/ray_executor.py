@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError
 
 from ..core.errors import FastmaskError
 from ..core.words import counted
@@ -18,7 +17,7 @@ from ..text.hashed import HashedInputs
 from ..text.streams import format_of
 from .cascade import Bounds, widened_by
 from .executor import Made, Wanted
-from .ray_workers import Actor, Workers, result
+from .ray_workers import Actor, WorkerLost, Workers, result
 
 IN_FLIGHT = 2
 """Shards that a worker is asked for at a time, so that it need not wait for the next one."""
@@ -91,7 +90,7 @@ class RayExecutor:
                     continue  # of a worker that was lost
                 try:
                     found = result(reference)
-                except RayActorError as error:
+                except WorkerLost as error:
                     self._replace(call.actor, queue, losses, error)
                     continue
                 if call.what == "make":
@@ -148,11 +147,11 @@ class RayExecutor:
         else:
             call.actor.is_ready = True
 
-    def _replace(self, lost: Actor, queue: deque[range], losses: Counter[int], error: RayActorError) -> None:
+    def _replace(self, lost: Actor, queue: deque[range], losses: Counter[int], error: WorkerLost) -> None:
         """Put back what a lost worker had, and start another in its place."""
         self._calls = {reference: call for reference, call in self._calls.items() if call.actor is not lost}
         if not lost.is_ready and not lost.asked:
-            raise FastmaskError(f"a worker cannot start: {' '.join(str(error).split())[:300]}")
+            raise error
         if lost.asked:
             losses[first := lost.asked[0]] += 1
             if losses[first] > MOST_LOSSES:
@@ -162,6 +161,5 @@ class RayExecutor:
             queue.appendleft(lost.piece)
         queue.extendleft(range(index, index + 1) for index in reversed(lost.asked))
         self._workers.meter.note(f"a worker was lost; {counted(len(lost.asked), 'shard')} of it will be made again")
-        self._workers.alive.remove(lost)
-        self._workers.alive.append(new := self._workers.start())
+        new = self._workers.replaced(lost)
         self._calls[new.loaded] = _Call(new, "load")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from ..core.config import ScoreConfig
 from ..core.config_engine import EngineConfig
@@ -29,6 +29,8 @@ from .cascade import Bounds
 from .executor import LocalExecutor, Wanted
 from .machine import Facts, facts_of, unlike
 from .scorer import Scorer
+
+SECONDS_BEFORE_A_WORD = 60.0
 
 
 class Relay(Meter):
@@ -208,18 +210,24 @@ def ray_workers(
             workers.close()
 
 
+class WorkerLost(FastmaskError):
+    """A worker that has ended, or whose machine has."""
+
+
 def result(reference: Any) -> Any:
-    """Return what a call of a worker returned; raise its error as it was there."""
+    """Return what a call of a worker returned; raise its error as it was there.
+
+    Raises:
+        WorkerLost: the worker is gone, or what it returned.
+    """
     try:
         return ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
         raise (cause if isinstance(cause, Exception) else FastmaskError(str(error).splitlines()[-1])) from None
-    except RayActorError as error:
-        if "ModuleNotFoundError" in str(error) or "ImportError" in str(error):
-            raise FastmaskError(f"a worker cannot start: {str(error).strip().splitlines()[-1]}; install the same "
-                                "fastmask on all machines") from None  # fmt: skip
-        raise
+    except RayError as error:
+        hint = "; install the same fastmask on all machines" if "ModuleNotFoundError" in str(error) else ""
+        raise WorkerLost(f"a worker was lost: {' '.join(str(error).split())[-300:]}{hint}") from None
 
 
 class Actor:
@@ -256,6 +264,13 @@ class Workers:
         handle = self._kind.remote()
         return Actor(handle, handle.load.remote(self.share.config, self._is_aspect, self._config))
 
+    def replaced(self, lost: Actor) -> Actor:
+        """Return a new worker in the place of one that is lost."""
+        with suppress(RayError):
+            ray.kill(lost.handle)
+        self.alive[self.alive.index(lost)] = new = self.start()
+        return new
+
     def loaded(self, mixed: bool) -> Facts:
         """Wait until all have loaded the model; return what decides a result.
 
@@ -265,7 +280,10 @@ class Workers:
         Raises:
             FastmaskError: one cannot load it, or differs where it may not.
         """
-        self._mixed, found = mixed, [result(one.loaded) for one in self.alive]
+        references = [one.loaded for one in self.alive]
+        if waiting := ray.wait(references, num_returns=len(references), timeout=SECONDS_BEFORE_A_WORD)[1]:
+            self.meter.note(f"waiting for {len(waiting)} workers to start")
+        self._mixed, found = mixed, [result(one) for one in references]
         # of machines that differ always the same one's, so that a run is resumed as it began
         self._first = min(found, key=lambda one: repr(sorted(one[1].environment.items())))
         for one, (node, facts) in zip(self.alive, found, strict=True):

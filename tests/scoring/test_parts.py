@@ -13,6 +13,7 @@ from fastmask.core.config_engine import Part
 from fastmask.core.durable import FileLock
 from fastmask.pipeline import finish_parts, plan_corpus, score_corpus, score_part
 from fastmask.scoring.cascade import TIE, Bounds
+from fastmask.shards.plan import read_plan, write_plan
 
 ROWS = 13
 
@@ -102,6 +103,20 @@ def test_missing_parts_are_named(planned, corpus, config, tmp_path):
     (out / "shard-00003.parquet").unlink()
     assert "6 of 8 shards are missing: run --part 1/3; --part 2/3; --part 3/3" in refusal(fastmask("finish", out))
     assert "no such directory" in refusal(fastmask("finish", tmp_path / "none"))
+
+
+def test_a_run_without_places_is_not_taken_for_complete(planned, corpus, config, tmp_path):
+    """As a version before places left it: finish cannot know what is missing."""
+    out = shutil.copytree(planned, tmp_path / "out")
+    score_part([corpus], str(out), config, part=Part(1, 2))
+    plan = read_plan(out)
+    write_plan(out, {key: value for key, value in plan.items() if key not in ("rows", "places")})
+    assert "does not tell how many shards there are; run fastmask score again" in refusal(fastmask("finish", out))
+    assert "there is no plan of where its shards begin" in refusal(
+        fastmask("score", corpus, "-o", out, *options(config, "2/2"))
+    )
+    result = fastmask("score", corpus, "-o", out, *options(config))
+    assert "resuming after 52 rows" in result.stderr and result.exit_code == 0
 
 
 def test_a_killed_part_is_given_again_and_a_part_twice_at_once(planned, corpus, config, whole, tmp_path):

@@ -158,3 +158,15 @@ def test_nothing_before_a_place_is_read(tmp_path, monkeypatch):
     rows = read_rows([str(path)], start_row=80_000, place=inputs.places[2])
     assert next(rows).text == "line 80000"
     assert [text for _, text in read] == [b"line 0\n", b"line 80000\n"]  # the first one tells the kind of corpus
+
+
+def test_standard_input_is_read_again_from_any_place(tmp_path, monkeypatch):
+    """A file or a copy of a pipe: shards that are made again read it a second time."""
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\ntwo\nthree\n")
+    with (tmp_path / "a.txt").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        inputs = planned(["-"], 2)
+        for _ in range(2):
+            assert [row.text for row in read_rows(["-"], stamps=inputs.stamps)] == ["one", "two", "three"]
+        (row,) = read_rows(["-"], start_row=2, place=inputs.places[1], stamps=inputs.stamps)
+        assert (row.text, row.row, row.line) == ("three", 2, 3)
