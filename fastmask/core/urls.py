@@ -51,6 +51,12 @@ def path_of(name: str | Path | Url) -> Path | Url:
     return Path(name[local.end() :] if local else name)
 
 
+def prefetch(directory: Path | Url) -> None:
+    """Ask a store for the sizes of all files in a directory at once, so that it is not asked about each."""
+    if isinstance(directory, Url):
+        directory.iterdir()
+
+
 class UrlStat(NamedTuple):
     """What a store says of an object, by ``os.stat``'s names.
 

@@ -176,7 +176,8 @@ def cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+    # "local": not that of somebody else, which may run on this machine
+    local = {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
     where: dict[str, Any] = local if address is None else {"address": address}
     on_term = signal.getsignal(signal.SIGTERM)
     try:

@@ -19,7 +19,7 @@ from ..core.durable import lock_in, os_errors_named, write_atomically
 from ..core.errors import OutputError
 from ..core.locked import differences, listed
 from ..core.plain import Json
-from ..core.urls import Url
+from ..core.urls import Url, prefetch
 from .encoded import EncodedShard
 from .journal import LOCK, PART_JOURNAL, PLANNING_LOCK, append_entry, journal_line, read_journal
 from .plan import header_in, read_plan
@@ -162,8 +162,7 @@ def good_entries(out: Path | Url, entries: list[Json]) -> dict[int, Json]:
     good: dict[int, Json] = {}
     kinds = {(entry["index"], entry["sha256"]) for entry in entries}
     times = Counter(index for index, _ in kinds)
-    if isinstance(out, Url):
-        list(out.iterdir())  # so that the sizes of all are known at once
+    prefetch(out)
     for entry in entries:
         hashes = not isinstance(out, Url) or times[entry["index"]] > 1
         if entry["index"] not in good and not file_fault(out / entry["file"], entry, hashes):

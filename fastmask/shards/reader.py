@@ -15,7 +15,7 @@ import numpy as np
 from ..core.arrays import offsets_of
 from ..core.errors import OutputError
 from ..core.plain import Json
-from ..core.urls import Url, path_of
+from ..core.urls import Url, path_of, prefetch
 from .columns import flat, list_lengths, numbers, present
 from .schema import file_content_fault, file_fault, open_parquet, read_manifest
 from .sound import ends, value_fault
@@ -80,6 +80,7 @@ class ShardSet:
         """Open a finished directory; see ``open_shards``."""
         place = path_of(out)
         shards = cls(place, read_manifest(place))
+        prefetch(place)
         for entry in shards.manifest["shards"]:
             path = shards.path / entry["file"]
             if fault := file_fault(path, entry, check_hashes):

@@ -18,7 +18,7 @@ from ..core.errors import OutputError
 from ..core.locked import LockedDirectory, differences
 from ..core.plain import Json, read_regular
 from ..core.records import ScoredSentences
-from ..core.urls import Url, path_of
+from ..core.urls import Url, path_of, prefetch
 from .encoded import EncodedShard
 from .journal import JOURNAL, LOCK, append_entry, is_ours, journal_line, journals_in, read_journal
 from .parts import entries_of_parts, good_entries
@@ -238,6 +238,7 @@ class RunDirectory(LockedDirectory):
         manifest = parse_manifest(read_regular(path), str(path))
         self._recorded = {entry["file"] for entry in manifest["shards"]}
         self.check_header(header_of(manifest))
+        prefetch(self.path)
         for entry in manifest["shards"]:
             if fault := file_fault(self.path / entry["file"], entry, hashes):
                 raise OutputError(f"{self.path / entry['file']}: {fault} (verify --repair makes it again)")

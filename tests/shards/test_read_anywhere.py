@@ -85,7 +85,7 @@ def test_ray_data(out, rows, monkeypatch):
     was_there = ray.is_initialized()
     try:
         if not was_there:
-            ray.init(num_cpus=1, include_dashboard=False, logging_level="error", log_to_driver=False)
+            ray.init("local", num_cpus=1, include_dashboard=False, logging_level="error", log_to_driver=False)
         assert in_order(snippet("import ray", "blocks").take_all()) == rows
     finally:
         if not was_there:

@@ -1,6 +1,7 @@
 """A shard directory in a store, read by every command that reads one."""
 
 import pytest
+import s3fs
 import torch
 from helpers import fastmask, refusal
 from shard_samples import write_run
@@ -59,6 +60,23 @@ def test_what_is_made_of_shards(masks, bucket, tmp_path, mr_tiny, command, optio
     there, here = local(tmp_path / "there"), local(tmp_path / "here")
     assert there.keys() == here.keys() and len(here) >= 1
     assert all(there[name] == here[name] for name in here if "manifest" not in name and "plan" not in name)
+
+
+def test_a_store_is_not_asked_about_each_shard(tmp_path, bucket, monkeypatch):  # noqa: F811
+    asked, call = [], s3fs.S3FileSystem._call_s3
+
+    async def counted(self, method, *args, **options):
+        asked.append(method)
+        return await call(self, method, *args, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    times = []
+    for shards in (2, 9):
+        url = put(write_run(tmp_path / f"{shards}", shards), f"{bucket}/{shards}")
+        asked.clear()
+        assert len(open_shards(url).manifest["shards"]) == shards
+        times.append(len(asked))
+    assert times[0] == times[1] < 9
 
 
 def test_damage_is_named(tmp_path, bucket):  # noqa: F811
