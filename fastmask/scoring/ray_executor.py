@@ -23,6 +23,8 @@ IN_FLIGHT = 2
 """Shards that a worker is asked for at a time, so that it need not wait for the next one."""
 MOST_LOSSES = 3
 """How often a shard may be lost with its worker; then it is probably what ends them."""
+STARTS = -1
+"""In the place of a shard, where losses are counted: workers that were lost before they were ready."""
 PIECE = 16
 """The most shards, one after the other in the corpus, that a worker reads at a stretch; of a .gz file it reads all."""
 PIECES_A_WORKER = 4
@@ -150,8 +152,10 @@ class RayExecutor:
     def _replace(self, lost: Actor, queue: deque[range], losses: Counter[int], error: WorkerLost) -> None:
         """Put back what a lost worker had, and start another in its place."""
         self._calls = {reference: call for reference, call in self._calls.items() if call.actor is not lost}
-        if not lost.is_ready and not lost.asked:
-            raise error
+        if not lost.is_ready:  # its machine may have gone while it was starting
+            losses[STARTS] += 1
+            if losses[STARTS] > MOST_LOSSES:
+                raise error
         if lost.asked:
             losses[first := lost.asked[0]] += 1
             if losses[first] > MOST_LOSSES:
@@ -160,6 +164,8 @@ class RayExecutor:
         if lost.piece:
             queue.appendleft(lost.piece)
         queue.extendleft(range(index, index + 1) for index in reversed(lost.asked))
-        self._workers.meter.note(f"a worker was lost; {counted(len(lost.asked), 'shard')} of it will be made again")
+        if lost.asked:
+            again = f"{counted(len(lost.asked), 'shard')} of it will be made again"
+            self._workers.meter.note(f"a worker was lost; {again}")
         new = self._workers.replaced(lost)
         self._calls[new.loaded] = _Call(new, "load")

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections import Counter, deque
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from fastmask.core.startup import set_ray
 from fastmask.pipeline import score_corpus
 from fastmask.report.progress import Meter
 from fastmask.scoring.machine import Facts
-from fastmask.scoring.ray_workers import Relay, Workers, share_of
+from fastmask.scoring.ray_executor import RayExecutor
+from fastmask.scoring.ray_workers import Actor, Relay, WorkerLost, Workers, share_of
 from fastmask.shards.writer import RunDirectory
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +173,34 @@ def test_a_cluster_for_one_run_has_a_token_of_its_own(monkeypatch, address, own)
     os.environ.update(RAY_AUTH_MODE="disabled")
     set_ray(None)
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+class Replacing:
+    """Workers of which each is lost; what takes its place is never ready."""
+
+    def __init__(self):
+        self.meter, self.said = Meter(None, lambda line: self.said.append(line)), []
+
+    def replaced(self, lost):
+        return Actor(None, object())
+
+
+def test_losses_are_counted_by_shard_and_by_start():
+    """A worker whose machine goes while it is starting is started again, too, but not for ever."""
+    executor = RayExecutor.__new__(RayExecutor)
+    executor._workers, executor._calls = Replacing(), {}
+    queue, losses, error = deque([range(20, 22)]), Counter(), WorkerLost("a worker was lost: why")
+    for lost in range(1, 4):
+        executor._replace(Actor(None, None), queue, losses, error)
+        at_work = Actor(None, None)
+        at_work.is_ready, at_work.asked, at_work.piece = True, [7, 8], range(9, 12)
+        executor._replace(at_work, queue, losses, error)
+        assert list(queue)[:3] == [range(7, 8), range(8, 9), range(9, 12)] and losses[7] == lost
+    assert executor._workers.said == ["a worker was lost; 2 shards of it will be made again"] * 3
+    with pytest.raises(WorkerLost, match="why"):
+        executor._replace(Actor(None, None), queue, losses, error)
+    with pytest.raises(FastmaskError, match="shard 7: 4 workers were lost while they made it"):
+        executor._replace(at_work, queue, losses, error)
 
 
 def test_what_a_worker_tells_is_shown_here():
