@@ -17,9 +17,9 @@ from .manifest import are_error_bounds, type_fault, whole_fault
 from .schema import PLAN, PLANNED
 from .statistics import statistics_fault
 
-PLAN_KEYS = ("error_bounds", "rows", "places", "statistics")
+PLAN_KEYS = ("error_bounds", "rows", "places", "statistics", "asked_with")
 """What a plan has besides its header."""
-_KINDS: Json = {"rows": (int, type(None)), "places": [[int]]}
+_KINDS: Json = {"rows": (int, type(None)), "places": [[int]], "asked_with": {"*": (str, type(None))}}
 _PLANNED_KINDS: Json = {"stamps": {"*": [int]}, "made_with": dict}
 
 
