@@ -4,7 +4,8 @@
 
 The sentences are taken without their labels, so that all are scored, and all methods mask at most 15 % of one. The
 masker learns from the masks of ``greedy`` on MR's dev sentences; the masked-language model that ``entropy`` asks is the
-classifier's encoder, trained two epochs on MR's training sentences. Each step is a command, and DIR can be resumed.
+classifier's encoder with a new head, trained for 150 small steps on MR's training sentences. Each step is a command,
+and DIR can be resumed.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ METHODS = ("greedy", "prefix", "leave-one-out", "masker", "gradient", "entropy",
            "random")  # fmt: skip
 
 
-def commands(work: Path, data: Path, model: str) -> Iterator[list[str]]:
+def commands(work: Path, data: Path, model: str, stop_words: str) -> Iterator[list[str]]:
     """Yield the commands in order, without ``fastmask``."""
     train, mlm, masker = data / "mr/train.jsonl", str(work / "mlm"), str(work / "masker")
 
     def score(name: str, text: Path, model: str, *more: str) -> list[str]:
-        return ["score", str(text), "-o", str(work / name), "--model", model, "-q", *more]
+        return ["score", str(text), "-o", str(work / name), "--model", model, "-q", "--segment", "line",
+                "--stop-words", stop_words, *more]  # fmt: skip
 
     yield score("dev-greedy", work / "dev.txt", model)
     yield ["train-masker", str(work / "dev-greedy"), "-o", masker, "--init", model, "--epochs", "3", "--lr", "5e-5"]
     yield score("train-random", train, model, "--method", "random")
-    yield ["pretrain", str(work / "train-random"), "-o", mlm, "--init", model, "--sample", "--epochs", "2", "--lr",
+    yield ["pretrain", str(work / "train-random"), "-o", mlm, "--init", model, "--sample", "--max-steps", "150", "--lr",
            "5e-4", "--batch-size", "32"]  # fmt: skip
     models = {"masker": masker, "entropy": mlm}
     more = {"log-odds": ["--labelled", str(train)], "word-list": ["--words", "sentiment"],
@@ -91,11 +93,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=harness.SHARED / "data")
     parser.add_argument("--model", default=str(harness.SHARED / "models/mr-minilm"))
+    parser.add_argument("--stop-words", default="language", help="as of score")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args(arguments)
     asked.work.mkdir(parents=True, exist_ok=True)
     write_texts(asked.data, asked.work)
-    for command in commands(asked.work, asked.data, asked.model):
+    for command in commands(asked.work, asked.data, asked.model, asked.stop_words):
         run(command, asked.work)
     pairs = agreements(asked.work)
     masked = {name: json.loads((asked.work / name / "_manifest.json").read_text())["totals"] for name in METHODS}

@@ -61,7 +61,8 @@ def first_lines(corpus: Path, lines: int, path: Path) -> str:
 def commands(options, work: Path) -> dict[str, list[str]]:
     """Return each arm's command; random's first."""
     some = first_lines(options.corpus, options.lines, work / f"some{options.corpus.suffix}")
-    fastmask = [sys.executable, "-m", "fastmask", "score", "--segment", "line", "--threads", str(options.threads), "-q"]
+    fastmask = [sys.executable, "-m", "fastmask", "score", "--segment", "line", "--threads", str(options.threads), "-q",
+                "--stop-words", options.stop_words]  # fmt: skip
 
     def command(method: str, corpus: str, model: str, *more: str) -> list[str]:
         return [*fastmask, corpus, "-o", str(work / f"{method}.masks"), "--method", method, "--model", model, *more]
@@ -136,14 +137,14 @@ def plain_passes(model: str, sentences: Sequence[np.ndarray], threads: int) -> C
     return run
 
 
-def gradient_arm(corpus: str, model: str, threads: int, work: Path) -> dict:
+def gradient_arm(corpus: str, model: str, stop_words: str, threads: int, work: Path) -> dict:
     """Return what ``gradient`` takes from text to shards, and the plain passes before and after it."""
     from fastmask.core.config import ScoreConfig
     from fastmask.models.directory import load_tokenizer, resolve_model
     from fastmask.pipeline import score_corpus
     from fastmask.shards.reader import open_shards
 
-    config = ScoreConfig(model=model, method="gradient", segment="line", threads=threads)
+    config = ScoreConfig(model=model, method="gradient", segment="line", stop_words=stop_words, threads=threads)
     suffix = Path(corpus).suffix
     score_corpus([first_lines(Path(corpus), WARM_LINES, work / f"warm{suffix}")], str(work / "warm"), config)
     scoring = timed(lambda: score_corpus([corpus], str(work / "out"), config))
@@ -166,7 +167,12 @@ def show(report: dict) -> None:
     columns = ("method", "tokens", "seconds", "tokens/s", "of random's", "tokens per CPU second", "of random's, CPU")
     keys = ("tokens", "seconds", "tokens_per_second", "share_of_random", "tokens_per_cpu_second", "share_of_random_cpu")
     rows = [[name, *(arm[key] for key in keys)] for name, arm in report["arms"].items()]
-    harness.print_table(f"methods, {report['model']}, whole commands", columns, rows, "medians over turns")
+    harness.print_table(
+        f"methods, {report['model']}, whole commands",
+        columns,
+        rows,
+        "medians over turns; a method that asks a model has one",
+    )
     if found := report["gradient"]:
         times = {"seconds": found["times_plain"], "cpu": found["times_plain_cpu"]}
         rows = [[field, found["gradient"][field], found["plain"][field], times[field]] for field in times]
@@ -182,7 +188,8 @@ def options_of(arguments: list[str] | None = None):
     parser.add_argument("--background", type=Path, default=BACKGROUND)
     parser.add_argument("--model", type=Path, default=MODEL, help="a classifier")
     parser.add_argument("--lines", type=int, default=500, help="of the corpus, for methods that ask a model")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--stop-words", default="language", help="as of score")
+    parser.add_argument("--turns", type=int, default=3, help="of random and of the methods that go by words")
     parser.add_argument("--methods", nargs="+", choices=every, default=every)
     return parser.parse_args(arguments)
 
@@ -194,14 +201,15 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         arms = {name: partial(run, name, command, work) for name, command in commands(options, work).items()}
-        for arm in arms.values() if options.turns > 1 else ():  # files into memory, kernels compiled
-            arm()
-        runs = harness.interleaved(arms, dict.fromkeys(arms, options.turns))
+        by_words = [name for name in arms if name in (YARDSTICK, *BY_WORDS)]
+        for name in by_words:  # files into memory, kernels compiled
+            arms[name]()
+        runs = harness.interleaved(arms, {name: options.turns if name in by_words else 1 for name in arms})
         gradient = None
         if "gradient" in options.methods:
             some = next(work.glob("some.*"))
-            gradient = harness.isolated(
-                gradient_arm, str(some), str(options.model), harness.cores(options.threads), work)  # fmt: skip
+            threads = harness.cores(options.threads)
+            gradient = harness.isolated(gradient_arm, str(some), str(options.model), options.stop_words, threads, work)
     report = {"benchmark": "methods", "model": options.model.name, "corpus": options.corpus.name, "machine": machine,
               "arms": summary(runs), "runs": runs, "gradient": gradient}  # fmt: skip
     show(report)

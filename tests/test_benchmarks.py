@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import agreement
 import baselines
 import bench_encoder
 import bench_front_to_shards
@@ -137,11 +138,19 @@ def test_every_method_is_timed(golden_dir, mr_tiny, tmp_path, monkeypatch, capsy
     assert set(arms) == {*METHODS} and arms["log-odds"]["share_of_random"] == 0.5
     assert arms["greedy"]["tokens"] < arms["difference"]["tokens"] == arms["random"]["tokens"]
     some = str(tmp_path / "some.jsonl")
-    gradient = bench_methods.gradient_arm(some, mr_tiny, 1, tmp_path)
+    gradient = bench_methods.gradient_arm(some, mr_tiny, "language", 1, tmp_path)
     assert gradient["sentences"] == 8 and gradient["tokens"] == arms["gradient"]["tokens"] + 2 * 8
     assert gradient["times_plain"] > 0
     bench_methods.show({"model": "m", "arms": arms, "gradient": gradient})
     assert "plain forward and backward" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_table_of_agreement():
+    pairs = {"greedy prefix": {"jaccard": 0.5, "rank_correlation": -0.25}, "greedy random": {"jaccard": 0.1}}
+    head, _, first, second, *_, last = agreement.table(pairs).splitlines()
+    assert head.split(" | ")[1:3] == ["greedy", "prefix"] and len(head.split("|")) == 13
+    assert first.split(" | ")[:3] == ["| greedy", "", "0.50"] and second.split(" | ")[:3] == ["| prefix", "-0.25", ""]
+    assert first.endswith("| 0.10 |") and last.startswith("| random | - |")
 
 
 def test_isolated_runs_elsewhere_and_brings_errors_back():
