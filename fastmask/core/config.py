@@ -20,6 +20,8 @@ from .urls import is_url
 BY_METHOD = "Options of single methods"
 READING = "Reading text"
 RUNNING = "Speed and precision"
+CONTROL = "random"
+"""The method of controls."""
 METHODS = {
     "greedy": "greedy",
     "prefix": "prefix",
@@ -30,7 +32,7 @@ METHODS = {
     "log-odds": "log_odds",
     "word-list": "word_list",
     "difference": "difference",
-    "random": "random",
+    CONTROL: "random",
 }
 """Ways to choose masks: name -> file in ``scoring/methods/``."""
 EXPORT_FORMATS = {"nvidia-hdf5": "nvidia_hdf5", "jsonl": "jsonl", "mds": "mds"}
@@ -246,7 +248,7 @@ class ScoreConfig:
 
     def control_of(self, out: str) -> ScoreConfig:
         """Return the configuration of the random twin of a run into ``out``: the same sentences, as many masks each."""
-        changes = {**SPECIAL_OPTIONS, "method": "random", "like": out, "mask_rate": None}
+        changes = {**SPECIAL_OPTIONS, "method": CONTROL, "like": out, "mask_rate": None}
         return replace(self, **changes, label_field=self.corpus_label_field)
 
     @property

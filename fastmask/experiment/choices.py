@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.config import METHODS
+from ..core.config import CONTROL, METHODS
 from ..core.errors import FastmaskError
 from ..scoring.method import Method, method_named
 
 RATE_IN_NAME = re.compile(r"random-([1-9]\d?)")
 """Random masks, drawn anew in each epoch, at so many percent: ``random-15`` is plain task-adaptive pre-training."""
-RANDOM = "random"
 TRAINING = frozenset({"sample", "mask_schedule", "corrupt"})
 """Fields of PretrainConfig that a method's table may set; its control is trained in the same way."""
 
@@ -39,7 +38,7 @@ class Choice:
     @property
     def method_name(self) -> str:
         """Return the name of its method."""
-        return RANDOM if self.is_random else self.name
+        return CONTROL if self.is_random else self.name
 
     @property
     def method(self) -> Method:
