@@ -1,6 +1,7 @@
 # make demo: score sixty review sentences with the embedded classifier and show them.
 # make demo-pipeline: all three stages on product reviews from the package index, and the comparison of their arms.
 # make demo-methods: every way to choose masks on the same reviews, each against its control, and the comparison.
+# make docs: the documentation as a site of static pages, in build/site.
 # make test: everything the project promises, checked.
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 WORKERS ?= 2
 REVIEWS := demo-pipeline/vaderSentiment-3.3.2.tar.gz
 
-.PHONY: demo demo-pipeline demo-methods test lint bench clean
+.PHONY: demo demo-pipeline demo-methods docs test lint bench clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +27,10 @@ $(VENV)/.pipeline: $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP_INSTALL) --editable '.[test,bench]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.demo
+	$(PIP_INSTALL) --editable '.[docs]'
 	touch $@
 
 demo: $(VENV)/.demo
@@ -53,6 +58,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_startup.py --out benchmarks/results/startup.json

@@ -17,7 +17,8 @@ from fastmask.shards.reader import open_shards
 from fastmask.train.vocabulary import learn_wordpieces
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("score", "models", "shards", "look", "read", "python", "train", "compare", "gpus", "cluster")
+DOCS = ("concepts", "score", "models", "shards", "look", "read", "python", "train", "compare", "gpus", "cluster",
+        "faq", "other-tools")  # fmt: skip
 PAGES = ("README.md", *(f"docs/{name}.md" for name in DOCS), "CONTRIBUTING.md")
 """In an order in which each finds what those before it have made."""
 

@@ -36,8 +36,11 @@ def corrupt(
     Args:
         input_ids: int32 [T], one sequence or several end to end; not written to.
         at: int [M], places in ``input_ids`` to corrupt.
-        row, sentence, position: int64 [M], int32 [M], int32 [M], the key of each.
-        seed, epoch: the rest of the key, at least 0.
+        row: int64 [M],
+        sentence: int32 [M] and
+        position: int32 [M], the key of each.
+        seed: at least 0, and
+        epoch: at least 0, the rest of the key.
         mask_id: id of [MASK].
         ordinary: int32 [K], ids that may be drawn: a stream's ``ordinary``, or ``ordinary_ids``.
         shares: of [MASK], of random tokens, of unchanged ones.

@@ -57,14 +57,16 @@ class TrainingStream:
         pack: let documents share a sequence, and
         masked_only: leave out sequences without a masked token, as ``sequences.examples_of`` says.
         sample: draw masks from probabilities.
-        rank, world: which of how many equal parts of the stream this is.
+        rank: which part of the stream this is, and
+        world: of how many equal ones.
         check_hashes: read the shards once to compare their SHA-256.
 
     Attributes:
         manifests: one for each directory.
         tokenizer: the tokenizer's record in them, with ``special_ids``.
         ordinary: int32 [K], the ids that a masked token may be replaced by.
-        rank, world: as given.
+        rank: as given.
+        world: as given.
         scale: what sampling multiplies probabilities by, 1.0; it may be set between items (not with workers).
 
     Raises:

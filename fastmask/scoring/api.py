@@ -38,12 +38,16 @@ class SentenceRecord:
     """A scored sentence of n tokens, as ``fastmask.score`` yields it.
 
     Attributes:
-        row, sentence: number of the text, and of the sentence in it.
+        row: number of the text.
+        sentence: number of the sentence in it.
         text: the text the spans refer to.
-        tokens: the n wordpieces; spans: their (start, end) characters in the text.
+        tokens: the n wordpieces.
+        spans: their (start, end) characters in the text.
         importance: float32 [n], S(w), or None where the sentence was not scored.
         mask_index: int32 [m], positions to mask, ascending.
-        label: given class, or None; predicted: argmax class; prob: P(y|s).
+        label: given class, or None.
+        predicted: argmax class.
+        prob: P(y|s).
         large_is_important: whether a large importance is an important token's; else a small one is.
     """
 
