@@ -13,7 +13,9 @@ from fastmask.core.config import ScoreConfig
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\((?!https?:|#)([^)\s#]+)")
-LOADED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?https?:[^>]*>|<link\b[^>]*\bhref=\"?https?:[^>]*>")
+LOADED = re.compile(
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=[\"']?([^\s\"'>]+)|<link\b[^>]*\bhref=[\"']?([^\s\"'>]+)"
+)
 
 
 def repository_files() -> list[str]:
@@ -59,9 +61,11 @@ def api_page(homes: dict[str, str]) -> str:
     """Return the reference of names that the package exports, which mkdocstrings fills in."""
     page = ["# Python\n", "All that `import fastmask` gives. [Work from Python](python.md) shows it in use.\n"]
     for name, home in homes.items():
-        page.append(f"::: fastmask.{home}.{name}\n    options:\n      heading: fastmask.{name}\n")
-        if name == "ScoreConfig":
-            page += ["| field | default | |", "|---|---|---|", *(field_row(field) for field in fields(ScoreConfig)), ""]
+        page.append(f"::: fastmask.{home}.{name}\n    options:\n      heading: fastmask.{name}")
+        if name == "ScoreConfig":  # its fields say all about themselves
+            page += ["      show_signature: false\n      members: false\n", "| field | default | |", "|---|---|---|"]
+            page += [field_row(field) for field in fields(ScoreConfig)]
+        page.append("")
     return "\n".join(page)
 
 
@@ -75,7 +79,7 @@ def on_files(files, config):
     from mkdocs.structure.files import File
 
     made = {"docs/commands.md": commands_page(cli), "docs/api.md": api_page(fastmask._HOMES)}
-    for file in [*files.documentation_pages(), *files.static_pages(), *files.media_files()]:
+    for file in [file for file in files if file.src_dir == config.docs_dir]:  # the others are the theme's
         files.remove(file)
     for path in repository_files():
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
@@ -84,10 +88,19 @@ def on_files(files, config):
     return files
 
 
-def on_post_page(output, page, config):
-    """Refuse a page that would load anything from elsewhere."""
+def on_post_build(config):
+    """Refuse pages that would load anything from elsewhere, or what is not there."""
     from mkdocs.exceptions import PluginError
 
-    if found := LOADED.search(output):
-        raise PluginError(f"{page.file.src_uri}: loads {found.group()}")
-    return output
+    site = Path(config.site_dir)
+    if faults := [
+        f"{page.relative_to(site)}: loads {url}" for page in site.rglob("*.html") for url in faulty(page, site)
+    ]:
+        raise PluginError("\n".join(faults))
+
+
+def faulty(page: Path, site: Path) -> list[str]:
+    """Return what a page loads that is no file of the site."""
+    loaded = [url for urls in LOADED.findall(page.read_text("utf-8")) for url in urls if url and url[:5] != "data:"]
+    places = {url: site / url[1:] if url.startswith("/") else page.parent / url.split("?")[0] for url in loaded}
+    return [url for url, place in places.items() if not place.exists()]  # nor is there a file of the name https:
