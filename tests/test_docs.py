@@ -45,7 +45,7 @@ def test_commands_and_options_in_the_prose_are_there(page):
         if words := re.match(r"(?:python -m )?fastmask ([a-z][\w-]*)(?!\S)", code):
             assert words[1] in cli.commands, code
             assert spelled <= options_of(words[1]), code
-        elif not re.match(r"pip|git|python|torchrun|make|bench|\./", code):
+        elif not re.match(r"pip|git|python|torchrun|make|bench|ray|srun|sbatch|kubectl|\./", code):
             assert {word for word in spelled if word.startswith("--")} <= EVERY | OF_OTHERS, code
 
 
