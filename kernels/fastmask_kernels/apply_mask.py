@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .compiled import Case
+from .compiled import Case, fit, run_kernel
 
 BLOCK = 128
 WARPS = 4
@@ -83,10 +83,9 @@ def apply_mask(
         raise ValueError(f"apply_mask: seed {seed}, epoch {epoch}, {len(ordinary)} ordinary ids")
     out = input_ids.clone() if out is None else out.copy_(input_ids)
     if len(at):
-        _apply_mask[(triton.cdiv(len(at), BLOCK),)](
-            at, row, sentence, position, ordinary, out, seed, epoch, mask_id, len(ordinary), masked, kept, len(at),
-            BLOCK=BLOCK, num_warps=WARPS,
-        )  # fmt: skip
+        tensors = at, row, sentence, position, ordinary, out
+        numbers = seed, epoch, mask_id, len(ordinary), masked, kept, len(at)
+        run_kernel(_apply_mask, fit(len(at), BLOCK), (*tensors, *numbers), {"BLOCK": BLOCK}, num_warps=WARPS)
     return out
 
 

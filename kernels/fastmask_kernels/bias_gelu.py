@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .compiled import TRITON_NAMES, Case
+from .compiled import TRITON_NAMES, Case, fit, run_kernel
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")
@@ -91,8 +91,8 @@ def bias_gelu(x, bias, activation, scale=1.0, out=None):
         raise ValueError(f"bias_gelu: activation {activation!r} is not one of {ACTIVATIONS}")
     out = torch.empty_like(x) if out is None else out
     if tokens:
-        grid = (triton.cdiv(tokens, ROWS) * triton.cdiv(width, COLUMNS),)
-        _bias_gelu[grid](x, bias, out, tokens, scale, **_constants(width, activation), num_warps=NUM_WARPS)
+        programs, constants = fit(tokens, ROWS) * fit(width, COLUMNS), _constants(width, activation)
+        run_kernel(_bias_gelu, programs, (x, bias, out, tokens, scale), constants, num_warps=NUM_WARPS)
     return out
 
 

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .compiled import TRITON_NAMES, Case
+from .compiled import TRITON_NAMES, Case, run_kernel
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 KEYS = 32
@@ -142,9 +142,8 @@ def cls_attention(query, x, cu_seqlens, heads, out=None):
     _check(query, x, cu_seqlens, heads)
     out = torch.empty_like(query) if out is None else out
     if len(query):
-        constants = _constants(x.shape[1], heads)
-        grid = (len(query),)
-        _cls_attention[grid](query, x, cu_seqlens, out, len(cu_seqlens) - 1, **constants, **_launch(x.dtype))
+        arguments = query, x, cu_seqlens, out, len(cu_seqlens) - 1
+        run_kernel(_cls_attention, len(query), arguments, _constants(x.shape[1], heads), **_launch(x.dtype))
     return out
 
 

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .compiled import TRITON_NAMES, Case
+from .compiled import TRITON_NAMES, Case, fit, run_kernel
 from .layouts import Special, Texts
 
 ROWS = 8
@@ -135,12 +135,12 @@ def embed_variants(
     rows, hidden = len(row_variant), word.shape[1]
     out = torch.empty(rows, hidden, dtype=dtype, device=variants.device) if out is None else out
     if rows:
-        _embed_variants[(triton.cdiv(rows, ROWS),)](
-            variants, cu_seqlens, row_variant, *texts, special.ids, word, position, token_type, weight, bias, out,
-            rows, position_offset, eps, PREFIX=special.prefix, MIDDLE=special.middle,
-            CONTENT_TYPE=min(special.content_type, len(token_type) - 1),
-            POSITION_STRIDE=hidden if len(position) > 1 else 0, **_blocks(hidden), num_warps=_warps(hidden),
-        )  # fmt: skip
+        integers = variants, cu_seqlens, row_variant, *texts, special.ids
+        arguments = *integers, word, position, token_type, weight, bias, out, rows, position_offset, eps
+        constants = {"PREFIX": special.prefix, "MIDDLE": special.middle}
+        constants["CONTENT_TYPE"] = min(special.content_type, len(token_type) - 1)
+        constants["POSITION_STRIDE"] = hidden if len(position) > 1 else 0
+        run_kernel(_embed_variants, fit(rows, ROWS), arguments, constants | _blocks(hidden), num_warps=_warps(hidden))
     return out
 
 

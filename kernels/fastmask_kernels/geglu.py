@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from .bias_gelu import ACTIVATIONS, COLUMNS, DTYPES, NUM_WARPS, _activate
-from .compiled import TRITON_NAMES, Case
+from .compiled import TRITON_NAMES, Case, fit, run_kernel
 
 ROWS = 4
 """Of a program: half as many as without a gate, since a thread holds two inputs."""
@@ -43,8 +43,8 @@ def geglu(x, activation, out=None):
         raise ValueError(f"geglu: activation {activation!r} is not one of {ACTIVATIONS}")
     out = x.new_empty(tokens, width) if out is None else out
     if tokens:
-        grid = (triton.cdiv(tokens, ROWS) * triton.cdiv(width, COLUMNS),)
-        _geglu[grid](x, out, tokens, **_constants(width, activation), num_warps=NUM_WARPS)
+        programs, constants = fit(tokens, ROWS) * fit(width, COLUMNS), _constants(width, activation)
+        run_kernel(_geglu, programs, (x, out, tokens), constants, num_warps=NUM_WARPS)
     return out
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from .compiled import TRITON_NAMES, Case
+from .compiled import TRITON_NAMES, Case, fit, run_kernel
 from .layouts import Head
 
 ROW_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -115,10 +115,9 @@ def log_odds(rows, head: Head, row, target, out=None) -> torch.Tensor:
     if count:
         constants = _constants(len(head.dense_bias), len(head.bias), head.activation)
         dense = F.linear(rows.float(), head.dense_weight, head.dense_bias)
-        _log_odds[(triton.cdiv(count, constants["BLOCK"]),)](
-            dense, head.norm_weight, head.norm_bias, head.weight, head.bias, row, target, out, count, head.norm_eps,
-            **constants, num_warps=NUM_WARPS,
-        )  # fmt: skip
+        parameters = head.norm_weight, head.norm_bias, head.weight, head.bias
+        arguments = dense, *parameters, row, target, out, count, head.norm_eps
+        run_kernel(_log_odds, fit(count, constants["BLOCK"]), arguments, constants, num_warps=NUM_WARPS)
     return out
 
 

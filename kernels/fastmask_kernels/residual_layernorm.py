@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
 
-from .compiled import TRITON_NAMES, Case
+from .compiled import TRITON_NAMES, Case, fit, run_kernel
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 TILE = 4096
@@ -54,6 +56,7 @@ def _residual_layernorm(
     tl.store(out_ptr + offsets, result.to(out_ptr.dtype.element_ty), mask)
 
 
+@cache
 def _blocks(hidden: int) -> tuple[dict[str, int], int]:
     """Return the kernel's constants for a hidden size, and the number of warps."""
     columns = triton.next_power_of_2(hidden)
@@ -78,8 +81,8 @@ def _launched(x, residual, weight, bias, eps, total, out):
     tokens, hidden = x.shape
     if tokens:
         constants, num_warps = _blocks(hidden)
-        grid = (triton.cdiv(tokens, constants["ROWS"]),)
-        _residual_layernorm[grid](x, residual, weight, bias, total, out, tokens, eps, **constants, num_warps=num_warps)
+        arguments = x, residual, weight, bias, total, out, tokens, eps
+        run_kernel(_residual_layernorm, fit(tokens, constants["ROWS"]), arguments, constants, num_warps=num_warps)
     return out
 
 

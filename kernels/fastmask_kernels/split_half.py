@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .compiled import Case
+from .compiled import Case, fit, run_kernel
 
 ROWS = 16
 COLUMNS = 128
@@ -46,8 +46,8 @@ def split_half(x, out=None):
         raise ValueError(f"split_half: x has to be contiguous float32, not {x.dtype}")
     out = torch.empty(tokens, 3 * width, dtype=torch.float16, device=x.device) if out is None else out
     if tokens:
-        grid = (triton.cdiv(tokens, ROWS) * triton.cdiv(width, COLUMNS),)
-        _split_half[grid](x, out, tokens, **_constants(width), num_warps=NUM_WARPS)
+        programs = fit(tokens, ROWS) * fit(width, COLUMNS)
+        run_kernel(_split_half, programs, (x, out, tokens), _constants(width), num_warps=NUM_WARPS)
     return out
 
 

@@ -7,6 +7,7 @@ across sequences are masked, or a part of a longer sequence, which loops over al
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numba as nb
@@ -15,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .compiled import INTERPRETED, TRITON_NAMES, Case
+from .compiled import INTERPRETED, TRITON_NAMES, Case, run_kernel
 from .layouts import Rotary
 
 DTYPES = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}
@@ -195,6 +196,7 @@ def _check(qkv, integers, heads: int) -> None:
         raise ValueError(f"varlen_attention: {qkv.shape[1]} columns are not 3 x {heads} heads of one of {HEAD_DIMS}")
 
 
+@cache
 def _constants(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None, turned: bool) -> dict[str, object]:
     """Return the kernel's constants; the interpreter, which would multiply bfloat16's bits, multiplies float32."""
     dot = tl.float32 if INTERPRETED and dtype == torch.bfloat16 else DTYPES[dtype]
@@ -236,9 +238,8 @@ def varlen_attention(
         constants = _constants(qkv.dtype, hidden, hidden // heads, window, rotary is not None)
         scale = math.log2(math.e) * (hidden // heads) ** -0.5
         cos, sin = (None, None) if rotary is None else rotary
-        _varlen_attention[(len(tiles) * heads,)](
-            qkv, cu_seqlens, row_sequence, tiles, cos, sin, out, scale, **constants, **LAUNCH
-        )
+        arguments = qkv, cu_seqlens, row_sequence, tiles, cos, sin, out, scale
+        run_kernel(_varlen_attention, len(tiles) * heads, arguments, constants, **LAUNCH)
     return out
 
 
@@ -247,8 +248,8 @@ def _case(dtype: torch.dtype, hidden: int, head_dim: int, window: int | None, tu
     rows = "*" + TRITON_NAMES[dtype]
     signature = dict.fromkeys(("cu_seqlens_ptr", "row_sequence_ptr", "tiles_ptr"), "*i32")
     signature |= {"qkv_ptr": rows, "out_ptr": rows, "scale": "fp32", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
-    constants = _constants(dtype, hidden, head_dim, window, turned)
-    constants |= {} if turned else {"cos_ptr": None, "sin_ptr": None}
+    absent = {} if turned else {"cos_ptr": None, "sin_ptr": None}
+    constants = _constants(dtype, hidden, head_dim, window, turned) | absent
     name = f"varlen_attention/{TRITON_NAMES[dtype]}/{hidden // head_dim}x{head_dim}"
     name += (" turned" if turned else "") + ("" if window is None else f" window {window}")
     return Case(name, _varlen_attention, signature, constants, **LAUNCH)
