@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,39 +32,13 @@ def send(device: torch.device, *arrays: np.ndarray) -> list[torch.Tensor]:
     return [sent[s : s + a.size].view(a.shape) for s, a in zip(starts, arrays, strict=False)]
 
 
-class Turn:
-    """Taken by a thread that works on the host, and passed on while it waits for the device.
-
-    Threads that start kernels side by side would only take the interpreter from each other, launch by launch.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    @contextmanager
-    def passed_on(self) -> Iterator[None]:
-        """Let others work while this thread, whose turn it is, waits inside."""
-        self._lock.release()
-        try:
-            yield
-        finally:
-            self._lock.acquire()
-
-
-def read(parts: list[torch.Tensor], turn: Turn) -> np.ndarray:
+def read(parts: list[torch.Tensor]) -> np.ndarray:
     """Return tensors [*, N] joined along N, on the host: the one place that waits for the device."""
     joined = torch.cat(parts, dim=-1)
     if joined.is_cuda:
         host = torch.empty(joined.shape, dtype=joined.dtype, pin_memory=True)
         host.copy_(joined, non_blocking=True)
-        with turn.passed_on():
-            torch.cuda.current_stream(joined.device).synchronize()
+        torch.cuda.current_stream(joined.device).synchronize()
         return host.numpy()
     return joined.numpy()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..core.errors import FastmaskError
 from ..core.memo import Memo
 from ..core.records import PackedBatch
 from ..models.encoder import Encoder, GrowingRows, HostEncoder, OutOfMemory
-from ..models.gpu import DeviceBlock, DeviceEncoder, Turn, read
+from ..models.gpu import DeviceBlock, DeviceEncoder, read
 from ..models.packing import Block, Variants, batch_starts, bounds_of, hash_variants, pack_variants
 from .blocks import SentenceBlock
 
@@ -46,12 +45,7 @@ class Asker:
         levels: the cascade's precisions.
         batch_tokens: token budget of a batch; 0 is what suits the encoder.
         name: the model's, for messages.
-
-    Attributes:
-        turn: to be entered while the block is worked on.
     """
-
-    turn: AbstractContextManager[None] = nullcontext()
 
     def __init__(
         self, sentences: SentenceBlock, encoder: Encoders, levels: tuple[str, ...], batch_tokens: int, name: str
@@ -154,16 +148,9 @@ class DeviceAsker(Asker):
     """Runs variants of one block through ``DeviceEncoder``: the block's tokens are sent once, each call descriptors.
 
     All batches of a call are under way before one is read.
-
-    Args:
-        turn: shared by all that ask the same device; the others are an ``Asker``'s.
     """
 
     _sent: DeviceBlock | None = None
-
-    def __init__(self, *args: Any, turn: Turn):
-        super().__init__(*args)
-        self.turn: Turn = turn
 
     def log_odds(self, level: int, variants: Variants, target: np.ndarray) -> np.ndarray:
         """See ``Asker.log_odds``; variants that are the same tokens go through the encoder once."""
@@ -181,7 +168,7 @@ class DeviceAsker(Asker):
 
         answers = [answer for _, answer in self._in_batches(encoder, distinct.lengths, run)]
         z = np.empty(len(variants))
-        z[np.concatenate([asked for asked, _ in answers])] = read([found for _, found in answers], self.turn)
+        z[np.concatenate([asked for asked, _ in answers])] = read([found for _, found in answers])
         return self._finite(encoder.precision, z)
 
     def forward(self, precision: str, variants: Variants) -> Rows:
@@ -194,7 +181,7 @@ class DeviceAsker(Asker):
             return device.logits(batch).double().t()  # [C, B], or [C, T]
 
         parts = self._in_batches(encoder, variants.lengths, run)
-        found = self._finite(precision, read([logits for _, logits in parts], self.turn).T)
+        found = self._finite(precision, read([logits for _, logits in parts]).T)
         ends = np.cumsum([logits.shape[1] for _, logits in parts])[:-1]
         return [(part, rows) for (part, _), rows in zip(parts, np.split(found, ends), strict=True)]
 

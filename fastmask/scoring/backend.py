@@ -25,7 +25,7 @@ from ..models.encoder import Encoder, OutOfMemory, build_encoder
 from ..models.family_reader import family_weights
 from ..models.family_weights import FamilyWeights
 from ..models.generic import GenericEncoder
-from ..models.gpu import DeviceEncoder, Turn
+from ..models.gpu import DeviceEncoder
 from ..models.module_encoder import ModuleEncoder
 from ..models.packing import Template
 from ..models.probe import fault_of, unsteady
@@ -79,7 +79,6 @@ class Backend:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._shortened = False
-        self._turn = Turn()
         self._streams = _streams(self.device) if self.is_cuda else ()
 
     @cached_property
@@ -157,7 +156,7 @@ class Backend:
     def asker(self, block: SentenceBlock, levels: tuple[str, ...]) -> Asker:
         """Return what asks about a block's variants at the levels of a cascade."""
         how = block, self.encoder, levels, self.config.batch_tokens, self.config.model or "the model"
-        return DeviceAsker(*how, turn=self._turn) if isinstance(self.encoder(levels[0]), DeviceEncoder) else Asker(*how)
+        return DeviceAsker(*how) if isinstance(self.encoder(levels[0]), DeviceEncoder) else Asker(*how)
 
     def blocks(
         self, shard: EncodedSentences, sentences: np.ndarray, for_calibration: bool = False

@@ -123,9 +123,7 @@ class Engine:
 
         def pair(block: SentenceBlock) -> tuple[np.ndarray, np.ndarray]:
             units = None if stride is None else block.block.units[::stride]
-            ask = self.backend.asker(block, self.levels)
-            with ask.turn:
-                return self.method.pair(block, ask, level, self.rules, units)
+            return self.method.pair(block, self.backend.asker(block, self.levels), level, self.rules, units)
 
         evidence = Evidence(len(self.levels))
         for low, high in pool.map(pair, blocks):
@@ -141,9 +139,7 @@ class Engine:
         assert bounds is not None  # what ``calibrate`` gave
 
         def score(block: SentenceBlock) -> BlockScores:
-            ask = self.backend.asker(block, bounds.levels)
-            with ask.turn:
-                return self.method.score(block, ask, bounds, self.rules)
+            return self.method.score(block, self.backend.asker(block, bounds.levels), bounds, self.rules)
 
         return self._scored(shard, bounds, score)
 
@@ -162,8 +158,7 @@ class Engine:
             ask.levels = bounds.levels
             _, importance = take_ragged(shard.offsets, known.importance, block.sentences)
             here = Known(importance, known.prob[block.sentences], known.decided)
-            with ask.turn:
-                return self.method.rescore(block, ask, bounds, self.rules, here)
+            return self.method.rescore(block, ask, bounds, self.rules, here)
 
         return self._scored(shard, bounds, score)
 

@@ -49,9 +49,7 @@ def block_and_variants(template=TEXT, max_length=66):
 
 
 def asker_of(model, block, levels, template=TEXT):
-    asker = Backend(model, template, ScoreConfig(**TRITON)).asker(block, levels)
-    asker.turn.__enter__()  # nobody else wants it
-    return asker
+    return Backend(model, template, ScoreConfig(**TRITON)).asker(block, levels)
 
 
 @pytest.mark.parametrize(("family", "precision"), CASES)
