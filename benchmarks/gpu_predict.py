@@ -19,7 +19,7 @@ LAUNCH_MICROSECONDS = 3.0
 GAP_MICROSECONDS = 1.5
 """Between two kernels of a stream that never runs dry."""
 TRITON_MICROSECONDS, TORCH_MICROSECONDS = 15.0, 8.0
-"""Seconds that Python takes for a Triton launch and for a torch operation; two threads take turns at it."""
+"""Seconds that Python takes for a Triton launch and for a torch operation; two threads share one interpreter."""
 POOL_SENTENCES, POOL_ROUNDS = 4000, 54
 """Of a pool, and rounds that it takes: about as many as its longest sentence has tokens. None fills a batch."""
 RECHECK_ROUNDS = 3
