@@ -12,10 +12,13 @@ from ..core.durable import json_bytes
 from ..core.errors import FastmaskError, OutputError
 from ..models.directory import CONFIG, quiet_transformers
 from ..models.weights import not_finite
+from ..report.markdown import CARD
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+METRICS = "metrics.json"
 
 
 def save_model(
@@ -26,6 +29,7 @@ def save_model(
     documents: dict[str, dict] | None = None,
     overwrite: bool = False,
     tensors: dict[str, dict[str, torch.Tensor]] | None = None,
+    card: str = "",
 ) -> Path:
     """Write config.json, model.safetensors and the tokenizer, plus other files, in one atomic rename.
 
@@ -37,6 +41,7 @@ def save_model(
         documents: file name -> JSON-ready content.
         overwrite: replace what is there.
         tensors: file name -> more tensors, in safetensors' format.
+        card: content of README.md; none is written where it is empty.
 
     Raises:
         OutputError: ``out`` is taken or cannot be written.
@@ -57,6 +62,8 @@ def save_model(
                 (fresh / name).write_bytes(json_bytes(document))
             for name, named in (tensors or {}).items():
                 save_file(named, fresh / name)
+            if card:
+                (fresh / CARD).write_bytes(card.encode())
             _settle(fresh)
     except SafetensorError as error:  # a full disk, too
         raise OutputError(f"cannot write {path}: {error}") from error

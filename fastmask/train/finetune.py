@@ -13,7 +13,8 @@ from ..core.config_train import FinetuneConfig
 from ..core.directories import claim
 from ..models.directory import quiet_transformers
 from ..models.trainable import class_logits
-from .checkpoint import save_model
+from .card import model_card
+from .checkpoint import METRICS, save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything
 from .predict import accuracy, macro_f1, pack_rows, predict
@@ -58,8 +59,8 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
             "dev": measure(task, task.dev),
             "test": measure(task, task.test),
         }
-        save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {"metrics.json": metrics},
-                   config.overwrite)  # fmt: skip
+        save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {METRICS: metrics},
+                   config.overwrite, card=model_card(task.config, task.base, metrics, METRICS))  # fmt: skip
     for path, figures in {**metrics["dev"], **metrics["test"]}.items():
         report(f"{path}: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
     report(f"{config.out}: epoch {best} of {config.epochs}, {time.perf_counter() - started:.0f} s in all")

@@ -16,7 +16,8 @@ from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, quiet_transformers, resolve_model
 from ..models.trainable import enable_packing, own_forward_remark, runs_packed, token_logits
 from ..models.weights import is_head, is_token_classifier, load_pretrained, redrawn
-from .checkpoint import save_model
+from .card import model_card
+from .checkpoint import METRICS, save_model
 from .epochs import Measured, Training, torch_dtype, train_epochs
 from .loop import seed_everything
 from .predict import evaluation_batches, pack_rows
@@ -36,7 +37,7 @@ LAST_LAYERS = ("classifier.", "score.")
 class MaskerTask:
     """What training works on: a token classifier on ``device``, its tokenizer, and sentences to learn and measure.
 
-    ``config`` has the longest input that the model takes.
+    ``config`` has the longest input that the model takes; ``base`` is what training starts from.
     """
 
     model: torch.nn.Module
@@ -45,6 +46,7 @@ class MaskerTask:
     dev: TaggedSentences
     device: str
     config: MaskerConfig
+    base: ModelFiles
 
 
 def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
@@ -79,8 +81,8 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
             "best_epoch": best,
             "dev": epochs[best - 1]["dev"],
         }
-        save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {"metrics.json": metrics},
-                   config.overwrite)  # fmt: skip
+        save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {METRICS: metrics},
+                   config.overwrite, card=model_card(task.config, task.base, metrics, METRICS))  # fmt: skip
     report(f"{config.out}: epoch {best} of {config.epochs}, {_figures(metrics['dev'])}, "
            f"{time.perf_counter() - started:.0f} s in all")  # fmt: skip
     return metrics
@@ -104,7 +106,7 @@ def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable
     _require_masks(config, *parts)
     device = choose_device(config.device)
     config = replace(config, max_length=max_length)
-    return MaskerTask(enable_packing(model).to(device), tokenizer, *parts, device, config)
+    return MaskerTask(enable_packing(model).to(device), tokenizer, *parts, device, config, files)
 
 
 def _require_masks(config: MaskerConfig, learned: TaggedSentences, measured: TaggedSentences) -> None:

@@ -36,6 +36,7 @@ class Task:
         dev, test: file name -> its rows.
         device: "cpu" or "cuda".
         config: with the longest input that the model takes.
+        base: what training starts from; None for a new model.
     """
 
     model: torch.nn.Module
@@ -46,18 +47,20 @@ class Task:
     test: dict[str, Examples]
     device: str
     config: FinetuneConfig
+    base: ModelFiles | None = None
 
 
 def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
     """Read every file, make or load the model, and encode the rows; raise what ``finetune`` raises."""
     hard = _read(config, config.train, report)
     files = {path: _read(config, (path,), report) for path in (*config.dev, *config.test)}
-    device = choose_device(config.device)
+    device, base = choose_device(config.device), None
     if config.init is None:
         classes = Classes(config.classes) if config.classes else _classes_in(hard, report)
         model, tokenizer = new_classifier(config, [row.text for row in hard], classes.names, report)
     else:
-        model, tokenizer, classes = _from_model(config, hard, report)
+        base = resolve_model(config.init)
+        model, tokenizer, classes = _from_model(config, base, hard, report)
     # the model that training starts from may have other classes
     if getattr(model.config, NUMBERS_ARE_NAMES, False) != classes.numbers_are_names:
         setattr(model.config, NUMBERS_ARE_NAMES, classes.numbers_are_names)
@@ -78,6 +81,7 @@ def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
         test={path: encoded[path] for path in config.test},
         device=device,
         config=replace(config, max_length=max_length),
+        base=base,
     )
 
 
@@ -123,10 +127,9 @@ def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[
     return BertForSequenceClassification(shape), tokenizer
 
 
-def _from_model(config: FinetuneConfig, hard: list[Row], report: Callable[[str], None]):
+def _from_model(config: FinetuneConfig, files: ModelFiles, hard: list[Row], report: Callable[[str], None]):
     import torch
 
-    files = resolve_model(config.init)
     classes = _classes_for(config, files, hard, report)
     kind = "single_label_classification"  # whatever the model was trained for
     model, missing = load_pretrained(files, torch.float32, problem_type=kind, **_labels(classes.names))

@@ -21,11 +21,12 @@ from ..models.device import choose_device
 from ..models.directory import quiet_transformers, resolve_model
 from ..models.mlm_model import MaskedLoss, load_masked_lm
 from ..report.progress import Progress
+from .card import model_card
 from .loop import Diverged, linear_schedule, make_optimizer, set_rate, take_step
 from .mlm_batches import AHEAD, batches_of, held_out_parts
 from .pretrain_plan import Plan, Say, batch_size_of, make_plan
 from .ranks import Ranks, start_ranks
-from .run_directory import LOG, Log, TrainingRun, restore, training_tensors
+from .run_directory import LOG, RESULT, Log, TrainingRun, restore, training_tensors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,7 +119,7 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
     result = {**plan.header, **state.counts, **plan.expected(state.counts["tokens"]), "held_out": state.held_out,
               "tokens_per_second": round(progress.rate)}  # fmt: skip
     if run:
-        run.finish(state.model, plan.tokenizer, result)
+        run.finish(state.model, plan.tokenizer, result, model_card(config, plan.base, result, RESULT))
         plan.say(f"{config.out}: {counted(result['step'], 'step')}, {counted(result['tokens'], 'token')}, "
                  f"{result['masked']:,} masked, {result['tokens_per_second']:,} tokens/s")  # fmt: skip
     return result

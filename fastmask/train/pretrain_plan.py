@@ -51,6 +51,7 @@ class Plan:
         steps: optimizer steps of the whole run.
         dtype, pads: of MaskedLoss.
         header: what decides the result, JSON-ready.
+        base: what training starts from.
         say: shows one line.
     """
 
@@ -66,6 +67,7 @@ class Plan:
     dtype: torch.dtype
     pads: bool
     header: dict
+    base: ModelFiles
     say: Say
 
     def expected(self, tokens: int) -> dict[str, float]:
@@ -101,7 +103,8 @@ def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
         f"{str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
     scale = _scales(config, stream, steps, say)
     header = _header(config, ranks, files, tokenizer, stream, held_out, dtype)
-    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, scale, steps, dtype, pads, header, say)
+    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, scale, steps, dtype, pads, header, files,
+                say)  # fmt: skip
 
 
 def _products(config, ranks, model, template, max_length: int, name: str, say: Say) -> tuple[torch.dtype, bool]:

@@ -41,7 +41,7 @@ SAVED = {
 }
 """What DOCUMENT holds."""
 _OURS = re.compile(
-    rf".*\.(jsonl?|safetensors|model|jinja)|(vocab|merges)\.txt|\.?checkpoint-.*|.*{TEMPORARY}|{LOCK}", re.S
+    rf".*\.(jsonl?|safetensors|model|jinja)|(vocab|merges)\.txt|README\.md|\.?checkpoint-.*|.*{TEMPORARY}|{LOCK}", re.S
 )
 """Names of the files of a run and of a model, which go where another run takes the place of one."""
 
@@ -150,15 +150,15 @@ class TrainingRun(LockedDirectory):
             if path.name != keep:
                 _remove_whole(path)
 
-    def finish(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, result: dict) -> None:
-        """Write the model into the directory itself, then RESULT, and remove the checkpoints.
+    def finish(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, result: dict, card: str = "") -> None:
+        """Write the model and its card into the directory itself, then RESULT, and remove the checkpoints.
 
         Raises:
             OutputError: it cannot be written; the last checkpoint is kept.
         """
         import torch
 
-        made = save_model(model, tokenizer, self.path / ".checkpoint-model", torch.float32, overwrite=True)
+        made = save_model(model, tokenizer, self.path / ".checkpoint-model", torch.float32, overwrite=True, card=card)
         with os_errors_named(self.path):
             for file in made.iterdir():
                 os.replace(file, self.path / file.name)
