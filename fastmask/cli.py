@@ -257,6 +257,20 @@ def export(quiet, **options):
         say(line + (f"; {counted(dropped, 'mask')} past --max-predictions left out" if dropped else ""))
 
 
+@command(cli, "Upload shards or a trained model to the Hugging Face hub.")
+@click.argument("out")
+@click.argument("repo_id")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
+@click.option("-q", "--quiet", is_flag=True, help="No line.")
+def push(out, repo_id, private, quiet):
+    """Upload OUT, a finished directory of shards or a trained model, as REPO_ID (owner/name), with a card."""
+    from huggingface_hub import HfApi
+
+    from .scoring.pushing import push as upload
+
+    upload(out, repo_id, private=private, api=HfApi(), say=_lines(quiet))
+
+
 @command(cli, "Train a classifier on labelled texts.")
 @options_of(FinetuneConfig)
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
