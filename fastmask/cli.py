@@ -6,7 +6,6 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import fields
 
 import click
@@ -19,17 +18,7 @@ from .core.errors import FastmaskError
 from .core.options import options_of
 from .core.words import counted
 from .report.commands import SETTINGS, Commands, command, leave, settings_file
-from .report.screen import make_console, open_doors, say, shown
-
-
-def _lines(quiet: bool) -> Callable[[str], None]:
-    """Return what shows lines of progress."""
-    return (lambda line: None) if quiet else say
-
-
-def _console(quiet: bool):
-    """Return where a bar of progress is drawn; None for nowhere."""
-    return None if quiet else make_console(stderr=True)
+from .report.screen import console_unless, lines_unless, make_console, open_doors, say, shown
 
 
 @click.group(cls=Commands, context_settings=SETTINGS)
@@ -53,7 +42,7 @@ def explain(text, **options):
 
     start_numba()
     console = make_console()
-    scorer = Scorer(ScoreConfig(**options), meter=Meter(say=_lines(False)))
+    scorer = Scorer(ScoreConfig(**options), meter=Meter(say=lines_unless(False)))
     records = list(records_of([text], scorer))
     if not records:
         raise FastmaskError("TEXT: there is no token in it")
@@ -94,7 +83,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
     start_numba()
     engine = EngineConfig(**{field.name: options.pop(field.name) for field in fields(EngineConfig)})
     engine.check(control=control, overwrite=overwrite)
-    meter = Meter(_console(quiet), _lines(quiet), unsaid := default_out(corpus) if out is None else None)
+    meter = Meter(console_unless(quiet), lines_unless(quiet), unsaid := default_out(corpus) if out is None else None)
     out = unsaid if out is None else out
     began = time.monotonic()
     if engine.part is not None:
@@ -129,7 +118,7 @@ def plan(corpus, out, quiet, **options):
     from .report.progress import Meter
 
     start_numba()
-    made = plan_corpus(corpus, out, ScoreConfig(**options), meter=Meter(None, _lines(quiet)))
+    made = plan_corpus(corpus, out, ScoreConfig(**options), meter=Meter(None, lines_unless(quiet)))
     if made and not quiet:
         say(f"{out}: planned, {counted(len(made['places']), 'shard')} of {counted(made['rows'], 'document')}")
 
@@ -147,7 +136,7 @@ def finish(out, mixed, quiet):
     from .scoring.method import label_warnings
 
     start_numba()
-    manifest = finish_parts(out, mixed=mixed, meter=Meter(_console(quiet), _lines(quiet)))
+    manifest = finish_parts(out, mixed=mixed, meter=Meter(console_unless(quiet), lines_unless(quiet)))
     if not quiet:
         say(totals_line(out, manifest))
     for line in label_warnings(out, manifest):
@@ -214,7 +203,7 @@ def remask(quiet, **options):
     from .scoring.remask import remask_shards
 
     start_numba()
-    manifest, in_doubt = remask_shards(RemaskConfig(**options), Meter(_console(quiet), _lines(quiet)))
+    manifest, in_doubt = remask_shards(RemaskConfig(**options), Meter(console_unless(quiet), lines_unless(quiet)))
     if in_doubt:
         say(f"warning: {options['out']}: score might choose other masks in {counted(in_doubt, 'sentence')}")
     if not quiet:
@@ -261,14 +250,13 @@ def export(quiet, **options):
 @click.argument("out")
 @click.argument("repo_id")
 @click.option("--private", is_flag=True, help="Make a new repository private.")
-@click.option("-q", "--quiet", is_flag=True, help="No line.")
-def push(out, repo_id, private, quiet):
+def push(out, repo_id, private):
     """Upload OUT, a finished directory of shards or a trained model, as REPO_ID (owner/name), with a card."""
     from huggingface_hub import HfApi
 
     from .scoring.pushing import push as upload
 
-    upload(out, repo_id, private=private, api=HfApi(), say=_lines(quiet))
+    upload(out, repo_id, private=private, api=HfApi(), say=say)
 
 
 @command(cli, "Train a classifier on labelled texts.")
@@ -278,7 +266,7 @@ def finetune(quiet, **options):
     """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
     from .train.finetune import finetune as run
 
-    run(FinetuneConfig(**options), _lines(quiet))
+    run(FinetuneConfig(**options), lines_unless(quiet))
 
 
 @command(cli, "Train a masker, which masks a large corpus quickly.")
@@ -288,7 +276,7 @@ def train_masker(quiet, **options):
     """Train a token classifier on finished SHARDS to mask as they are masked; for score --method masker."""
     from .train.masker import train_masker as run
 
-    run(MaskerConfig(**options), _lines(quiet))
+    run(MaskerConfig(**options), lines_unless(quiet))
 
 
 @command(cli, "Train a masked-language model on SHARDS.", resumes=True)
@@ -302,7 +290,7 @@ def pretrain(quiet, **options):
     """
     from .train.pretrain import pretrain as run
 
-    run(PretrainConfig(**options), _lines(quiet), _console(quiet))
+    run(PretrainConfig(**options), lines_unless(quiet), console_unless(quiet))
 
 
 @command(cli, "Compare fine-tuned models over seeds.")
@@ -314,7 +302,7 @@ def evaluate(quiet, **options):
     from .report.comparison import tables
     from .train.evaluate import statements
 
-    report = run(EvaluateConfig(**options), _lines(quiet))
+    report = run(EvaluateConfig(**options), lines_unless(quiet))
     console = make_console()
     console.print(tables(report))
     for line in statements(report):
@@ -342,7 +330,7 @@ def run(recipe, dry_run, overwrite, quiet):
     if dry_run:
         return
     with steps:
-        report = steps.run(_lines(quiet), _console(quiet))
+        report = steps.run(lines_unless(quiet), console_unless(quiet))
     console.print(tables(report))
     for line in (*work_lines(report), *statements(report)):
         console.print(line)

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
 
 from ..core.errors import shortened
 
@@ -77,6 +78,16 @@ def make_console(stderr: bool = False):
 
     file = _as_it_is(sys.stderr if stderr else sys.stdout)
     return CleanConsole(file=file, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+
+def lines_unless(quiet: bool) -> Callable[[str], None]:
+    """Return what shows lines of progress; with ``quiet`` it shows none."""
+    return (lambda line: None) if quiet else say
+
+
+def console_unless(quiet: bool):
+    """Return where a bar of progress is drawn; None, for nowhere, with ``quiet``."""
+    return None if quiet else make_console(stderr=True)
 
 
 class Door(io.TextIOWrapper):

@@ -145,7 +145,7 @@ def test_what_the_hub_says_is_one_line(error, line, tmp_path):
 
 def test_without_a_network_and_without_a_finished_directory_the_end_is_one_line(tmp_path):
     out, nowhere = write_run(tmp_path / "out", 1), HfApi(endpoint="http://127.0.0.1:9", token=False)
-    with pytest.raises(FastmaskError, match="me/masks: .*could not be reached"):
+    with pytest.raises(FastmaskError, match="could not be reached"):
         pushed(SimpleNamespace(create_repo=nowhere.create_repo), out)
     (out / "_manifest.json").unlink()
     done = fastmask("push", out, "me/masks")
