@@ -153,7 +153,12 @@ def played(monkeypatch):
         "train.pretrain.pretrain": played_training,
         "train.finetune.finetune": played_training,
         "train.masker.train_masker": played_training,
-        "experiment.arms.evaluate": lambda config, say: {"arms": list(config.arms)},
+        "experiment.arms.evaluate": lambda config, say: {
+            "arms": {arm.partition("=")[0]: {} for arm in config.arms},
+            "differences": [],
+            "method": {},
+        },
+        "report.comparison.draw": lambda *_: None,
         "experiment.run.totals_line": lambda *_: "",
         "experiment.run.label_warnings": lambda *_: [],
     }
