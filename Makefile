@@ -69,6 +69,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_front_to_shards.py --out benchmarks/results/front_to_shards.json
 	$(BIN)/python benchmarks/bench_train.py --out benchmarks/results/train.json
 	$(BIN)/python benchmarks/bench_masker.py --out benchmarks/results/masker.json
+	$(BIN)/python benchmarks/bench_cluster.py --out benchmarks/results/cluster.json
 
 clean:
 	rm -rf $(VENV) demo-out demo-out.html demo-pipeline demo-methods build dist *.egg-info

@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from contextlib import contextmanager
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 from pathlib import Path
 
 import harness
@@ -30,6 +30,8 @@ WORKERS, BYTES = 1000, 10**13
 ROWS_OF_A_SHARD = (1024, 8192, 65_536, 262_144)
 GREEDY_TOKENS_A_SENTENCE = 257.6
 """Real tokens that greedy scoring of MR sends through the encoder, from results/score.json."""
+CPU_SENTENCES_PER_SECOND = 48.2
+"""Greedy with MiniLM on two cores, from there, too."""
 H200_TOKENS_PER_SECOND = 770_000
 """Greedy with BERT-base's shape, from results/gpu_suite.txt and docs/gpus.md."""
 
@@ -88,7 +90,7 @@ def plan_arm(folder: str, megabytes: int) -> dict:
 
     draw = random.Random(0)
     words = [f"word{number}" for number in range(3000)]
-    texts = [" ".join(draw.choices(words, k=draw.randrange(4, 30))) for _ in range(50_000)]
+    texts = [" ".join(draw.choices(words, k=draw.randrange(4, 30))) for _ in range(5_000)]
     found = {}
     for name in ("txt", "jsonl", "csv", "txt.gz", "parquet"):
         path = Path(folder) / f"text.{name}"
@@ -131,30 +133,26 @@ def parts_arm(corpus: str, model: str, folder: str, rows: int) -> dict:
     from fastmask.shards.encoded import EncodedShard
     from fastmask.shards.writer import RunDirectory
 
-    spent: dict[str, list[float]] = {"encode": [], "write": []}
-    sizes, ended, real = [], [], RunDirectory.write_shard
+    encoding, made, ended, real = [], [], [], RunDirectory.write_shard
 
     def write(self, index, scored):
         begun = time.perf_counter()
-        shard = EncodedShard.of(index, scored)
-        encoded = time.perf_counter()
-        entry = real(self, index, shard)
+        made.append(EncodedShard.of(index, scored))
+        encoding.append(time.perf_counter() - begun)
+        entry = real(self, index, made[-1])
         ended.append(time.perf_counter())
-        spent["encode"].append(encoded - begun)
-        spent["write"].append(ended[-1] - encoded)
-        sizes.append(entry["bytes"])
         return entry
 
     RunDirectory.write_shard = write  # a process of its own
     found = []
     for size in (max(1, rows // 8), rows):
-        for times in (*spent.values(), sizes):
+        for times in (encoding, made):
             times.clear()
         score_corpus([corpus], f"{folder}/random-{size}", ScoreConfig(model=model, method="random", shard_rows=size))
-        found.append((statistics.median(sizes[:-1] or sizes), statistics.median(spent["write"])))
+        found.append((statistics.median(len(one.data) for one in made[:-1] or made), written(made, folder)))
     (small, quick), (large, slow) = found
     a_byte = max(0.0, (slow - quick) / (large - small))
-    driver = {"rows": rows, "bytes": large, "encode_seconds": statistics.median(spent["encode"]), "write_seconds": slow}
+    driver = {"rows": rows, "bytes": large, "encode_seconds": statistics.median(encoding), "write_seconds": slow}
     driver |= {"write_seconds_a_byte": a_byte, "write_seconds_at_least": max(quick - a_byte * small, 0.0)}
     ended.clear()
     short = Path(folder, "short.jsonl")
@@ -164,6 +162,21 @@ def parts_arm(corpus: str, model: str, folder: str, rows: int) -> dict:
     times = [after - before for before, after in pairwise(ended)]
     # of 32 rows; a shard of n times as many varies by the root of n less
     return driver | {"spread_of_32_rows": statistics.pstdev(times) / statistics.mean(times)}
+
+
+def written(shards: list, folder: str) -> float:
+    """Seconds to write and journal one of some shards, as a driver that does nothing else does: the median."""
+    from fastmask.core.durable import append, write_atomically
+    from fastmask.shards.journal import journal_line
+
+    journal, seconds = Path(folder, "journal"), []
+    journal.touch()
+    for shard in shards:
+        begun = time.perf_counter()
+        write_atomically(Path(folder, shard.entry["file"]), shard.data)
+        append(journal, journal_line(shard.entry), shard.entry["index"])
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
 
 
 def simulate(seconds: float, spread: float, driver: float, workers: int, shards: int) -> dict:
@@ -189,23 +202,21 @@ def simulate(seconds: float, spread: float, driver: float, workers: int, shards:
 
 
 def simulation(parts: dict, bytes_a_row: float, options) -> list[dict]:
-    """Shards of several sizes on many workers, at the rate of an H200 and of a processor."""
+    """Shards of several sizes on many workers, at the rate of an H200 and of a processor, on this disk and a fast one."""
     h200 = H200_TOKENS_PER_SECOND / GREEDY_TOKENS_A_SENTENCE
-    rates = {"H200, BERT-base, greedy": h200, "2 cores, MiniLM, greedy": 48.2}
+    rates = {"H200, BERT-base": h200, "2 cores, MiniLM": CPU_SENTENCES_PER_SECOND}
+    disks = {"measured": parts["write_seconds_a_byte"], "1 GB/s": 1e-9}
     found = []
-    for name, rows_a_second in rates.items():
-        for rows in ROWS_OF_A_SHARD:
-            size = parts["bytes"] * rows / parts["rows"]
-            driver = parts["write_seconds_at_least"] + parts["write_seconds_a_byte"] * size
-            seconds = rows / rows_a_second
-            spread = parts["spread_of_32_rows"] / math.sqrt(rows / 32)
-            found.append({
-                "worker": name, "rows": rows, "shard_mb": size / 1e6, "seconds_a_shard": seconds,
-                "driver_seconds_a_shard": driver, "workers_that_saturate_it": seconds / driver,
-                "shards_of_10_tb": BYTES / bytes_a_row / rows,
-                "hours_for_10_tb_at_best": BYTES / bytes_a_row / rows_a_second / WORKERS / 3600,
-                **simulate(seconds, spread, driver, WORKERS, options.shards),
-            })  # fmt: skip
+    for (name, rate), (disk, a_byte), rows in product(rates.items(), disks.items(), ROWS_OF_A_SHARD):
+        size, seconds = parts["bytes"] * rows / parts["rows"], rows / rate
+        driver = parts["write_seconds_at_least"] + a_byte * size
+        found.append({
+            "worker": name, "disk": disk, "rows": rows, "shard_mb": size / 1e6, "seconds_a_shard": seconds,
+            "driver_seconds_a_shard": driver, "workers_that_saturate_it": seconds / driver,
+            "shards_of_10_tb": BYTES / bytes_a_row / rows,
+            "hours_for_10_tb_at_best": BYTES / bytes_a_row / rate / WORKERS / 3600,
+            **simulate(seconds, parts["spread_of_32_rows"] / math.sqrt(rows / 32), driver, WORKERS, options.shards),
+        })  # fmt: skip
     return found
 
 
@@ -218,10 +229,10 @@ def show(report: dict) -> None:
     columns = ("input", "GB", "hash, s/GB", "plan, s/GB")
     keys = ("gigabytes", "hash_seconds_per_gb", "plan_seconds_per_gb")
     harness.print_table("Plan", columns, [[name, *(one[key] for key in keys)] for name, one in report["plan"].items()])
-    keys = ("worker", "rows", "shard_mb", "seconds_a_shard", "driver_seconds_a_shard", "workers_that_saturate_it",
+    keys = ("worker", "disk", "rows", "shard_mb", "seconds_a_shard", "driver_seconds_a_shard", "workers_that_saturate_it",
             "driver_busy", "of_ideal")  # fmt: skip
     rows = [[one[key] for key in keys] for one in report["simulation"]]
-    columns = ("worker", "rows", "MB", "s a shard", "driver s", "saturated by", "driver busy", "of ideal")
+    columns = ("worker", "disk", "rows", "MB", "s a shard", "driver s", "saturated by", "driver busy", "of ideal")
     harness.print_table(f"{WORKERS:,} workers, simulated", columns, rows)
 
 

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import agreement
 import baselines
+import bench_cluster
 import bench_encoder
 import bench_front_to_shards
 import bench_methods
@@ -20,6 +21,7 @@ import harness
 from helpers import fastmask
 
 from fastmask.core.config import METHODS
+from fastmask.shards.writer import RunDirectory
 
 SENTENCES = 16
 
@@ -157,3 +159,32 @@ def test_isolated_runs_elsewhere_and_brings_errors_back():
     assert harness.isolated(math.hypot, 3, 4) == 5
     with pytest.raises(ValueError, match="could not"):
         harness.isolated(float, "could not")
+
+
+def test_a_simulated_driver_is_fast_or_is_what_limits():
+    """By hand: 10 workers, shards of 100 s; a driver that takes 1 s has a tenth to do, one of 20 s halves all."""
+    fast, slow = (bench_cluster.simulate(100.0, 0.0, driver, 10, 2000) for driver in (1.0, 20.0))
+    assert fast["driver_busy"] == pytest.approx(0.1, rel=0.02) and fast["of_ideal"] == pytest.approx(1, rel=0.02)
+    assert slow["driver_busy"] == pytest.approx(1, rel=0.02) and slow["of_ideal"] == pytest.approx(0.5, rel=0.02)
+
+
+def test_cluster_report(golden_dir, mr_tiny, tmp_path, capsys, monkeypatch):
+    rows = (golden_dir / "mr_tiny_0.05.jsonl").read_text(encoding="utf-8").splitlines()[:100]
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text("".join(json.dumps({"text": json.loads(row)["text"]}) + "\n" for row in rows), encoding="utf-8")
+    options = bench_cluster.options_of(["--shards", "2000"])
+    monkeypatch.setattr(RunDirectory, "write_shard", RunDirectory.write_shard)  # what is set in the arm goes
+    local = bench_cluster.arm(str(corpus), mr_tiny, str(tmp_path / "out"), 0)
+    parts = bench_cluster.parts_arm(str(corpus), mr_tiny, str(tmp_path), 40)
+    times = {"local": {"best": local["seconds"], "over_local": 1.0, "start_seconds": local["start"]}}
+    plan = bench_cluster.plan_arm(str(tmp_path), 1)
+    assert set(plan) == {"txt", "jsonl", "csv", "txt.gz", "parquet"} and all(one["rows"] for one in plan.values())
+    report = {"workers": {"runs": times}, "plan": plan, "simulation": bench_cluster.simulation(parts, 100.0, options)}
+    bench_cluster.show(report)
+    assert "1,000 workers, simulated" in capsys.readouterr().out
+    assert all(0 < one["of_ideal"] < 1.1 and 0 < one["driver_busy"] <= 1 for one in report["simulation"])
+
+
+def test_the_measured_cluster_report_is_there():
+    report = json.loads((Path(bench_cluster.__file__).parent / "results/cluster.json").read_text())
+    assert report["workers"]["same_bytes"] and {"plan", "parts", "simulation"} < set(report)
