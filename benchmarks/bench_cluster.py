@@ -202,7 +202,7 @@ def simulate(seconds: float, spread: float, driver: float, workers: int, shards:
 
 
 def simulation(parts: dict, bytes_a_row: float, options) -> list[dict]:
-    """Shards of several sizes on many workers, at the rate of an H200 and of a processor, on this disk and a fast one."""
+    """Shards of several sizes on many workers, at the rate of an H200 or a processor, on this disk or a fast one."""
     h200 = H200_TOKENS_PER_SECOND / GREEDY_TOKENS_A_SENTENCE
     rates = {"H200, BERT-base": h200, "2 cores, MiniLM": CPU_SENTENCES_PER_SECOND}
     disks = {"measured": parts["write_seconds_a_byte"], "1 GB/s": 1e-9}
@@ -229,8 +229,8 @@ def show(report: dict) -> None:
     columns = ("input", "GB", "hash, s/GB", "plan, s/GB")
     keys = ("gigabytes", "hash_seconds_per_gb", "plan_seconds_per_gb")
     harness.print_table("Plan", columns, [[name, *(one[key] for key in keys)] for name, one in report["plan"].items()])
-    keys = ("worker", "disk", "rows", "shard_mb", "seconds_a_shard", "driver_seconds_a_shard", "workers_that_saturate_it",
-            "driver_busy", "of_ideal")  # fmt: skip
+    keys = ("worker", "disk", "rows", "shard_mb", "seconds_a_shard", "driver_seconds_a_shard",
+            "workers_that_saturate_it", "driver_busy", "of_ideal")  # fmt: skip
     rows = [[one[key] for key in keys] for one in report["simulation"]]
     columns = ("worker", "disk", "rows", "MB", "s a shard", "driver s", "saturated by", "driver busy", "of ideal")
     harness.print_table(f"{WORKERS:,} workers, simulated", columns, rows)
