@@ -203,8 +203,6 @@ def simulate(seconds: float, spread: float, driver: float, workers: int, shards:
 
 def simulation(parts: dict, bytes_a_row: float, options) -> list[dict]:
     """Shards of several sizes on many workers, at the rate of an H200 or a processor, on this disk or a fast one."""
-
-    """Shards of several sizes on many workers: GPUs or processors, with this disk and a fast one."""
     h200 = H200_TOKENS_PER_SECOND / GREEDY_TOKENS_A_SENTENCE
     rates = {"H200, BERT-base": h200, "2 cores, MiniLM": CPU_SENTENCES_PER_SECOND}
     disks = {"measured": parts["write_seconds_a_byte"], "1 GB/s": 1e-9}
