@@ -17,8 +17,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.demo
-	$(PIP_INSTALL) --editable '.[test]'
+# one installation for tests, lint and docs: each costs seconds
+$(VENV)/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) --editable '.[test,docs]'
 	touch $@
 
 $(VENV)/.pipeline: $(VENV)/.demo
@@ -27,10 +29,6 @@ $(VENV)/.pipeline: $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP_INSTALL) --editable '.[test,bench]'
-	touch $@
-
-$(VENV)/.docs: $(VENV)/.demo
-	$(PIP_INSTALL) --editable '.[docs]'
 	touch $@
 
 demo: $(VENV)/.demo
@@ -59,7 +57,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs
+docs: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 bench: $(VENV)/.bench

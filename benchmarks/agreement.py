@@ -28,7 +28,7 @@ METHODS = ("greedy", "prefix", "leave-one-out", "masker", "gradient", "entropy",
 
 def commands(work: Path, data: Path, model: str, stop_words: str) -> Iterator[list[str]]:
     """Yield the commands in order, without ``fastmask``."""
-    train, mlm, masker = data / "mr/train.jsonl", str(work / "mlm"), str(work / "masker")
+    train, mlm, masker = data / "mr/train.jsonl", str(work / "mlm"), str(work / "masker-model")
 
     def score(name: str, text: Path, model: str, *more: str) -> list[str]:
         return ["score", str(text), "-o", str(work / name), "--model", model, "-q", "--segment", "line",
@@ -57,7 +57,7 @@ def write_texts(data: Path, work: Path) -> None:
 
 def run(command: list[str], work: Path) -> None:
     """Run a command, unless it is a trainer's whose model is there."""
-    if command[0].startswith("train-") and (work / "masker" / "metrics.json").exists():
+    if command[0].startswith("train-") and (work / "masker-model" / "metrics.json").exists():
         return
     print("fastmask", *command, flush=True)
     subprocess.run([sys.executable, "-m", "fastmask", *command], check=True)
