@@ -79,13 +79,18 @@ def prepare(folder: Path, corpus: Path, model: str, lines: int) -> None:
     score_corpus([str(folder / "text.txt")], str(folder / "shards"), options)
 
 
+def longest(model: Path) -> int:
+    """Return MAX_LENGTH, or what the model has positions for."""
+    return min(MAX_LENGTH, json.loads((model / "config.json").read_text())["max_position_embeddings"])
+
+
 def pretrain_config(folder: Path, model: str, batch: int, steps: int, **options):
     """Settings of ``fastmask pretrain`` on the prepared folder; the directory that it writes is new."""
     from fastmask.core.config_train import PretrainConfig
 
-    out = tempfile.mkdtemp(dir=folder)
+    out, most = tempfile.mkdtemp(dir=folder), longest(folder / model)
     return PretrainConfig((str(folder / "shards"),), out, str(folder / model), batch_size=batch, max_steps=steps,
-                          save_every=steps, max_length=MAX_LENGTH, device="cpu", overwrite=True, **options)  # fmt: skip
+                          save_every=steps, max_length=most, device="cpu", overwrite=True, **options)  # fmt: skip
 
 
 def fastmask_arm(folder: Path, batch: int, steps: int, threads: int, precision: str) -> dict:
@@ -181,7 +186,9 @@ def hf_curve(folder: Path, steps: int, options: dict) -> list[float]:
 
     import fastmask
 
-    stream = fastmask.TrainingStream(str(folder / "shards"), max_length=MAX_LENGTH, seed=0, masked_only=True)
+    stream = fastmask.TrainingStream(
+        str(folder / "shards"), max_length=longest(folder / "smooth"), seed=0, masked_only=True
+    )
     dataset = fastmask.TorchStream(stream, CURVE_BATCH)
     collate = fastmask.SelectiveMaskCollator(AutoTokenizer.from_pretrained(folder / "smooth"))
     trainer, losses = hf_trainer(folder, "smooth", CURVE_BATCH, steps, collate, dataset, learning_rate=CURVE_LR,

@@ -126,6 +126,7 @@ class _Hashing(io.RawIOBase):
 def _hashed(path: str, places: Places | None = None) -> tuple[int, str, Stamp]:
     """Return size, sha256 and stamp of a file that stays the same meanwhile; ``places`` takes what it reads, too."""
     with open_input(path) as file:
+        file.seek(0)  # standard input may have been read before
         stamp, hashing = Stamp.of(file), _Hashing(file)
         if places is not None:
             places.add(path, io.BufferedReader(hashing, BUFFER))
