@@ -139,7 +139,7 @@ def corpora(draw):
     return rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(corpora(), st.integers(3, 20), st.booleans(), st.booleans())
 def test_equals_the_slow_procedure(rows, max_length, pack, masked_only):
     found = examples_of(sentences_of(rows), max_length=max_length, frame=FRAME, pack=pack, masked_only=masked_only)

@@ -32,7 +32,7 @@ from fastmask.scoring.cascade import (
 LEVELS = ("bfloat16", "float32", "float64")
 EPS = (0.15, 2e-5, TIE)
 BOUNDS = Bounds(LEVELS, EPS)
-QUICK = settings(deadline=None, max_examples=100)
+QUICK = settings(deadline=None, max_examples=50)
 log_odds = st.floats(-30, 30)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fastmask.scoring.policy import cap_of, ragged_positions, random_positions, select
 
-QUICK = settings(deadline=None, max_examples=100)
+QUICK = settings(deadline=None, max_examples=50)
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.15, 0.25, 0.3, 0.7, 1.0])

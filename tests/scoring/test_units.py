@@ -39,7 +39,7 @@ def sentences(draw):
     return draw(st.lists(st.lists(token, max_size=9), min_size=1, max_size=4))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(sentences(), st.sampled_from([None, 0.3, 1.0]), st.booleans())
 def test_the_policy(drawn, rate, by_word):
     offsets = np.cumsum([0, *map(len, drawn)])

@@ -116,7 +116,7 @@ def test_bytes_that_are_not_the_encoding_cost_one_row(tmp_path):
 FIELD = st.text(st.sampled_from('a ",\n\r\t'), max_size=6)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(FIELD, FIELD), max_size=4), quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
 def test_what_the_csv_module_writes_is_read(tmp_path, rows, quoting):
     stream = io.StringIO(newline="")
@@ -128,7 +128,7 @@ def test_what_the_csv_module_writes_is_read(tmp_path, rows, quoting):
 ROW = st.sampled_from(["good,1", "good,", '"open,0', 'open,"1', '"good",0', '"good ""one""",1', 'good "one",0'])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, max_size=8))
 def test_open_quotes_cost_their_rows_and_no_other(tmp_path, rows):
     documents, skipped = read(tmp_path, "a.csv", "\n".join(["text,label", *rows]))

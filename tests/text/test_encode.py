@@ -93,7 +93,7 @@ def ragged(flat, offsets) -> list[list[int]]:
     return [flat[a:b].tolist() for a, b in pairwise(offsets)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(texts=TEXTS | st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=6))
 def test_tokens_are_the_tokenizers_own(encoder, plain_tokenizer, texts):
     tokens = encoder.tokenize(texts)
@@ -103,7 +103,7 @@ def test_tokens_are_the_tokenizers_own(encoder, plain_tokenizer, texts):
     assert ragged(tokens.end, tokens.offsets) == [[b for _, b in e.offsets] for e in expected]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), texts=st.lists(st.text("abcdefg film.,!é中 \n", max_size=30), max_size=5))
 def test_spans_are_in_the_documents_text(encoder, plain_tokenizer, data, texts):
     documents = documents_of(*texts)
@@ -121,7 +121,7 @@ def test_spans_are_in_the_documents_text(encoder, plain_tokenizer, data, texts):
                 assert surface.lower().replace("é", "e") == token.removeprefix("##")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(text=st.text("the film was great,é😀 \n\t\u00a0", max_size=30))
 def test_byte_level_spans_hold_no_spaces(byte_level, text):
     tokens = byte_level.tokenize([text])

@@ -66,7 +66,7 @@ def spacy_split():
     return split
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(text=TEXTS | ENDINGS)
 def test_sentences_are_spacys(segmenter, spacy_split, text):
     assert spans_of(segmenter, text) == spacy_split(text)
@@ -87,7 +87,7 @@ AFFIXES = [
 RUNS = st.lists(st.sampled_from(AFFIXES), min_size=1, max_size=120).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(run=RUNS)
 def test_what_hangs_on_a_long_run_is_what_spacy_finds(segmenter, spacy_split, run):
     text = f"Good. {run} bad. {run}x {run}"

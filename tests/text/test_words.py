@@ -48,7 +48,7 @@ PARTS = ["A", "great", "film.", "isn't", " ", "  ", "Ωμέγα", "☕", "é", "
 TEXTS = st.lists(st.sampled_from(PARTS), max_size=12).map("".join)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4), name=st.sampled_from(["wordpiece", *OWN]))
 def test_words_are_the_tokenizers_own(texts, name, tokenizers):
     documents = [Document(row, text, None, None, "in", row + 1) for row, text in enumerate(texts)]
