@@ -1,4 +1,4 @@
-"""What all commands have in common: errors in one line, help in groups, options from the environment or a file."""
+"""The group of commands, and what all have in common: errors in one line, help in groups, where options come from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 
 import click
 
+from .. import __version__
 from ..core.errors import FastmaskError, line_of
 from ..core.options import MAIN
-from .screen import one_line, say, say_traceback
+from ..report.screen import one_line, say, say_traceback
 
 # FASTMASK_SCORE_MODEL stands for --model of fastmask score
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "auto_envvar_prefix": "FASTMASK"}
@@ -68,11 +69,16 @@ def _clean_errors() -> Iterator[None]:
         raise
 
 
-def command(group: click.Group, short: str, *, resumes: bool = False) -> Callable[..., click.Command]:
+@click.group(cls=Commands, context_settings=SETTINGS)
+@click.version_option(__version__, prog_name="fastmask")
+def cli():
+    """Choose the tokens to mask in task-adaptive pre-training, and train on them."""
+
+
+def command(short: str, *, resumes: bool = False) -> Callable[..., click.Command]:
     """Return a decorator that makes a function a command with ``--debug``, whose error is one line, not a traceback.
 
     Args:
-        group: what it is a command of.
         short: what the list of commands says of it.
         resumes: whether the same command resumes one that was stopped.
     """
@@ -99,7 +105,7 @@ def command(group: click.Group, short: str, *, resumes: bool = False) -> Callabl
                     say(f"fastmask: error: {line_of(error)}")
                 leave(1)
 
-        return group.command(name=function.__name__.rstrip("_").replace("_", "-"), short_help=short)(run)
+        return cli.command(name=function.__name__.rstrip("_").replace("_", "-"), short_help=short)(run)
 
     return decorate
 

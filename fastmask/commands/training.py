@@ -1,0 +1,88 @@
+"""The commands that train and compare models, and the one that does all of it."""
+
+from __future__ import annotations
+
+import click
+
+from ..core.config import EvaluateConfig
+from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from ..core.options import options_of
+from ..report.screen import console_unless, lines_unless, make_console
+from .group import command
+
+
+@command("Train a classifier on labelled texts.")
+@options_of(FinetuneConfig)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def finetune(quiet, **options):
+    """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
+    from ..train.finetune import finetune as run
+
+    run(FinetuneConfig(**options), lines_unless(quiet))
+
+
+@command("Train a masker, which masks a large corpus quickly.")
+@options_of(MaskerConfig)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def train_masker(quiet, **options):
+    """Train a token classifier on finished SHARDS to mask as they are masked; for score --method masker."""
+    from ..train.masker import train_masker as run
+
+    run(MaskerConfig(**options), lines_unless(quiet))
+
+
+@command("Train a masked-language model on SHARDS.", resumes=True)
+@options_of(PretrainConfig)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def pretrain(quiet, **options):
+    """Train a masked-language model on SHARDS, directories of fastmask score.
+
+    The same command resumes a run that was stopped. Several processes train together under
+    torchrun --nproc-per-node N -m fastmask pretrain ...
+    """
+    from ..train.pretrain import pretrain as run
+
+    run(PretrainConfig(**options), lines_unless(quiet), console_unless(quiet))
+
+
+@command("Compare fine-tuned models over seeds.")
+@options_of(EvaluateConfig)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def evaluate(quiet, **options):
+    """Compare arms over seeds: means, paired intervals, a paired test, and what so many seeds could have shown."""
+    from ..experiment.arms import evaluate as run
+    from ..report.comparison import tables
+    from ..train.evaluate import statements
+
+    report = run(EvaluateConfig(**options), lines_unless(quiet))
+    console = make_console()
+    console.print(tables(report))
+    for line in statements(report):
+        console.print(line)
+
+
+@command("Do all of it, and compare, as RECIPE.toml says.", resumes=True)
+@click.argument("recipe")
+@click.option("--dry-run", is_flag=True, help="Show the steps and what is complete, and stop.")
+@click.option("--overwrite", is_flag=True, help="Make again what was made from other settings or inputs.")
+@click.option("-q", "--quiet", is_flag=True, help="No plan and no progress.")
+def run(recipe, dry_run, overwrite, quiet):
+    """Do all three stages as RECIPE.toml says, for selective and for random masks, and compare them.
+
+    A step whose output is complete for this configuration is skipped; the same command resumes a run that was stopped.
+    """
+    from ..experiment.run import Run
+    from ..report.comparison import tables
+    from ..report.terminal import plan_table, work_lines
+    from ..train.evaluate import statements
+
+    steps, console = Run(recipe, overwrite), make_console()
+    if dry_run or not quiet:
+        console.print(plan_table(steps.plan()))
+    if dry_run:
+        return
+    with steps:
+        report = steps.run(lines_unless(quiet), console_unless(quiet))
+    console.print(tables(report))
+    for line in (*work_lines(report), *statements(report)):
+        console.print(line)
