@@ -109,7 +109,7 @@ def fastmask_arm(folder: Path, batch: int, steps: int, threads: int, precision: 
 
     config = pretrain_config(folder, "model", batch, WARM_STEPS + steps, precision=precision, lr=LR)
     with mock.patch.object(pretrain, "Progress", Clocked):
-        pretrain.pretrain(config, lambda line: None)
+        pretrain.pretrain(config)
     lines = [json.loads(line) for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
     clock.counts = [(line["tokens"], line["tokens"], line["masked"]) for line in lines]
     return clock.result()
@@ -176,7 +176,7 @@ def our_curve(folder: Path, steps: int, precision: str) -> list[float]:
     from fastmask.train.pretrain import pretrain
 
     config = pretrain_config(folder, "smooth", CURVE_BATCH, steps, precision=precision, lr=CURVE_LR, warmup=0.0)
-    pretrain(config, lambda line: None)
+    pretrain(config)
     return [json.loads(line)["loss"] for line in (Path(config.out) / "log.jsonl").read_text().splitlines()]
 
 

@@ -80,7 +80,7 @@ class World(NamedTuple):
 
         steps = {"max_steps": 3, "save_every": 1, "batch_size": 2, "max_length": 16, "precision": "float32"}
         config = PretrainConfig(shards=(str(self.shards),), out=str(out), init=str(self.model), device="cpu", **steps)
-        pretrain(config, lambda line: None)
+        pretrain(config)
 
     def stop_training(self) -> None:
         """Train up to the end, and stop there, with a checkpoint left."""

@@ -80,7 +80,7 @@ def make_genept(work: Path) -> dict:
     masks = ScoreConfig(model=str(TINY), method="random", segment="line")
     score_corpus([str(work / "genept.txt")], str(work / "genept-masks"), masks)
     settings = {"shards": (str(work / "genept-masks"),), "init": str(work / "random-weights"), **GENEPT}
-    return pretrain(PretrainConfig(out=str(work / "genept"), **settings), print)
+    return pretrain(PretrainConfig(out=str(work / "genept"), **settings))
 
 
 def _write_text(path: Path) -> None:
@@ -110,7 +110,7 @@ def run(recipe: Path) -> dict:
     from fastmask.experiment.run import Run
 
     with Run(str(recipe)) as steps:
-        return steps.run(print)
+        return steps.run()
 
 
 def masks_of(work: Path) -> dict:

@@ -3,7 +3,11 @@
 The names in ``_HOMES`` are imported when first used.
 """
 
+import logging
+
 __version__ = "0.1.0"
+
+logging.getLogger("fastmask").addHandler(logging.NullHandler())  # silent unless the user wants to see lines
 
 _HOMES = {
     "score": "scoring.api",

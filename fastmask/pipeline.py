@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -44,6 +45,8 @@ from .text.inputs import is_aspect_corpus, seekable_standard_input
 from .text.listing import input_files
 from .text.streams import STDIN
 
+log = logging.getLogger(__name__)
+
 
 def score_corpus(
     paths: Sequence[str],
@@ -84,13 +87,11 @@ def score_corpus(
     return manifest
 
 
-def plan_corpus(
-    paths: Sequence[str], out: str, config: ScoreConfig | None = None, *, meter: Meter | None = None
-) -> dict | None:
+def plan_corpus(paths: Sequence[str], out: str, config: ScoreConfig | None = None) -> dict | None:
     """Plan a run and make no shard: hash inputs, find where shards begin, measure error bounds, count what is counted.
 
     Args:
-        paths, out, config, meter: as ``score_corpus`` has them. A plan that is there already is checked.
+        paths, out, config: as ``score_corpus`` has them. A plan that is there already is checked.
 
     Returns:
         the plan; None where the run is finished.
@@ -99,7 +100,7 @@ def plan_corpus(
         FastmaskError: with one line for the user.
     """
     config, paths, out = config or ScoreConfig(), _files(paths), os.fspath(out)
-    with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
+    with Scorer(config, is_aspect_corpus(paths, config)) as scorer:
         return _plan(out, paths, scorer, replan=True)
 
 
@@ -138,7 +139,7 @@ def score_part(
         header = make_header(facts.settings, facts.with_inputs(plan["inputs"]))
         with PartDirectory(path_of(out), part, header, mixed) as run:
             if run.is_finished:
-                meter.note(f"{out} is complete for this configuration; nothing to do")
+                log.info(f"{out} is complete for this configuration; nothing to do")
             else:
                 _make_part(run, scorer, PlannedInputs(plan["inputs"], plan["places"], plan["rows"], planned["stamps"]))
             return {"shards": len(run.wanted), "rows": rows_in(run.entries), "of": len(plan["places"])}
@@ -182,7 +183,7 @@ def finish_parts(out: str, *, mixed: bool = False, meter: Meter | None = None) -
     rest = {key: value for key, value in header.items() if key not in ("config", "format_version")}
     with RunDirectory.open(out, plan["config"], rest) as run:
         if run.manifest is not None:
-            meter.note(f"{out} is complete; nothing to do")
+            log.info(f"{out} is complete; nothing to do")
             return run.manifest
         if (places := plan.get("places")) is None:
             raise OutputError(f"{out}: its plan does not tell how many shards there are; run fastmask score again")
@@ -226,14 +227,13 @@ def _plan(out: str, paths: list[str], scorer: Scorer, replan: bool = False) -> d
     Args:
         replan: whether one that is there is made again if it does not fit and there is no shard yet.
     """
-    waiting = f"{out}: waiting for another process to make the plan"
-    with planning(path_of(out), lambda: scorer.meter.note(waiting)):
+    with planning(path_of(out)):
         if not replan and (plan := read_plan(path_of(out))):  # another process has made it meanwhile
             return plan
         inputs, facts = planned_inputs(paths, scorer.config), facts_of(scorer, scorer.config)
         with RunDirectory.open(out, facts.settings, facts.with_inputs(inputs.entries)) as run:
             if run.manifest is not None:
-                scorer.meter.note(f"{out} is complete for this configuration; nothing to do")
+                log.info(f"{out} is complete for this configuration; nothing to do")
                 return None
             stamps = {path: stamp.of_any_machine for path, stamp in inputs.stamps.items()}
             write_planned(run.path, stamps, facts.made_with)
@@ -265,7 +265,7 @@ def _score_into(
         inputs = planned_inputs(paths, config)
         with RunDirectory.open(out, facts.settings, facts.with_inputs(inputs.entries), overwrite) as run:
             if run.manifest is not None:
-                meter.note(f"{out} is complete for this configuration; nothing to do")
+                log.info(f"{out} is complete for this configuration; nothing to do")
                 return run.manifest
             counting = meter.running(inputs.rows, rows_in(run.entries))
             with counting, closing(executor_of(inputs)) as executor:

@@ -10,6 +10,7 @@ arXiv 1903.12136, section 3.2). What is saved is a running mean of its weights.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,6 +39,7 @@ from fastmask.train.prepare import Task, new_classifier
 from fastmask.train.reading import reading_of
 from fastmask.train.vocabulary import PREFIX
 
+log = logging.getLogger("fastmask.recipes")
 CLASSES = ("negative", "positive")
 TEMPERATURE = 2.0
 SPANS, SHORTEST_SPAN = 8, 2  # random spans of each sentence, and words of one
@@ -54,20 +56,19 @@ def settings(data: Path, out: str) -> FinetuneConfig:
     )  # fmt: skip
 
 
-def make(config: FinetuneConfig, distill: Sequence[str], teacher: str, report: Callable[[str], None]) -> dict:
+def make(config: FinetuneConfig, distill: Sequence[str], teacher: str) -> dict:
     """Train, save the model in ``config.out`` with ``metrics.json``, and return those metrics.
 
     Args:
         config: one epoch, from scratch.
         distill: files whose texts, and random spans of them, the teacher labels.
         teacher: a classifier of ``config.classes``.
-        report: receives one line at a time.
     """
     with claim(config.out, config.overwrite) as out, quiet_transformers():
         rng = seed_everything(config.seed)
         hard = list(labelled_rows(read_documents(config.train)))
         soft = with_spans([document.text for document in read_documents(distill)], SPANS, rng)
-        task, logits = _task(config, hard, soft, load_teacher(teacher, config.max_length, report), report)
+        task, logits = _task(config, hard, soft, load_teacher(teacher, config.max_length))
         loss = _train(config, task, _model_step(task, torch.from_numpy(logits)), rng)
         metrics = {
             "config": asdict(config),
@@ -81,7 +82,7 @@ def make(config: FinetuneConfig, distill: Sequence[str], teacher: str, report: C
         save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {"metrics.json": metrics},
                    config.overwrite)  # fmt: skip
     for path, figures in {**metrics["dev"], **metrics["test"]}.items():
-        report(f"{path}: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
+        log.info(f"{path}: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
     return metrics
 
 
@@ -103,13 +104,11 @@ def _unlabelled(texts: Sequence[str]) -> list[Row]:
     ]  # 0: some label has to be there
 
 
-def _task(
-    config: FinetuneConfig, hard: list[Row], soft: list[str], teacher: Teacher, report
-) -> tuple[Task, np.ndarray]:
+def _task(config: FinetuneConfig, hard: list[Row], soft: list[str], teacher: Teacher) -> tuple[Task, np.ndarray]:
     """Return the new model with its data, and the teacher's logits, float32 [rows, classes], 0 for ``hard``."""
-    model, tokenizer = new_classifier(config, [*(row.text for row in hard), *soft], config.classes, report)
+    model, tokenizer = new_classifier(config, [*(row.text for row in hard), *soft], config.classes)
     model.get_input_embeddings().weight.data = teacher_embeddings(teacher, tokenizer, model.config.hidden_size)
-    max_length, is_typed = reading_of(model, tokenizer, "the new model", config.max_length, False, report)
+    max_length, is_typed = reading_of(model, tokenizer, "the new model", config.max_length, False)
 
     def encoded(rows: list[Row]) -> Examples:
         return encode_rows(tokenizer, rows, Classes(config.classes), max_length, is_typed)
@@ -117,7 +116,7 @@ def _task(
     files = {path: encoded(list(labelled_rows(read_documents((path,))))) for path in (*config.dev, *config.test)}
     examples = encoded(hard + _unlabelled(soft))
     labels = np.where(np.arange(len(examples)) < len(hard), examples.labels, -1)
-    report(f"{teacher.files.name} labels {len(soft)} texts and spans")
+    log.info(f"{teacher.files.name} labels {len(soft)} texts and spans")
     logits = np.zeros((len(examples), len(config.classes)), np.float32)
     logits[len(hard) :] = teacher_logits(teacher, soft, config.classes)
     dev, test = ({path: files[path] for path in paths} for paths in (config.dev, config.test))
@@ -193,12 +192,12 @@ class Teacher:
     is_typed: bool
 
 
-def load_teacher(name: str, max_length: int, report) -> Teacher:
+def load_teacher(name: str, max_length: int) -> Teacher:
     """Return the classifier ``name``, in bfloat16 where that is fast: its answers need no more."""
     files = resolve_model(name)
     dtype = torch.bfloat16 if processor.has_fast_bfloat16() else torch.float32
     model, tokenizer = load_classifier(files, dtype), load_tokenizer(files)
-    longest, is_typed = reading_of(model, tokenizer, files.name, max_length, False, report)
+    longest, is_typed = reading_of(model, tokenizer, files.name, max_length, False)
     return Teacher(files, enable_packing(model), tokenizer, longest, is_typed)
 
 
@@ -241,8 +240,9 @@ def teacher_embeddings(teacher: Teacher, tokenizer: PreTrainedTokenizerBase, wid
 
 def main(data: str, teacher: str, out: str) -> None:
     """Make the classifier from the command line's arguments."""
+    logging.basicConfig(level="INFO", format="%(message)s")
     config = settings(Path(data), out)
-    make(config, config.train[:1], teacher, print)
+    make(config, config.train[:1], teacher)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,13 @@ def one_thread(threads_of_a_new_process):
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def said(caplog):
+    """What fastmask logs, a line each in ``said.messages``."""
+    caplog.set_level("INFO", "fastmask")
+    return caplog
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_lines_now_and_then():
     """Plain lines of progress come after some seconds: what a test sees would depend on how busy the machine is."""

@@ -44,10 +44,6 @@ def save_model(path: Path, model, tokenizer_of: str) -> str:
     return str(path)
 
 
-def quiet(line: str) -> None:
-    pass
-
-
 def weights(out) -> dict[str, torch.Tensor]:
     return load_file(Path(out) / "model.safetensors")
 

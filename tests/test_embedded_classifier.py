@@ -42,7 +42,7 @@ def test_mixed_loss_by_hand():
 
 
 def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
-    teacher = recipe.load_teacher(mr_tiny, 64, print)
+    teacher = recipe.load_teacher(mr_tiny, 64)
     logits = recipe.teacher_logits(teacher, ["a wonderful film"], ("positive", "negative"))
     assert logits.shape == (1, 2) and logits.dtype == np.float32 and logits[0, 0] > logits[0, 1]
     with pytest.raises(ModelError, match="its classes are negative, positive, here they are no, yes"):
@@ -50,7 +50,7 @@ def test_a_teacher_answers_in_the_order_of_the_classes(mr_tiny):
 
 
 def test_embeddings_of_a_teacher_keep_their_geometry(mr_tiny):
-    teacher = recipe.load_teacher(mr_tiny, 64, print)
+    teacher = recipe.load_teacher(mr_tiny, 64)
     tokenizer = learn_wordpieces(["film films filming zzyzx"] * 3, 60, 64)
     vocabulary = tokenizer.get_vocab()
     wide = recipe.teacher_embeddings(teacher, tokenizer, 160)
@@ -74,10 +74,10 @@ def test_a_small_one_is_made_twice_with_the_same_bytes(mr_tiny, tmp_path):
     for name, rows in (("mr/train", 200), ("yelp/train", 900), ("mr/dev", 60), ("mr/test", 60), ("yelp/test", 60)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         toy_file(tmp_path / f"{name}.jsonl", rows, rows)
-    outs, lines = [str(tmp_path / name) for name in "ab"], []
+    outs = [str(tmp_path / name) for name in "ab"]
     for out in outs:
         config = replace(recipe.settings(tmp_path, out), batch_size=16, lr=2e-3)
-        metrics = recipe.make(config, config.train[:1], mr_tiny, lines.append)
+        metrics = recipe.make(config, config.train[:1], mr_tiny)
     assert weights_of(outs[0]) == weights_of(outs[1])
     assert json.loads((tmp_path / "b" / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["train_rows"] > 1100 + 2 * 200 and min(f["accuracy"] for f in metrics["test"].values()) > 0.9

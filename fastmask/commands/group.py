@@ -15,7 +15,7 @@ import click
 from .. import __version__
 from ..core.errors import FastmaskError, line_of
 from ..core.options import MAIN
-from ..report.screen import one_line, say, say_traceback
+from ..report.screen import log_shown, one_line, say, say_traceback
 
 # FASTMASK_SCORE_MODEL stands for --model of fastmask score
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "auto_envvar_prefix": "FASTMASK"}
@@ -89,7 +89,8 @@ def command(short: str, *, resumes: bool = False) -> Callable[..., click.Command
         def run(*args: Any, debug: bool, **kwargs: Any) -> Any:
             try:
                 _check_given(kwargs)
-                return function(*args, **kwargs)
+                with log_shown(quiet=kwargs.get("quiet", False)):
+                    return function(*args, **kwargs)
             except (click.ClickException, click.exceptions.Exit):
                 raise
             except KeyboardInterrupt:

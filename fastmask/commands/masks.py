@@ -12,7 +12,7 @@ from ..core.config_engine import EngineConfig, Part
 from ..core.errors import FastmaskError
 from ..core.options import options_of
 from ..core.words import counted
-from ..report.screen import console_unless, lines_unless, make_console, say, shown
+from ..report.screen import console_unless, make_console, say, shown
 from .group import command, settings_file
 
 
@@ -24,14 +24,13 @@ def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from ..core.startup import start_numba
     from ..report.highlight import surfaces
-    from ..report.progress import Meter
     from ..report.terminal import sentence_table, sentence_text
     from ..scoring.api import records_of
     from ..scoring.scorer import Scorer
 
     start_numba()
     console = make_console()
-    scorer = Scorer(ScoreConfig(**options), meter=Meter(say=lines_unless(False)))
+    scorer = Scorer(ScoreConfig(**options))
     records = list(records_of([text], scorer))
     if not records:
         raise FastmaskError("TEXT: there is no token in it")
@@ -72,7 +71,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
     start_numba()
     engine = EngineConfig(**{field.name: options.pop(field.name) for field in fields(EngineConfig)})
     engine.check(control=control, overwrite=overwrite)
-    meter = Meter(console_unless(quiet), lines_unless(quiet), unsaid := default_out(corpus) if out is None else None)
+    meter = Meter(console_unless(quiet), unsaid := default_out(corpus) if out is None else None)
     out = unsaid if out is None else out
     began = time.monotonic()
     if engine.part is not None:
@@ -88,7 +87,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
     if not quiet:
         say(f"{totals_line(out, manifest)} in {time.monotonic() - began:,.0f} s")
     for line in label_warnings(out, manifest):
-        say(line)
+        say(f"warning: {line}")
 
 
 @command("Plan a run that several machines are to make.", resumes=True)
@@ -104,10 +103,9 @@ def plan(corpus, out, quiet, **options):
     """
     from ..core.startup import start_numba
     from ..pipeline import plan_corpus
-    from ..report.progress import Meter
 
     start_numba()
-    made = plan_corpus(corpus, out, ScoreConfig(**options), meter=Meter(None, lines_unless(quiet)))
+    made = plan_corpus(corpus, out, ScoreConfig(**options))
     if made and not quiet:
         say(f"{out}: planned, {counted(len(made['places']), 'shard')} of {counted(made['rows'], 'document')}")
 
@@ -125,8 +123,8 @@ def finish(out, mixed, quiet):
     from ..scoring.method import label_warnings
 
     start_numba()
-    manifest = finish_parts(out, mixed=mixed, meter=Meter(console_unless(quiet), lines_unless(quiet)))
+    manifest = finish_parts(out, mixed=mixed, meter=Meter(console_unless(quiet)))
     if not quiet:
         say(totals_line(out, manifest))
     for line in label_warnings(out, manifest):
-        say(line)
+        say(f"warning: {line}")

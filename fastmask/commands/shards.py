@@ -7,7 +7,7 @@ import click
 from ..core.config import ExportConfig, RemaskConfig
 from ..core.options import options_of
 from ..core.words import counted
-from ..report.screen import console_unless, lines_unless, make_console, say
+from ..report.screen import console_unless, make_console, say
 from .group import command, leave
 
 
@@ -71,7 +71,7 @@ def remask(quiet, **options):
     from ..scoring.remask import remask_shards
 
     start_numba()
-    manifest, in_doubt = remask_shards(RemaskConfig(**options), Meter(console_unless(quiet), lines_unless(quiet)))
+    manifest, in_doubt = remask_shards(RemaskConfig(**options), Meter(console_unless(quiet)))
     if in_doubt:
         say(f"warning: {options['out']}: score might choose other masks in {counted(in_doubt, 'sentence')}")
     if not quiet:
@@ -124,4 +124,4 @@ def push(out, repo_id, private):
 
     from ..scoring.pushing import push as upload
 
-    upload(out, repo_id, private=private, api=HfApi(), say=say)
+    upload(out, repo_id, private=private, api=HfApi())

@@ -7,7 +7,7 @@ import click
 from ..core.config import EvaluateConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.options import options_of
-from ..report.screen import console_unless, lines_unless, make_console
+from ..report.screen import console_unless, make_console
 from .group import command
 
 
@@ -18,7 +18,7 @@ def finetune(quiet, **options):
     """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
     from ..train.finetune import finetune as run
 
-    run(FinetuneConfig(**options), lines_unless(quiet))
+    run(FinetuneConfig(**options))
 
 
 @command("Train a masker, which masks a large corpus quickly.")
@@ -28,7 +28,7 @@ def train_masker(quiet, **options):
     """Train a token classifier on finished SHARDS to mask as they are masked; for score --method masker."""
     from ..train.masker import train_masker as run
 
-    run(MaskerConfig(**options), lines_unless(quiet))
+    run(MaskerConfig(**options))
 
 
 @command("Train a masked-language model on SHARDS.", resumes=True)
@@ -42,7 +42,7 @@ def pretrain(quiet, **options):
     """
     from ..train.pretrain import pretrain as run
 
-    run(PretrainConfig(**options), lines_unless(quiet), console_unless(quiet))
+    run(PretrainConfig(**options), console_unless(quiet))
 
 
 @command("Compare fine-tuned models over seeds.")
@@ -54,7 +54,7 @@ def evaluate(quiet, **options):
     from ..report.comparison import tables
     from ..train.evaluate import statements
 
-    report = run(EvaluateConfig(**options), lines_unless(quiet))
+    report = run(EvaluateConfig(**options))
     console = make_console()
     console.print(tables(report))
     for line in statements(report):
@@ -82,7 +82,7 @@ def run(recipe, dry_run, overwrite, quiet):
     if dry_run:
         return
     with steps:
-        report = steps.run(lines_unless(quiet), console_unless(quiet))
+        report = steps.run(console_unless(quiet))
     console.print(tables(report))
     for line in (*work_lines(report), *statements(report)):
         console.print(line)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -26,6 +27,8 @@ from ..train.examples import Row, class_index, encode_rows, find_classes, has_pa
 from ..train.predict import predict
 from ..train.reading import reading_of
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -35,11 +38,8 @@ class Run:
     seed: int | None
 
 
-def evaluate(config: EvaluateConfig, report: Callable[[str], None]) -> dict:
+def evaluate(config: EvaluateConfig) -> dict:
     """Predict with every model, compare the arms, and write the files that ``config`` names.
-
-    Args:
-        report: receives one progress line at a time.
 
     Returns:
         The report of ``evaluate.compare``, with the runs that were compared as ``runs``: arm -> paths.
@@ -67,10 +67,10 @@ def evaluate(config: EvaluateConfig, report: Callable[[str], None]) -> dict:
     predictions: dict[str, list[np.ndarray]] = {}
     for name, runs in arms.items():
         for run in runs:
-            found = _of_model(models[run.path], rows, classes, config.max_length, report) if run.path in models else (
+            found = _of_model(models[run.path], rows, classes, config.max_length) if run.path in models else (
                 read_predictions(run.path, classes))  # fmt: skip
             predictions.setdefault(name, []).append(found)
-            report(f"{name}: {run.path}: accuracy {np.mean(found == labels) if len(found) == len(labels) else 0:.4f}")
+            log.info(f"{name}: {run.path}: accuracy {np.mean(found == labels) if len(found) == len(labels) else 0:.4f}")
     result = compare(predictions, labels, resamples=config.resamples, seed=config.seed)
     result["runs"] = {name: [str(run.path) for run in runs] for name, runs in arms.items()}
     _write(config, result)
@@ -138,15 +138,13 @@ def _classes(models: dict, rows: Sequence[Row]) -> Classes:
     return classes or find_classes(rows)
 
 
-def _of_model(
-    files, rows: Sequence[Row], classes: Classes, max_length: int, report: Callable[[str], None]
-) -> np.ndarray:
+def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> np.ndarray:
     """Return a model's argmax classes of the rows, int64 [N]."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer = load_classifier(files, torch.float32), load_tokenizer(files)
-    how = reading_of(model, tokenizer, files.name, max_length, has_pairs(rows), report)
+    how = reading_of(model, tokenizer, files.name, max_length, has_pairs(rows))
     examples = encode_rows(tokenizer, rows, classes, *how)
     return predict(enable_packing(model).to(device), examples, device)
 

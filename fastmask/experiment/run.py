@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,7 @@ from .work import add_work, compared_work
 if TYPE_CHECKING:
     from rich.console import Console
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -71,11 +71,10 @@ class Run:
             planned[step.name] = Planned(step, TO_DO) if waits else self.ledger.state(step)
         return list(planned.values())
 
-    def run(self, say: Say, console: Console | None = None) -> dict:
+    def run(self, console: Console | None = None) -> dict:
         """Run the steps that are not complete, in order.
 
         Args:
-            say: receives one line at a time.
             console: see ``progress.Progress``.
 
         Returns:
@@ -95,14 +94,15 @@ class Run:
             planned = self.ledger.state(step)
             if planned.state == COMPLETE:
                 self.ledger.settle(step)
-                self._warn_again(step, say)
+                if step.command == "score":  # as ``fastmask score`` does, which says it again, too
+                    _warn(directory := str(self.out / step.name), read_manifest(directory))
                 continue
             self._check_allowed(planned)
             if planned.state == AGAIN:
                 self.ledger.make_again(step)
-            say(f"[{number}/{len(self.steps)}] {step.name}: {step.command}")
+            log.info(f"[{number}/{len(self.steps)}] {step.name}: {step.command}")
             read = self.ledger.read_by(step)
-            self._do(step, say, console)
+            self._do(step, console)
             self.ledger.finish(step, read)
             _free_device_memory()
         return json.loads((self.out / REPORT / RESULTS["evaluate"]).read_text("utf-8"))
@@ -131,44 +131,37 @@ class Run:
                         raise ModelError(f"{self.recipe.source}: {step.config.method}: {error}; name another model "
                                          f"in [methods.{step.config.method}]") from error  # fmt: skip
 
-    def _do(self, step: Step, say: Say, console: Console | None) -> None:
+    def _do(self, step: Step, console: Console | None) -> None:
         directory, place = self.out / step.name, str(self.ledger.place(step))
         if step.command == "score":
             from ..pipeline import score_corpus
 
-            meter = Meter(console, say)
+            meter = Meter(console)
             manifest = score_corpus(step.files, place, step.config, overwrite=self.overwrite, meter=meter)
-            for line in (totals_line(str(directory), manifest), *label_warnings(str(directory), manifest)):
-                say(line)
+            log.info(totals_line(str(directory), manifest))
+            _warn(str(directory), manifest)
         elif step.command == "pretrain":
             from ..train.pretrain import pretrain
 
-            pretrain(replace(step.config, out=place, overwrite=self.overwrite), say, console)
+            pretrain(replace(step.config, out=place, overwrite=self.overwrite), console)
         elif step.command == "finetune":
             from ..train.finetune import finetune
 
-            finetune(replace(step.config, overwrite=True), say)
+            finetune(replace(step.config, overwrite=True))
         elif step.command == "train-masker":
             from ..train.masker import train_masker
 
-            train_masker(replace(step.config, overwrite=True), say)
+            train_masker(replace(step.config, overwrite=True))
         else:
-            self._compare(step, say)
+            self._compare(step)
 
-    def _warn_again(self, step: Step, say: Say) -> None:
-        """Repeat the warnings of a finished step, as ``fastmask score`` does."""
-        if step.command == "score":
-            directory = str(self.out / step.name)
-            for line in label_warnings(directory, read_manifest(directory)):
-                say(line)
-
-    def _compare(self, step: Step, say: Say) -> None:
+    def _compare(self, step: Step) -> None:
         from ..report.comparison import draw
         from .arms import evaluate
 
         with os_errors_named(self.out):
             (self.out / step.name).mkdir(exist_ok=True)
-        report = evaluate(replace(step.config, picture=None), say)
+        report = evaluate(replace(step.config, picture=None))
         arms = [arm for arm in report["arms"] if arm != NO_PRETRAINING]
         add_work(report, {arm: self._pretrainings(arm) for arm in arms})
         report["pretraining"] = {
@@ -184,6 +177,11 @@ class Run:
         """Return the directories of an arm's pre-training: one, or one a seed."""
         general = self.recipe.general
         return [self.out / name for name in dict.fromkeys(pretrained(general, arm, seed) for seed in general.seeds)]
+
+
+def _warn(masks: str, manifest: dict) -> None:
+    for line in label_warnings(masks, manifest):
+        log.warning(line)
 
 
 def _check_task(task: TaskFiles) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 
 def fitting_length(
     model: torch.nn.Module,
@@ -24,13 +26,11 @@ def fitting_length(
     tokenizer: PreTrainedTokenizerBase,
     name: str,
     wanted: int,
-    say: Callable[[str], None],
 ) -> int:
     """Return ``--max-length`` as a command takes it; see ``longest_input``.
 
     Args:
-        wanted: the option. A default that is more than the model takes is cut, which is said.
-        say: receives a line.
+        wanted: the option. A default that is more than the model takes is cut, which is logged.
 
     Raises:
         ModelError: it was given, and is more than the model takes; or the model takes no text at all.
@@ -39,7 +39,7 @@ def fitting_length(
     if longest < wanted and not isinstance(wanted, Unsaid):
         raise ModelError(f"--max-length {wanted}: {name} takes at most {longest} tokens")
     if longest < wanted:
-        say(f"inputs are cut at {longest} tokens, all that {name} takes")
+        log.info(f"inputs are cut at {longest} tokens, all that {name} takes")
     return int(longest)
 
 

@@ -1,21 +1,22 @@
-"""Progress of scoring and training: a live bar on a terminal, a plain line now and then otherwise."""
+"""Progress of scoring and training: a live bar on a terminal, a line in the log now and then otherwise."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.words import counted
 from .notebook import Notebook, NotebookBar, notebook
-from .screen import say, shown
+from .screen import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 10.0
 RECENT = 20
 """The number of updates over which the loss that is shown is averaged, about."""
@@ -28,19 +29,11 @@ class Progress:
         unit: what is counted, in the plural.
         total: how many there are; None if unknown.
         done: how many were done before.
-        say: prints one plain line.
         console: a bar is drawn there if it is a terminal, or a notebook.
     """
 
-    def __init__(
-        self,
-        unit: str,
-        total: int | None,
-        done: int,
-        say: Callable[[str], None],
-        console: Console | Notebook | None = None,
-    ):
-        self._unit, self._total, self._done, self._first, self._say = unit, total, float(done), done, say
+    def __init__(self, unit: str, total: int | None, done: int = 0, console: Console | Notebook | None = None):
+        self._unit, self._total, self._done, self._first = unit, total, float(done), done
         self._tokens, self._updates, self._loss = 0, 0, 0.0
         self._began = self._said = time.monotonic()
         self._bar = _bar(console)
@@ -67,7 +60,7 @@ class Progress:
         elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             of = "" if self._total is None else f" of {self._total:,}"
-            self._say(f"{int(done):,}{of} {self._unit}, {figures}{self._left()}")
+            log.info(f"{int(done):,}{of} {self._unit}, {figures}{self._left()}")
 
     @property
     def _speed(self) -> str:
@@ -108,20 +101,15 @@ def _terminal_bar(console: Console):
 
 
 class Meter:
-    """Shows the progress of scoring; serves several runs, one after the other. Without arguments it shows nothing.
+    """Shows the progress of scoring; serves several runs, one after the other. Without a console it draws no bar.
 
     Args:
-        console, say: as ``Progress`` has them.
+        console: as ``Progress`` has it.
         out: the directory that is written to, where the user did not name it: shown when scoring begins.
     """
 
-    def __init__(
-        self,
-        console: Console | Notebook | None = None,
-        say: Callable[[str], None] = lambda line: None,
-        out: str | None = None,
-    ):
-        self._console, self._say, self._unsaid = console, say, out
+    def __init__(self, console: Console | Notebook | None = None, out: str | None = None):
+        self._console, self._unsaid = console, out
         self._lock = threading.Lock()
         # share done and rows of each shard by its first row
         self._shards: dict[int, tuple[float, int]] = {}
@@ -131,19 +119,18 @@ class Meter:
     @classmethod
     def here(cls) -> Meter:
         """Return one that shows progress in a notebook, and nothing elsewhere."""
-        cell = notebook()
-        return cls() if cell is None else cls(cell, partial(say, err=False))
+        return cls(notebook())
 
     @contextmanager
     def running(self, total: int | None, done: int) -> Iterator[None]:
         """Run a corpus inside: so many rows (None if unknown), of which ``done`` were done before."""
         self._rows, self._shards = float(done), {}
         if self._unsaid:
-            self._say(f"writing to {self._unsaid}")
+            log.info(f"writing to {self._unsaid}")
             self._unsaid = None
         if done:
-            self._say(f"resuming after {counted(done, 'row')}")
-        with Progress("rows", total, done, self._say, self._console) as self._progress:
+            log.info(f"resuming after {counted(done, 'row')}")
+        with Progress("rows", total, done, self._console) as self._progress:
             yield
 
     def shard(self, first_row: int, end_row: int) -> None:
@@ -171,7 +158,3 @@ class Meter:
             return
         with self._console.status(f"loading {shown(name)}"):
             yield
-
-    def note(self, line: str) -> None:
-        """Show one line that the user should know."""
-        self._say(line)

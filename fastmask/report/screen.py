@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..core.errors import shortened
+from ..core.log import SILENT, listen
 
 MOST_OF_A_WORD = 500
 MOST_OF_A_LINE = 2000
@@ -80,9 +83,23 @@ def make_console(stderr: bool = False):
     return CleanConsole(file=file, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
-def lines_unless(quiet: bool) -> Callable[[str], None]:
-    """Return what shows lines of progress; with ``quiet`` it shows none."""
-    return (lambda line: None) if quiet else say
+@contextmanager
+def log_shown(quiet: bool) -> Iterator[None]:
+    """Print what fastmask logs inside a ``with``; with ``quiet`` print none of it."""
+    logger = logging.getLogger("fastmask")
+    level, propagate = logger.level, logger.propagate
+    listener = listen(_say_logged, SILENT if quiet else logging.INFO)
+    logger.propagate = False  # a library may have given the root logger a handler
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _say_logged(level: int, line: str) -> None:
+    say(line if level < logging.WARNING else f"warning: {line}")
 
 
 def console_unless(quiet: bool):

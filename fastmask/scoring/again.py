@@ -111,7 +111,7 @@ class Again:
         with self.meter.loading(self.files.name):
             from .loading import load_engine  # torch and the kernels
 
-            how = config, self.files, self.tokenizer, is_aspect, self._advance, self.meter.note
+            how = config, self.files, self.tokenizer, is_aspect, self._advance
             return load_engine(self.method, *how)
 
     def _advance(self, share: float, tokens: int) -> None:

@@ -17,7 +17,6 @@ from ..core.plain import Json
 from ..core.records import EncodedSentences, ScoredSentences
 from ..models.tokenizer import recorded_tokenizer
 from ..report.highlight import Sentence, surfaces, tokens_of
-from ..report.progress import Meter
 from ..text.frontend import encode_texts
 from .engine import score_certain
 from .scorer import Scorer
@@ -76,12 +75,7 @@ class SentenceRecord:
 
 
 def score(
-    texts: Iterable[Text],
-    model: str | None = None,
-    method: str = "greedy",
-    *,
-    meter: Meter | None = None,
-    **options: Any,
+    texts: Iterable[Text], model: str | None = None, method: str = "greedy", **options: Any
 ) -> Iterator[SentenceRecord]:
     """Score texts in memory: one record per sentence, in order.
 
@@ -89,7 +83,6 @@ def score(
         texts: strings, or (string, label) pairs.
         model: directory or hub id; None is the embedded English sentiment classifier.
         method: one of config.METHODS.
-        meter: told what a user should know, see ``progress.Meter``.
         options: other fields of ScoreConfig.
 
     Raises:
@@ -97,8 +90,7 @@ def score(
     """
     if isinstance(texts, str):
         raise FastmaskError("texts: is one string; give a list of strings")
-    config = ScoreConfig(model=model, method=method, **options)
-    return records_of(texts, Scorer(config, meter=meter))
+    return records_of(texts, Scorer(ScoreConfig(model=model, method=method, **options)))
 
 
 def shard_words(manifest: Json) -> Callable[[list[int]], list[str]]:

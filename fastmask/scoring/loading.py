@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,6 @@ def load_engine(
     tokenizer: PreTrainedTokenizerBase,
     is_aspect: bool,
     progress: Progress,
-    say: Callable[[str], None],
 ) -> Engine:
     """Return the engine of a method and a configuration, which is the engine's with the length that the model takes.
 
@@ -37,7 +35,6 @@ def load_engine(
         files, tokenizer: the model's.
         is_aspect: whether the corpus holds (aspect, text) pairs.
         progress: see ``method.Progress``.
-        say: receives lines for the user.
 
     Raises:
         ModelError, FastmaskError: the model cannot be loaded or does not fit the configuration.
@@ -51,6 +48,6 @@ def load_engine(
     template = model_template(model_config, tokenizer, files.name, is_aspect and method.reads_units)
     if method.task == MASKED_LM and template.mask < 0:
         raise ModelError(f"{files.name}: its tokenizer has no mask token")
-    longest = fitting_length(model, model_config, tokenizer, files.name, config.max_length, say)
+    longest = fitting_length(model, model_config, tokenizer, files.name, config.max_length)
     config = replace(config, max_length=longest)
     return Engine(method, model, template, config, never_masked(config, tokenizer), progress)

@@ -338,7 +338,7 @@ def label_warnings(out: str, manifest: Json) -> Iterator[str]:
     labelled, wrong = (sum(entry.get(key, 0) for entry in manifest["shards"]) for key in ("labelled", "misclassified"))
     if labelled and 10 * wrong >= 9 * labelled:
         total = counted(labelled, "labelled sentence")
-        yield (f"warning: {out}: misclassified, and so without masks: {wrong:,} of {total}; labels and classes "
+        yield (f"{out}: misclassified, and so without masks: {wrong:,} of {total}; labels and classes "
                "probably do not match")  # fmt: skip
 
 

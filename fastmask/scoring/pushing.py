@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
     from ..shards.reader import ShardSet
 
+log = logging.getLogger(__name__)
 DATA_FILES = "shard-*.parquet"
 _NOT_OF_A_MODEL = re.compile(rf"\..*|checkpoint-.*|.*{re.escape(TEMPORARY)}|.*\.lock", re.S)
 """Names of locks, checkpoints and temporary files, which stay here."""
 
 
-def push(out: str, repo_id: str, *, private: bool, api: HfApi, say: Callable[[str], None]) -> str:
+def push(out: str, repo_id: str, *, private: bool, api: HfApi) -> str:
     """Upload a finished directory and return the address of its repository.
 
     A data set's card that the repository has already is kept: somebody may have added to it.
@@ -38,7 +39,6 @@ def push(out: str, repo_id: str, *, private: bool, api: HfApi, say: Callable[[st
         repo_id: as owner/name.
         private: whether a new repository is.
         api: the hub's client.
-        say: receives one line at a time.
 
     Raises:
         FastmaskError: ``out`` is not finished or is damaged, or the hub refuses or cannot be reached.
@@ -51,12 +51,12 @@ def push(out: str, repo_id: str, *, private: bool, api: HfApi, say: Callable[[st
     stale = [DATA_FILES] if is_data else None  # of an earlier push, unless they are uploaded again
     try:
         address = str(api.create_repo(**repo, private=private, exist_ok=True))
-        say(f"{out}: {len(names)} files to {address}")
+        log.info(f"{out}: {len(names)} files to {address}")
         told = f"fastmask {__version__}"
         api.upload_folder(**repo, folder_path=path, allow_patterns=[_literal(name) for name in names],
                           delete_patterns=stale, commit_message=told)  # fmt: skip
         if text is not None and api.file_exists(repo_id, CARD, repo_type=repo["repo_type"]):
-            say(f"{address} has a {CARD}, which is kept; remove it there to get a new one")
+            log.info(f"{address} has a {CARD}, which is kept; remove it there to get a new one")
         elif text is not None:
             api.upload_file(**repo, path_or_fileobj=text.encode(), path_in_repo=CARD, commit_message=told)
     except Exception as error:  # OSError, ValueError, and its HTTP library's own

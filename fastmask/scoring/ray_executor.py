@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
@@ -17,8 +18,9 @@ from ..text.hashed import HashedInputs
 from ..text.streams import format_of
 from .cascade import Bounds, widened_by
 from .executor import Made, Wanted
-from .ray_workers import Actor, WorkerLost, Workers, result
+from .ray_workers import LINE, Actor, WorkerLost, Workers, result
 
+log = logging.getLogger(__name__)
 IN_FLIGHT = 2
 """Shards that a worker is asked for at a time, so that it need not wait for the next one."""
 MOST_LOSSES = 3
@@ -140,7 +142,8 @@ class RayExecutor:
     def _hear(self, call: _Call, found: Any) -> None:
         if call.what == "progress":
             for name, arguments in found:
-                getattr(self._workers.meter, name)(*arguments)
+                tell = log.log if name == LINE else getattr(self._workers.meter, name)
+                tell(*arguments)
         elif call.what == "load":
             self._workers.check(found)
             self._calls[call.actor.handle.take.remote(self._given)] = _Call(call.actor, "take")
@@ -166,6 +169,6 @@ class RayExecutor:
         queue.extendleft(range(index, index + 1) for index in reversed(lost.asked))
         if lost.asked:
             again = f"{counted(len(lost.asked), 'shard')} of it will be made again"
-            self._workers.meter.note(f"a worker was lost; {again}")
+            log.info(f"a worker was lost; {again}")
         new = self._workers.replaced(lost)
         self._calls[new.loaded] = _Call(new, "load")

@@ -20,6 +20,7 @@ from ..core.config import ScoreConfig
 from ..core.config_engine import EngineConfig
 from ..core.errors import FastmaskError
 from ..core.locked import differences, listed
+from ..core.log import listen
 from ..core.plain import Json
 from ..report.progress import Meter
 from ..shards.encoded import EncodedShard
@@ -30,6 +31,9 @@ from .executor import LocalExecutor, Wanted
 from .machine import Facts, facts_of, unlike
 from .scorer import Scorer
 
+log = logging.getLogger(__name__)
+LINE = "line"
+"""In the place of a method's name: a line that a worker has logged, and its level."""
 SECONDS_BEFORE_A_WORD = 60.0
 
 
@@ -48,12 +52,12 @@ class Relay(Meter):
         """See ``Meter``."""
         self._told.append(("advance", (first_row, share, tokens)))
 
-    def note(self, line: str) -> None:
-        """See ``Meter``."""
-        self._told.append(("note", (line,)))
+    def line(self, level: int, text: str) -> None:
+        """Keep a line that is logged here."""
+        self._told.append((LINE, (level, text)))
 
     def take(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """Return what was told since the last time: names of methods and their arguments."""
+        """Return what was told since the last time: names of methods, or LINE, and their arguments."""
         told, self._told = self._told, []
         return told
 
@@ -63,6 +67,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._relay = Relay()
+        listen(self._relay.line)
         self._next = -1
 
     def load(self, config: ScoreConfig, is_aspect: bool, of: ScoreConfig) -> tuple[str, Facts]:
@@ -283,7 +288,7 @@ class Workers:
         """
         references = [one.loaded for one in self.alive]
         if waiting := ray.wait(references, num_returns=len(references), timeout=SECONDS_BEFORE_A_WORD)[1]:
-            self.meter.note(f"waiting for {len(waiting)} workers to start")
+            log.info(f"waiting for {len(waiting)} workers to start")
         self._mixed, found = mixed, [result(one) for one in references]
         # of machines that differ always the same one's, so that a run is resumed as it began
         self._first = min(found, key=lambda one: repr(sorted(one[1].environment.items())))

@@ -7,6 +7,7 @@ Where no sentence is in doubt it is not even loaded, and a method that goes by w
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext
@@ -36,6 +37,8 @@ from .method import CorpusScorer, Recalled, Rules, ShardScorer, Stored, load_met
 from .policy import choose, ragged_positions
 from .scorer import stop_words_identity
 from .stored import scored_of
+
+log = logging.getLogger(__name__)
 
 
 def remask_shards(config: RemaskConfig, meter: Meter | None = None) -> tuple[Json, int]:
@@ -159,7 +162,7 @@ class _Remask:
             self.again.check_plan(run.path, run.plan)
         if asks and (number := sum(in_doubt[index] for index in missing)):
             total = counted(self.manifest["totals"]["rows"], "sentence")
-            self.meter.note(f"asking the model again about {number:,} of {total}, whose masks the scores do not tell")
+            log.info(f"asking the model again about {number:,} of {total}, whose masks the scores do not tell")
         if run.plan is None:
             run.write_plan(self.again.plan() if asks else self._told(), self._statistics())
         self._prepare(run)

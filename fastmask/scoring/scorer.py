@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,8 @@ from ..text.stop_words import stop_words
 from ..text.tokens import TextEncoder
 from .cascade import Bounds
 from .method import CorpusScorer, ShardScorer, load_method
+
+log = logging.getLogger(__name__)
 
 
 def stop_words_identity(config: ScoreConfig) -> dict[str, Any]:
@@ -43,13 +46,13 @@ class Scorer:
         self._first_row = 0
         self.engine = self.method.without_model(config, self.tokenizer, self._advance) or self._loaded(is_aspect)
         for remark in filter(None, (self.engine.remark, self._without_words())):
-            self.meter.note(remark)
+            log.info(remark)
 
     def _loaded(self, is_aspect: bool) -> ShardScorer:
         with self.meter.loading(self.files.name):
             from .loading import load_engine  # torch and the kernels
 
-            how = self.config, self.files, self.tokenizer, is_aspect, self._advance, self.meter.note
+            how = self.config, self.files, self.tokenizer, is_aspect, self._advance
             engine = load_engine(self.method, *how)
         self.config = engine.config
         return engine

@@ -6,10 +6,11 @@ makes it. So a part may be made twice, at the same time, too. ``writer.RunDirect
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -25,6 +26,7 @@ from .journal import LOCK, PART_JOURNAL, PLANNING_LOCK, append_entry, journal_li
 from .plan import header_in, read_plan
 from .schema import file_fault, manifest_path
 
+log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -73,15 +75,17 @@ def check_complete(out: Path | Url, missing: list[int], shards: int) -> None:
 
 
 @contextmanager
-def planning(out: Path | Url, waits: Callable[[], None]) -> Iterator[None]:
-    """Let one process at a time plan a directory inside a ``with``; ``waits`` is called once where another one does."""
+def planning(out: Path | Url) -> Iterator[None]:
+    """Let one process at a time plan a directory inside a ``with``."""
     with os_errors_named(out):
-        lock, says = None, iter([waits])
+        lock, is_told = None, False
         while lock is None:
             try:
                 lock = lock_in(out, PLANNING_LOCK)
             except BlockingIOError:
-                next(says, lambda: None)()
+                if not is_told:
+                    log.info(f"{out}: waiting for another process to make the plan")
+                is_told = True
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
     try:
         yield

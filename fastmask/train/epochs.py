@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..core.config_train import FinetuneConfig, MaskerConfig
+
+log = logging.getLogger(__name__)
 
 
 class Measured(NamedTuple):
@@ -50,17 +53,13 @@ class Training:
 
 
 def train_epochs(
-    config: FinetuneConfig | MaskerConfig,
-    training: Training,
-    rng: np.random.Generator,
-    report: Callable[[str], None],
+    config: FinetuneConfig | MaskerConfig, training: Training, rng: np.random.Generator
 ) -> tuple[list[dict], int]:
     """Train every epoch and leave the best one's weights, rounded to ``config.dtype``, in the model.
 
     Args:
         config: epochs, batch size, AdamW and dtype.
         rng: of the order.
-        report: receives one line at a time.
 
     Returns:
         Each epoch's record, and the best one's number from 1.
@@ -72,7 +71,7 @@ def train_epochs(
     steps = -(-len(lengths) // config.batch_size) * config.epochs
     factor = linear_schedule(steps, config.warmup)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
-    progress, records = Progress("steps", steps, 0, report), list[dict]()
+    progress, records = Progress("steps", steps), list[dict]()
     best, best_score, weights = 0, -1.0, {}
     for epoch in range(1, config.epochs + 1):
         model.train()
@@ -89,7 +88,7 @@ def train_epochs(
         if score is None or score > best_score:
             best, best_score, weights = epoch, score or 0.0, _rounded(model, torch_dtype(config.dtype))
         records.append({"epoch": epoch, "train_loss": total / len(lengths), **figures})
-        report(f"epoch {epoch} of {config.epochs}: loss {total / len(lengths):.4f}{words}")
+        log.info(f"epoch {epoch} of {config.epochs}: loss {total / len(lengths):.4f}{words}")
     model.load_state_dict(weights)
     return records, best
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 
     from .examples import Examples
 
+log = logging.getLogger(__name__)
 
-def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
+
+def finetune(config: FinetuneConfig) -> dict:
     """Train, save the best epoch in ``config.out`` with ``metrics.json``, and return those metrics.
 
     Two runs with one config and one thread count on one CPU give the same bytes.
 
     Args:
         config: what to train.
-        report: receives one progress line at a time.
 
     Raises:
         InputError: a row without a usable label, or a file that cannot be read.
@@ -45,9 +47,9 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
     # an output directory that cannot be written is an error now, not after hours of training
     with claim(config.out, config.overwrite) as out, quiet_transformers():
         rng = seed_everything(config.seed)
-        task = build_task(config, report)
+        task = build_task(config)
         training = Training(task.model, task.train.lengths, _model_step(task), lambda: _measured(task))
-        epochs, best = train_epochs(config, training, rng, report)
+        epochs, best = train_epochs(config, training, rng)
         metrics = {
             "config": asdict(task.config),
             "classes": list(task.class_names),
@@ -62,8 +64,8 @@ def finetune(config: FinetuneConfig, report: Callable[[str], None]) -> dict:
         save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {METRICS: metrics},
                    config.overwrite, card=model_card(task.config, task.base, metrics, METRICS))  # fmt: skip
     for path, figures in {**metrics["dev"], **metrics["test"]}.items():
-        report(f"{path}: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
-    report(f"{config.out}: epoch {best} of {config.epochs}, {time.perf_counter() - started:.0f} s in all")
+        log.info(f"{path}: accuracy {figures['accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
+    log.info(f"{config.out}: epoch {best} of {config.epochs}, {time.perf_counter() - started:.0f} s in all")
     return metrics
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 LABELS = ("keep", "mask")
 LAST_LAYERS = ("classifier.", "score.")
 """How the names of a token classifier's last layer begin."""
@@ -49,14 +51,13 @@ class MaskerTask:
     base: ModelFiles
 
 
-def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
+def train_masker(config: MaskerConfig) -> dict:
     """Train, save the epoch of the best token F1 in ``config.out`` with ``metrics.json``, and return those metrics.
 
     Two runs with one config and one thread count on one CPU give the same bytes.
 
     Args:
         config: what to train.
-        report: receives one progress line at a time.
 
     Raises:
         ModelError: ``init`` cannot be loaded, or the shards are of another tokenizer.
@@ -67,9 +68,9 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
     # an output directory that cannot be written is an error now, not after hours of training
     with claim(config.out, config.overwrite) as out, quiet_transformers():
         rng = seed_everything(config.seed)
-        task = _build_task(config, rng, report)
+        task = _build_task(config, rng)
         training = Training(task.model, task.train.lengths, _model_step(config, task), lambda: _measured(task))
-        epochs, best = train_epochs(config, training, rng, report)
+        epochs, best = train_epochs(config, training, rng)
         metrics = {
             "config": asdict(task.config),
             "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
@@ -83,8 +84,8 @@ def train_masker(config: MaskerConfig, report: Callable[[str], None]) -> dict:
         }
         save_model(task.model, task.tokenizer, out, torch_dtype(config.dtype), {METRICS: metrics},
                    config.overwrite, card=model_card(task.config, task.base, metrics, METRICS))  # fmt: skip
-    report(f"{config.out}: epoch {best} of {config.epochs}, {_figures(metrics['dev'])}, "
-           f"{time.perf_counter() - started:.0f} s in all")  # fmt: skip
+    log.info(f"{config.out}: epoch {best} of {config.epochs}, {_figures(metrics['dev'])}, "
+             f"{time.perf_counter() - started:.0f} s in all")  # fmt: skip
     return metrics
 
 
@@ -92,12 +93,12 @@ def _figures(measured: dict) -> str:
     return ", ".join(f"{name} {measured[name]:.4f}" for name in ("precision", "recall", "f1"))
 
 
-def _build_task(config: MaskerConfig, rng: np.random.Generator, report: Callable[[str], None]) -> MaskerTask:
+def _build_task(config: MaskerConfig, rng: np.random.Generator) -> MaskerTask:
     files = resolve_model(config.init)
     tokenizer, model = load_tokenizer(files), _token_classifier(files)
-    max_length, is_typed = reading_of(model, tokenizer, files.name, config.max_length, False, report)
+    max_length, is_typed = reading_of(model, tokenizer, files.name, config.max_length, False)
     if not runs_packed(model):
-        report(own_forward_remark(model, pads=False))
+        log.info(own_forward_remark(model, pads=False))
     sentences = read_tagged(config.shards, files, tokenizer, max_length, is_typed)
     if config.dev:
         parts = sentences, read_tagged(config.dev, files, tokenizer, max_length, is_typed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..core.config_train import CONFIGS, FinetuneConfig
 from ..core.errors import FastmaskError, ModelError
 from ..core.labels import NUMBERS_ARE_NAMES, Classes
+from ..core.log import SILENT, at_level
 from ..core.words import counted
 from ..models.device import choose_device
 from ..models.directory import ModelFiles, load_tokenizer, resolve_model
@@ -22,6 +23,8 @@ from .vocabulary import learn_wordpieces
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +53,28 @@ class Task:
     base: ModelFiles | None = None
 
 
-def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
+def build_task(config: FinetuneConfig) -> Task:
     """Read every file, make or load the model, and encode the rows; raise what ``finetune`` raises."""
-    hard = _read(config, config.train, report)
-    files = {path: _read(config, (path,), report) for path in (*config.dev, *config.test)}
+    hard = _read(config, config.train)
+    files = {path: _read(config, (path,)) for path in (*config.dev, *config.test)}
     device, base = choose_device(config.device), None
     if config.init is None:
-        classes = Classes(config.classes) if config.classes else _classes_in(hard, report)
-        model, tokenizer = new_classifier(config, [row.text for row in hard], classes.names, report)
+        classes = Classes(config.classes) if config.classes else _classes_in(hard)
+        model, tokenizer = new_classifier(config, [row.text for row in hard], classes.names)
     else:
         base = resolve_model(config.init)
-        model, tokenizer, classes = _from_model(config, base, hard, report)
+        model, tokenizer, classes = _from_model(config, base, hard)
     # the model that training starts from may have other classes
     if getattr(model.config, NUMBERS_ARE_NAMES, False) != classes.numbers_are_names:
         setattr(model.config, NUMBERS_ARE_NAMES, classes.numbers_are_names)
     name = config.init or "the new model"
-    max_length, is_typed = reading_of(model, tokenizer, name, config.max_length, has_pairs(hard), report)
+    max_length, is_typed = reading_of(model, tokenizer, name, config.max_length, has_pairs(hard))
     if not runs_packed(model):
-        report(own_forward_remark(model, pads=False))
+        log.info(own_forward_remark(model, pads=False))
     encoded = {path: encode_rows(tokenizer, rows, classes, max_length, is_typed) for path, rows in files.items()}
     train = encode_rows(tokenizer, hard, classes, max_length, is_typed)
     if unseen := [name for index, name in enumerate(classes.names) if index not in train.labels]:
-        report(f"warning: no training row has the class {' or '.join(unseen)}")
+        log.warning(f"no training row has the class {' or '.join(unseen)}")
     return Task(
         model=enable_packing(model).to(device),
         tokenizer=tokenizer,
@@ -85,14 +88,14 @@ def build_task(config: FinetuneConfig, report: Callable[[str], None]) -> Task:
     )
 
 
-def _read(config: FinetuneConfig, paths: tuple[str, ...], report: Callable[[str], None]) -> list[Row]:
+def _read(config: FinetuneConfig, paths: tuple[str, ...]) -> list[Row]:
     skipped: list[str] = []
     documents = read_documents(paths, text_field=config.text_field, label_field=config.label_field,
                                encoding=config.encoding, on_error=config.on_error,
                                max_text_mb=config.max_text_mb, skipped=skipped)  # fmt: skip
     rows = list(labelled_rows(documents, config.label_field))
     if skipped:
-        report(f"warning: {counted(len(skipped), 'row')} skipped, the first: {skipped[0]}")
+        log.warning(f"{counted(len(skipped), 'row')} skipped, the first: {skipped[0]}")
     if not rows:
         raise FastmaskError(f"{', '.join(paths)}: holds no labelled text")
     return rows
@@ -100,22 +103,19 @@ def _read(config: FinetuneConfig, paths: tuple[str, ...], report: Callable[[str]
 
 def check_labels(config: FinetuneConfig, test: str) -> None:
     """Raise InputError for a row of a test file whose label is none of the classes that training will have."""
-    hard = _read(config, config.train, _silent)
-    classes = _classes_for(config, resolve_model(config.init), hard, _silent)
-    for row in _read(replace(config, on_error="fail"), (test,), _silent):
+    with at_level(SILENT):  # the training itself will log what there is to say
+        hard = _read(config, config.train)
+        classes = _classes_for(config, resolve_model(config.init), hard)
+    for row in _read(replace(config, on_error="fail"), (test,)):
         class_index(row, classes)
 
 
-def _silent(line: str) -> None:
-    """Report nothing: the training itself will."""
-
-
-def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[str, ...], report):
+def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[str, ...]):
     """Return a new model of the shape that ``config`` names, and its tokenizer, whose vocabulary the texts teach."""
     from transformers import BertConfig, BertForSequenceClassification
 
     tokenizer = learn_wordpieces(texts, config.vocab_size, int(config.max_length))
-    report(f"learned {counted(len(tokenizer), 'wordpiece')} from {counted(len(texts), 'text')}")
+    log.info(f"learned {counted(len(tokenizer), 'wordpiece')} from {counted(len(texts), 'text')}")
     shape = BertConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=int(config.max_length),
@@ -127,10 +127,10 @@ def new_classifier(config: FinetuneConfig, texts: list[str], class_names: tuple[
     return BertForSequenceClassification(shape), tokenizer
 
 
-def _from_model(config: FinetuneConfig, files: ModelFiles, hard: list[Row], report: Callable[[str], None]):
+def _from_model(config: FinetuneConfig, files: ModelFiles, hard: list[Row]):
     import torch
 
-    classes = _classes_for(config, files, hard, report)
+    classes = _classes_for(config, files, hard)
     kind = "single_label_classification"  # whatever the model was trained for
     model, missing = load_pretrained(files, torch.float32, problem_type=kind, **_labels(classes.names))
     for name in missing:
@@ -140,24 +140,24 @@ def _from_model(config: FinetuneConfig, files: ModelFiles, hard: list[Row], repo
         missing = [name for name, _ in model.named_parameters() if is_head(model, name)]
         model = redrawn(model, missing, config.seed)
     if missing:
-        report(f"the classification head is new: {', '.join(sorted(missing))}")
+        log.info(f"the classification head is new: {', '.join(sorted(missing))}")
     elif classes.names != files.class_names:
         theirs, ours = ", ".join(files.class_names), ", ".join(classes.names)
-        report(f"warning: the head was trained for other classes: {theirs} become {ours}; --new-head draws another")
+        log.warning(f"the head was trained for other classes: {theirs} become {ours}; --new-head draws another")
     return model, load_tokenizer(files), classes
 
 
-def _classes_for(config: FinetuneConfig, files: ModelFiles, rows: list[Row], report) -> Classes:
+def _classes_for(config: FinetuneConfig, files: ModelFiles, rows: list[Row]) -> Classes:
     """Return the classes of --classes; else the model's if they have every label in the data, else the data's own."""
     if config.classes:
         return Classes(config.classes)
-    return files.classes if all(files.classes.has(row.label) for row in rows) else _classes_in(rows, report)
+    return files.classes if all(files.classes.has(row.label) for row in rows) else _classes_in(rows)
 
 
-def _classes_in(rows: list[Row], report: Callable[[str], None]) -> Classes:
+def _classes_in(rows: list[Row]) -> Classes:
     classes = find_classes(rows)
     if classes.numbers_are_names:
-        report(f"warning: the labels are not the numbers from 0 on: the classes are {', '.join(classes.names)}")
+        log.warning(f"the labels are not the numbers from 0 on: the classes are {', '.join(classes.names)}")
     return classes
 
 

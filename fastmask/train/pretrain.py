@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
@@ -14,6 +15,7 @@ import torch
 from ..core.background import run_ahead
 from ..core.config_train import PretrainConfig
 from ..core.errors import FastmaskError
+from ..core.log import SILENT, at_level
 from ..core.memory import freed_memory_kept
 from ..core.words import counted
 from ..data.stream import TrainingStream
@@ -24,7 +26,7 @@ from ..report.progress import Progress
 from .card import model_card
 from .loop import Diverged, linear_schedule, make_optimizer, set_rate, take_step
 from .mlm_batches import AHEAD, batches_of, held_out_parts
-from .pretrain_plan import Plan, Say, batch_size_of, make_plan
+from .pretrain_plan import Plan, batch_size_of, make_plan
 from .ranks import Ranks, start_ranks
 from .run_directory import LOG, RESULT, Log, TrainingRun, restore, training_tensors
 
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 
     from ..models.mlm_model import Part
 
+log = logging.getLogger(__name__)
 
-def pretrain(config: PretrainConfig, report: Say, console: Console | None = None) -> dict:
+
+def pretrain(config: PretrainConfig, console: Console | None = None) -> dict:
     """Train a model into ``config.out``; a run that was killed resumes at its last checkpoint.
 
     On one CPU with one number of threads, a run that was killed and given again ends with the same bits as one that
@@ -43,7 +47,6 @@ def pretrain(config: PretrainConfig, report: Say, console: Console | None = None
 
     Args:
         config: what to train.
-        report: receives one line at a time.
         console: see ``progress.Progress``.
 
     Returns:
@@ -57,21 +60,17 @@ def pretrain(config: PretrainConfig, report: Say, console: Console | None = None
     ranks = start_ranks(choose_device(config.device))
     first = ranks.rank == 0
     try:
-        with quiet_transformers():
-            return _pretrain(config, ranks, report if first else _nothing, console if first else None)
+        with quiet_transformers(), nullcontext() if first else at_level(SILENT):
+            return _pretrain(config, ranks, console if first else None)
     finally:
         ranks.stop()
 
 
-def _pretrain(config: PretrainConfig, ranks: Ranks, say: Say, console: Console | None) -> dict:
+def _pretrain(config: PretrainConfig, ranks: Ranks, console: Console | None) -> dict:
     """Train on this process's rank; nothing of the model is left in memory at the end, as ``Ranks.stop`` wants it."""
-    plan = make_plan(config, ranks, say)
+    plan = make_plan(config, ranks)
     with TrainingRun(config.out, plan.header, config.overwrite) if ranks.rank == 0 else nullcontext() as run:
         return _train(plan, run, console)
-
-
-def _nothing(line: str) -> None:
-    pass
 
 
 def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict:
@@ -82,7 +81,7 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
     config, ranks = plan.config, plan.ranks
     result, checkpoint = ranks.gather(run and (run.result, run.last))[0]
     if result is not None:
-        plan.say(f"{config.out} is complete for this configuration; nothing to do")
+        log.info(f"{config.out} is complete for this configuration; nothing to do")
         return result
     state = _state(plan, checkpoint)
     trained = ranks.wrap(state.masked_loss)
@@ -90,8 +89,8 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
     scales = (plan.scale(step) for step in range(state.step, plan.steps))
     size, most = (value and max(1, value // ranks.world) for value in (batch_size_of(config), config.batch_tokens))
     ahead = batches_of(plan.stream, plan.builder, size, most, scales)
-    with (Log(run.path / LOG, state.step) if run else nullcontext() as log, freed_memory_kept(),
-          Progress("steps", plan.steps, state.step, plan.say, console) as progress,
+    with (Log(run.path / LOG, state.step) if run else nullcontext() as history, freed_memory_kept(),
+          Progress("steps", plan.steps, state.step, console) as progress,
           closing(run_ahead(ahead, AHEAD)) as batches):  # fmt: skip
         for step in range(state.step, plan.steps):
             batch = next(batches)  # this rank's sequences, in parts of T tokens of which M are masked
@@ -109,18 +108,18 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
                 raise
             state.count(tokens, masked)
             progress.update(step + 1, tokens, value)
-            if run and log:
+            if run and history:
                 run.confirm()
-                log.write(step=step + 1, loss=value, lr=rate, tokens=tokens, masked=masked,
-                          tokens_per_second=round(progress.rate))  # fmt: skip
+                history.write(step=step + 1, loss=value, lr=rate, tokens=tokens, masked=masked,
+                              tokens_per_second=round(progress.rate))  # fmt: skip
             if (step + 1) % config.save_every == 0 or step + 1 == plan.steps:
-                _measure(plan, state, run, log)
-                _save(plan, state, run, log, batch.position)
+                _measure(plan, state, run, history)
+                _save(plan, state, run, history, batch.position)
     result = {**plan.header, **state.counts, **plan.expected(state.counts["tokens"]), "held_out": state.held_out,
               "tokens_per_second": round(progress.rate)}  # fmt: skip
     if run:
         run.finish(state.model, plan.tokenizer, result, model_card(config, plan.base, result, RESULT))
-        plan.say(f"{config.out}: {counted(result['step'], 'step')}, {counted(result['tokens'], 'token')}, "
+        log.info(f"{config.out}: {counted(result['step'], 'step')}, {counted(result['tokens'], 'token')}, "
                  f"{result['masked']:,} masked, {result['tokens_per_second']:,} tokens/s")  # fmt: skip
     return result
 
@@ -180,21 +179,21 @@ def _state(plan: Plan, checkpoint: Path | None) -> _State:
         saved = restore(checkpoint, model, optimizer, ranks)
         plan.stream.load_state_dict(saved["streams"][ranks.rank])
         state.counts, state.held_out = saved["counts"], saved["held_out"]
-        plan.say(f"resumes after step {state.step:,}")
+        log.info(f"resumes after step {state.step:,}")
     return state
 
 
-def _save(plan: Plan, state: _State, run: TrainingRun | None, log: Log | None, position: dict) -> None:
+def _save(plan: Plan, state: _State, run: TrainingRun | None, history: Log | None, position: dict) -> None:
     """Write a checkpoint; all ranks give their random state and their position in the stream."""
     tensors = training_tensors(state.model, state.optimizer, plan.ranks)
     streams = plan.ranks.gather(position)
-    if run and log:
-        log.sync()
+    if run and history:
+        history.sync()
         document = {"counts": state.counts, "streams": streams, "held_out": state.held_out}
         run.save(state.step, state.model, plan.tokenizer, tensors, document)
 
 
-def _measure(plan: Plan, state: _State, run: TrainingRun | None, log: Log | None) -> None:
+def _measure(plan: Plan, state: _State, run: TrainingRun | None, history: Log | None) -> None:
     """Measure the held-out loss, if there is held-out data.
 
     Raises:
@@ -207,9 +206,9 @@ def _measure(plan: Plan, state: _State, run: TrainingRun | None, log: Log | None
         last = f"; {run.last_good()}" if run else ""
         raise FastmaskError(f"training diverged: the held-out loss is {loss} after step {step}; try a lower --lr{last}")
     state.held_out.append({"step": step, "loss": loss})
-    plan.say(f"step {step:,} of {plan.steps:,}: held-out loss {loss:.4f}")
-    if log:
-        log.write(step=step, held_out_loss=loss)
+    log.info(f"step {step:,} of {plan.steps:,}: held-out loss {loss:.4f}")
+    if history:
+        history.write(step=step, held_out_loss=loss)
 
 
 def _held_out_loss(plan: Plan, stream: TrainingStream, state: _State) -> float:

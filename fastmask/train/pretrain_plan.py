@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ from .run_directory import EXPECTED
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 UNSETTLING = ("out", "overwrite", "save_every")
 """Options that leave the result as it is."""
 
@@ -52,7 +53,6 @@ class Plan:
         dtype, pads: of MaskedLoss.
         header: what decides the result, JSON-ready.
         base: what training starts from.
-        say: shows one line.
     """
 
     config: PretrainConfig
@@ -68,7 +68,6 @@ class Plan:
     pads: bool
     header: dict
     base: ModelFiles
-    say: Say
 
     def expected(self, tokens: int) -> dict[str, float]:
         """Return how many masks are drawn in the mean in so many tokens of steps; nothing where masks are not drawn."""
@@ -79,7 +78,7 @@ class Plan:
         return {EXPECTED: tokens * rates.tokens / self.stream.tokens * rate}
 
 
-def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
+def make_plan(config: PretrainConfig, ranks: Ranks) -> Plan:
     """Load what a run works on and decide what the options leave open; raises what ``pretrain`` raises."""
     seed_everything(config.seed)
     files = resolve_model(config.init)
@@ -87,38 +86,37 @@ def make_plan(config: PretrainConfig, ranks: Ranks, say: Say) -> Plan:
     model, missing = load_masked_lm(files)
     if missing:
         tied = ", tied to its word embeddings," if has_tied_decoder(model) else ""
-        say(f"{files.name} has no masked-language-model head: a new one{tied} is trained")
-    max_length = fitting_length(model, model.config, tokenizer, files.name, config.max_length, say)
+        log.info(f"{files.name} has no masked-language-model head: a new one{tied} is trained")
+    max_length = fitting_length(model, model.config, tokenizer, files.name, config.max_length)
     config = replace(config, max_length=max_length)
     join = {"max_length": max_length, "pack": config.pack}
     stream = _open(config.shards, config.seed, join | {"sample": config.sample}, files, tokenizer, ranks)
     held_out = _open(config.eval, config.seed, join, files, tokenizer, ranks) if config.eval else None
     template = model_template(model.config, tokenizer, files.name, is_pair=False)
-    dtype, pads = _products(config, ranks, model, template, max_length, files.name, say)
+    dtype, pads = _products(config, ranks, model, template, max_length, files.name)
     ordinary = ordinary_ids(*vocabulary(tokenizer))
     drawn = config.part_tokens, ranks.device, template, shares_of(config.corrupt)
     builder = Builder(config.seed, _mask_id(stream, files), ordinary, *drawn)
     steps = _steps(config, stream, ranks)
-    say(f"{counted(len(stream), 'sequence')} with masks; {counted(steps, 'step')}, {ranks.world} x {ranks.device}, "
-        f"{str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
-    scale = _scales(config, stream, steps, say)
+    log.info(f"{counted(len(stream), 'sequence')} with masks; {counted(steps, 'step')}, {ranks.world} x "
+             f"{ranks.device}, {str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
+    scale = _scales(config, stream, steps)
     header = _header(config, ranks, files, tokenizer, stream, held_out, dtype)
-    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, scale, steps, dtype, pads, header, files,
-                say)  # fmt: skip
+    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, scale, steps, dtype, pads, header, files)
 
 
-def _products(config, ranks, model, template, max_length: int, name: str, say: Say) -> tuple[torch.dtype, bool]:
-    """Return the two settings of MaskedLoss, and say where the model or the processor is slow."""
+def _products(config, ranks, model, template, max_length: int, name: str) -> tuple[torch.dtype, bool]:
+    """Return the two settings of MaskedLoss, and log where the model or the processor is slow."""
     dtype = product_dtype(config.precision, ranks.device)
     if remark := processor.remark(config.precision, ranks.device):
-        say(remark)
+        log.info(remark)
     if runs_packed(model):
         return dtype, True
     dtypes = [dtype, torch.float32] if config.precision == "auto" else [dtype]
     pads, able = fit_own_forward(model, template, max_length, name, ranks.device, dtypes)
-    say(own_forward_remark(model, pads))
+    log.info(own_forward_remark(model, pads))
     if able != dtype:
-        say(f"it cannot be trained in {str(dtype).removeprefix('torch.')}: float32 is used")
+        log.info(f"it cannot be trained in {str(dtype).removeprefix('torch.')}: float32 is used")
     return able, pads
 
 
@@ -160,8 +158,8 @@ def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
     return -(-of_epoch * (config.epochs or EPOCHS) // of_step)
 
 
-def _scales(config: PretrainConfig, stream: TrainingStream, steps: int, say: Say) -> Callable[[int], float]:
-    """Return what multiplies the probabilities in a step, and say how many tokens are masked.
+def _scales(config: PretrainConfig, stream: TrainingStream, steps: int) -> Callable[[int], float]:
+    """Return what multiplies the probabilities in a step, and log how many tokens are masked.
 
     Raises:
         FastmaskError: the schedule wants more tokens masked than may be.
@@ -169,7 +167,7 @@ def _scales(config: PretrainConfig, stream: TrainingStream, steps: int, say: Say
     if not config.sample:
         return lambda step: 1.0
     if config.mask_schedule is None:
-        say(f"masks are drawn anew in each epoch, {100 * stream.rates.mean:.1f} % of the tokens in the mean")
+        log.info(f"masks are drawn anew in each epoch, {100 * stream.rates.mean:.1f} % of the tokens in the mean")
         return lambda step: 1.0
     first, last = rates_of(config.mask_schedule)
     most = stream.rates.most

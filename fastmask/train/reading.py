@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..core.errors import ModelError
@@ -22,7 +21,6 @@ def reading_of(
     name: str,
     wanted: int,
     is_pair: bool,
-    say: Callable[[str], None],
 ) -> tuple[int, bool]:
     """Return the longest input in tokens, see ``lengths.fitting_length``, and whether the model is given token types.
 
@@ -31,13 +29,12 @@ def reading_of(
         tokenizer, name: the model's.
         wanted: how long an input is to be, as the configuration has it.
         is_pair: whether inputs are pairs.
-        say: receives a line.
 
     Raises:
         ModelError: the model takes less than is wanted, it or the tokenizer is not made for such inputs, or its answers
             depend on what else is asked.
     """
-    longest = fitting_length(model, model.config, tokenizer, name, wanted, say)
+    longest = fitting_length(model, model.config, tokenizer, name, wanted)
     template = model_template(model.config, tokenizer, name, is_pair)
     if fast_path_fault(model.config):
         from ..models.generic import GenericEncoder

@@ -22,10 +22,6 @@ from fastmask.train.masker import train_masker
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def quiet(line: str) -> None:
-    """No progress."""
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, golden_dir, mr_tiny) -> Path:
     """A labelled text, shards, and predictions."""
@@ -76,7 +72,7 @@ def part(found: dict[str, bytes], top: str) -> dict[str, bytes]:
 def test_finetune(files, mr_tiny, tmp_path, monkeypatch):
     def train(seed: int) -> None:
         finetune(FinetuneConfig(train=(str(files / "train.jsonl"),), init=mr_tiny, out="out", epochs=1, seed=seed,
-                                overwrite=True), quiet)  # fmt: skip
+                                overwrite=True))  # fmt: skip
 
     assert_old_or_new(tmp_path, monkeypatch, lambda: train(1), lambda: train(2), 10, every=5)
 
@@ -84,7 +80,7 @@ def test_finetune(files, mr_tiny, tmp_path, monkeypatch):
 def test_train_masker(files, mr_tiny, tmp_path, monkeypatch):
     def train(seed: int) -> None:
         train_masker(MaskerConfig(shards=(str(files / "masks"),), init=mr_tiny, out="out", epochs=1, seed=seed,
-                                  overwrite=True), quiet)  # fmt: skip
+                                  overwrite=True))  # fmt: skip
 
     assert_old_or_new(tmp_path, monkeypatch, lambda: train(1), lambda: train(2), 10, every=5)
 
@@ -100,7 +96,7 @@ def test_evaluate(files, tmp_path, monkeypatch):
     def compare(seed: int) -> None:
         arms = tuple(f"{name}={files / name}.txt" for name in "ab")
         evaluate(EvaluateConfig(test=str(files / "train.jsonl"), arms=arms, resamples=100, seed=seed,
-                                json="report.json", picture="report.svg"), quiet)  # fmt: skip
+                                json="report.json", picture="report.svg"))  # fmt: skip
 
     assert_old_or_new(tmp_path, monkeypatch, lambda: compare(1), lambda: compare(2), 4)
 
@@ -153,7 +149,7 @@ def played(monkeypatch):
         "train.pretrain.pretrain": played_training,
         "train.finetune.finetune": played_training,
         "train.masker.train_masker": played_training,
-        "experiment.arms.evaluate": lambda config, say: {
+        "experiment.arms.evaluate": lambda config: {
             "arms": {arm.partition("=")[0]: {} for arm in config.arms},
             "differences": [],
             "method": {},
@@ -174,7 +170,7 @@ def test_run_overwrite(played, files, mr_tiny, tmp_path, monkeypatch):
 
     def run(name: str) -> dict[str, bytes]:
         with Run(str(tmp_path / f"{name}.toml"), overwrite=True) as steps:
-            steps.run(quiet)
+            steps.run()
         return made(Path.cwd())
 
     def made(place: Path) -> dict[str, bytes]:

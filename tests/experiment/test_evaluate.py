@@ -186,15 +186,14 @@ def test_command_on_prediction_files(labelled, arm_files, tmp_path):
     assert "old-0.txt: accuracy 0.5000" in result.stderr
 
 
-def test_command_on_models(mr_tiny, restaurant_tiny, golden_dir, tmp_path):
+def test_command_on_models(mr_tiny, restaurant_tiny, golden_dir, tmp_path, said):
     """A real model's answers are those of the authors' scripts; as both arms it differs from itself by nothing."""
     rows = [row for row in golden(golden_dir, "mr_tiny_0.05") if len(row["sentences"]) == 1][:40]
     path = write_jsonl(tmp_path / "t.jsonl", [{"text": row["text"], "label": row["label"]} for row in rows])
-    lines = []
     config = EvaluateConfig((f"a={mr_tiny}", f"b={mr_tiny}"), path, resamples=100)
-    report = evaluate(config, lines.append)
+    report = evaluate(config)
     assert report["arms"]["a"]["accuracy"]["values"] == [np.mean([row["sentences"][0]["correct"] for row in rows])]
-    assert one(report)["interval"] == [0, 0] and ["accuracy" in line for line in lines] == [False, True] * 2
+    assert one(report)["interval"] == [0, 0] and ["accuracy" in line for line in said.messages] == [False, True] * 2
     other = fastmask("evaluate", "--arm", f"a={mr_tiny}", "--arm", f"b={restaurant_tiny}", "--test", path)
     assert "its classes are" in refusal(other)
 

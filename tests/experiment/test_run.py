@@ -98,7 +98,7 @@ def test_the_whole_pipeline(done):
 
 def head_of(directory: Path, init) -> dict:
     config = FinetuneConfig(train=(str(directory / "train.jsonl"),), out="", init=str(init), new_head=True, seed=7)
-    model = build_task(config, lambda line: None).model
+    model = build_task(config).model
     return {name: parameter for name, parameter in model.named_parameters() if "encoder" not in name and
             "embeddings" not in name}  # fmt: skip
 

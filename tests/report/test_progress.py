@@ -16,18 +16,16 @@ def clock(monkeypatch):
     return now
 
 
-def test_training_shows_loss_rate_and_time_left(clock):
-    said = []
-    with Progress("steps", 100, 0, said.append) as progress:
+def test_training_shows_loss_rate_and_time_left(clock, said):
+    with Progress("steps", 100) as progress:
         for step in range(20):
             clock[0] += 1.0
             progress.update(step + 1, 1000, 2.0)
-    assert said == ["15 of 100 steps, loss 2.0000, 1,000 tokens/s, 1:25 left"]
+    assert said.messages == ["15 of 100 steps, loss 2.0000, 1,000 tokens/s, 1:25 left"]
 
 
-def test_scoring_counts_a_shard_that_is_scored_again_once(clock):
-    said = []
-    meter = Meter(None, said.append, out="c.masks")
+def test_scoring_counts_a_shard_that_is_scored_again_once(clock, said):
+    meter = Meter(out="c.masks")
     with meter.running(8000, 2000):
         meter.shard(2000, 4000)
         meter.advance(2000, 0.5, 5000)
@@ -36,23 +34,22 @@ def test_scoring_counts_a_shard_that_is_scored_again_once(clock):
         meter.advance(2000, 0.5, 5000)
         clock[0] = 3700.0
         meter.advance(2000, 0.1, 5000)
-    assert said == ["writing to c.masks", "resuming after 2,000 rows",
+    assert said.messages == ["writing to c.masks", "resuming after 2,000 rows",
                     "3,000 of 8,000 rows, 50 rows/s, 500 tokens/s, 1:40 left",
                     "3,200 of 8,000 rows, 0.3 rows/s, 4 tokens/s, 4:06:40 left"]  # fmt: skip
 
 
-def test_of_an_unknown_number_no_time_is_left(clock):
-    said = []
-    with Progress("rows", None, 0, said.append) as progress:
+def test_of_an_unknown_number_no_time_is_left(clock, said):
+    with Progress("rows", None) as progress:
         clock[0] = 15.0
         progress.update(1234.5, 30)
-    assert said == ["1,234 rows, 82 rows/s, 2 tokens/s"]
+    assert said.messages == ["1,234 rows, 82 rows/s, 2 tokens/s"]
 
 
-def test_a_bar_on_a_terminal(monkeypatch):
-    said, stream = [], io.StringIO()
+def test_a_bar_on_a_terminal(said):
+    stream = io.StringIO()
     console = Console(file=stream, width=100, force_terminal=True, color_system=None)
-    with Progress("steps", 100, 20, said.append, console) as progress:
+    with Progress("steps", 100, 20, console) as progress:
         progress.update(40, 1000, 2.0)
     shown = stream.getvalue()
-    assert "40/100 steps loss 2.0000, " in shown and "tokens/s" in shown and not said
+    assert "40/100 steps loss 2.0000, " in shown and "tokens/s" in shown and not said.messages

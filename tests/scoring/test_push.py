@@ -53,13 +53,12 @@ def names_in(path: Path) -> set[str]:
     return {file.name for file in path.iterdir()}
 
 
-def pushed(hub, out, private=False, lines=None) -> Path:
-    say = (lambda line: None) if lines is None else lines.append
-    assert push(str(out), "me/masks", private=private, api=hub, say=say) == "https://hub/me/masks"
+def pushed(hub, out, private=False) -> Path:
+    assert push(str(out), "me/masks", private=private, api=hub) == "https://hub/me/masks"
     return hub.root / "me/masks"
 
 
-def test_shards_become_a_data_set_that_datasets_reads(hub, tmp_path):
+def test_shards_become_a_data_set_that_datasets_reads(hub, tmp_path, said):
     out = write_run(tmp_path / "out", 2)
     for name in (".fastmask.lock", "journal-1-of-2.ab.jsonl", ".x.fastmask-tmp", "notes.txt", "shard-x.parquet"):
         (out / name).write_bytes(b"x")
@@ -76,10 +75,9 @@ def test_shards_become_a_data_set_that_datasets_reads(hub, tmp_path):
                                   "path": "shard-*.parquet"}]}] and "license" not in header  # fmt: skip
     assert f"| rows | {len(shards):,} |" in text and "## License" in text
     # what somebody has added to the card stays
-    lines = []
     (repo / "README.md").write_text("license: mine")
-    pushed(hub, out, lines=lines)
-    assert (repo / "README.md").read_text() == "license: mine" and "is kept" in lines[-1]
+    pushed(hub, out)
+    assert (repo / "README.md").read_text() == "license: mine" and "is kept" in said.messages[-1]
 
 
 def test_the_card_says_how_sure_the_masks_are_and_escapes_names(tmp_path):

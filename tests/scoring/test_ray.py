@@ -1,5 +1,6 @@
 """Workers on a real Ray cluster of two nodes: actors, a node and drivers are killed, the bytes are those of one run."""
 
+import logging
 import os
 import signal
 import sys
@@ -22,8 +23,8 @@ from fastmask.core.startup import set_ray
 from fastmask.pipeline import score_corpus
 from fastmask.report.progress import Meter
 from fastmask.scoring.machine import Facts
-from fastmask.scoring.ray_executor import RayExecutor
-from fastmask.scoring.ray_workers import Actor, Relay, WorkerLost, Workers, share_of
+from fastmask.scoring.ray_executor import RayExecutor, _Call
+from fastmask.scoring.ray_workers import Actor, Worker, WorkerLost, Workers, share_of
 from fastmask.shards.writer import RunDirectory
 
 ROOT = Path(__file__).parents[2]
@@ -179,13 +180,13 @@ class Replacing:
     """Workers of which each is lost; what takes its place is never ready."""
 
     def __init__(self):
-        self.meter, self.said = Meter(None, lambda line: self.said.append(line)), []
+        self.meter = Meter()
 
     def replaced(self, lost):
         return Actor(None, object())
 
 
-def test_losses_are_counted_by_shard_and_by_start():
+def test_losses_are_counted_by_shard_and_by_start(said):
     """A worker whose machine goes while it is starting is started again, too, but not for ever."""
     executor = RayExecutor.__new__(RayExecutor)
     executor._workers, executor._calls = Replacing(), {}
@@ -196,20 +197,23 @@ def test_losses_are_counted_by_shard_and_by_start():
         at_work.is_ready, at_work.asked, at_work.piece = True, [7, 8], range(9, 12)
         executor._replace(at_work, queue, losses, error)
         assert list(queue)[:3] == [range(7, 8), range(8, 9), range(9, 12)] and losses[7] == lost
-    assert executor._workers.said == ["a worker was lost; 2 shards of it will be made again"] * 3
+    assert said.messages == ["a worker was lost; 2 shards of it will be made again"] * 3
     with pytest.raises(WorkerLost, match="why"):
         executor._replace(Actor(None, None), queue, losses, error)
     with pytest.raises(FastmaskError, match="shard 7: 4 workers were lost while they made it"):
         executor._replace(at_work, queue, losses, error)
 
 
-def test_what_a_worker_tells_is_shown_here():
-    relay, said = Relay(), []
-    relay.shard(0, 10)
-    relay.advance(0, 0.5, 300)
-    relay.note("a remark")
-    meter = Meter(None, said.append)
-    with meter.running(10, 0):
-        for name, arguments in relay.take():
-            getattr(meter, name)(*arguments)
-        assert (meter._rows, said, relay.take()) == (5, ["a remark"], [])
+def test_what_a_worker_tells_is_shown_here(said, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("fastmask"), "handlers", [])  # the worker's is not for this process
+    worker, executor = Worker(), RayExecutor.__new__(RayExecutor)
+    executor._workers = Replacing()
+    worker._relay.shard(0, 10)
+    worker._relay.advance(0, 0.5, 300)
+    logging.getLogger("fastmask.there").warning("a remark")
+    told = worker.progress()
+    said.clear()
+    with executor._workers.meter.running(10, 0):
+        executor._hear(_Call(Actor(None, None), "progress"), told)
+    assert executor._workers.meter._rows == 5 and len(told) == 3 and worker.progress()[0][0] == "line"
+    assert said.record_tuples == [("fastmask.scoring.ray_executor", logging.WARNING, "a remark")]

@@ -8,7 +8,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
-from pretrain_samples import SHAPE, quiet, save_model
+from pretrain_samples import SHAPE, save_model
 from train_samples import toy_file
 from transformers import AutoModelForMaskedLM, BertConfig
 
@@ -44,7 +44,7 @@ def test_a_classifier_has_a_card_that_the_hub_reads(files, tmp_path):
     name = toy_file(tmp_path / "dev.jsonl", 20, 1)
     config = FinetuneConfig((str(files / "train.jsonl"),), str(tmp_path / "a"), (name,), config="small", epochs=1,
                             vocab_size=100, classes=("no|<b>", "yes*"))  # fmt: skip
-    metrics = finetune(config, quiet)
+    metrics = finetune(config)
     card = card_of(config.out)
     header = ModelCard(card).data.to_dict()
     assert header == {"library_name": "transformers", "pipeline_tag": "text-classification",
@@ -53,23 +53,23 @@ def test_a_classifier_has_a_card_that_the_hub_reads(files, tmp_path):
     assert f"<td>{metrics['dev'][name]['accuracy']:.4f}</td>" in page and "<td>no|&lt;b&gt;, yes*</td>" in page
     assert f"<td>{name}</td>" in page and f"fastmask {__version__}" in page and "a new model" in page
     assert f"<td>{metrics['parameters']:,}</td>" in page
-    finetune(replace(config, out=str(tmp_path / "b")), quiet)
+    finetune(replace(config, out=str(tmp_path / "b")))
     assert card_of(tmp_path / "b") == card
 
 
 def test_a_masker_names_what_it_was_made_from(files, tmp_path, mr_tiny):
     config = MaskerConfig((str(files / "masks"),), str(tmp_path / "masker"), init=mr_tiny, epochs=1)
-    metrics = train_masker(config, quiet)
+    metrics = train_masker(config)
     card = card_of(config.out)
     assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "token-classification"
     assert resolve_model(mr_tiny).weights_sha256 in card and "base_model" not in card
     assert f"| {metrics['dev']['f1']:.4f} |" in card
 
 
-def test_a_run_that_was_killed_ends_with_the_same_card(files, tmp_path):
+def test_a_run_that_was_killed_ends_with_the_same_card(files, tmp_path, said):
     config = PretrainConfig((str(files / "masks"),), str(tmp_path / "a"), str(files / "model"), batch_size=8,
                             max_steps=4, save_every=2, precision="float32", eval=(str(files / "masks"),))  # fmt: skip
-    result = pretrain(config, quiet)
+    result = pretrain(config)
     card = card_of(config.out)
     assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "fill-mask"
     assert result["shards"] in card and f"{result['held_out'][-1]['loss']:.4f}" in card
@@ -80,12 +80,12 @@ def test_a_run_that_was_killed_ends_with_the_same_card(files, tmp_path):
         if line.startswith("step 4"):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(again, stop)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("fastmask.train.pretrain.log.info", stop)
+        pretrain(again)
     assert not (tmp_path / "b" / "README.md").exists()
-    lines = []
-    pretrain(again, lines.append)
-    assert "resumes after step 2" in lines and card_of(again.out) == card
+    pretrain(again)
+    assert "resumes after step 2" in said.messages and card_of(again.out) == card
 
 
 def test_the_base_is_named_to_the_hub_only_if_it_has_it(mr_tiny):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import fastmask, refusal, write_jsonl
-from pretrain_samples import largest_difference, log_of, quiet
+from pretrain_samples import largest_difference, log_of
 from tiny_models import TEXTS, tiny_model
 
 from fastmask.core.config_train import PretrainConfig
@@ -137,18 +137,17 @@ def config_of(files, out, init, **changes) -> PretrainConfig:
 
 
 @pytest.mark.parametrize("kind", ["luke", "big_bird"])
-def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(kind, files, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(kind, files, tmp_path, monkeypatch, said):
     """Luke has weights that the loss does not use; BigBird is another model after its first short sequence."""
     start = tiny_model(tmp_path / "start", kind, "MaskedLM")
-    pretrain(config_of(files, tmp_path / "whole", start), quiet)
+    pretrain(config_of(files, tmp_path / "whole", start))
     config = config_of(files, tmp_path / "out", start)
     with monkeypatch.context() as patch:
         patch.setattr(run_directory.Log, "write", lambda self, **line: 1 / 0 if line["step"] == 5 else None)
         with pytest.raises(ZeroDivisionError):
-            pretrain(config, quiet)
-    lines = []
-    pretrain(config, lines.append)
-    assert "resumes after step 4" in lines
+            pretrain(config)
+    pretrain(config)
+    assert "resumes after step 4" in said.messages
     assert largest_difference(config.out, tmp_path / "whole") == 0.0 < largest_difference(config.out, start)
 
 
@@ -159,7 +158,7 @@ def test_two_processes_take_the_steps_of_one(files, tmp_path):
     config |= {name: 0.0 for name in config if name.endswith("dropout_prob")}
     (Path(start) / "config.json").write_text(json.dumps(config))
     held_out = (str(files / "masks"),)
-    alone = pretrain(config_of(files, tmp_path / "alone", start, max_steps=2, eval=held_out), quiet)
+    alone = pretrain(config_of(files, tmp_path / "alone", start, max_steps=2, eval=held_out))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fastmask",
                "pretrain", files / "masks", "--eval", files / "masks", "--init", start, "-o", tmp_path / "two",
                "--batch-size", "8", "--max-steps", "2", "--save-every", "2", "--lr", "1e-3", "--precision", "float32",
@@ -199,12 +198,11 @@ def test_new_biases_are_zero(tmp_path, monkeypatch):
     assert "cls.predictions.bias" in missing and not model.cls.predictions.bias.any()
 
 
-def test_a_precision_that_a_model_cannot_be_trained_in(files, tmp_path, monkeypatch):
+def test_a_precision_that_a_model_cannot_be_trained_in(files, tmp_path, monkeypatch, said):
     start = tiny_model(tmp_path / "start", "deberta", "MaskedLM")
     monkeypatch.setattr("fastmask.train.pretrain_plan.product_dtype", lambda precision, device: torch.bfloat16)
-    lines = []
-    result = pretrain(config_of(files, tmp_path / "out", start, max_steps=1, precision="auto"), lines.append)
-    assert result["products"] == "float32" and "it cannot be trained in bfloat16: float32 is used" in lines
+    result = pretrain(config_of(files, tmp_path / "out", start, max_steps=1, precision="auto"))
+    assert result["products"] == "float32" and "it cannot be trained in bfloat16: float32 is used" in said.messages
     message = refusal(fastmask("pretrain", files / "masks", "--init", start, "-o", tmp_path / "no", "--batch-size", 8,
                                "--max-length", 60, "--precision", "bfloat16"))  # fmt: skip
     assert f"{start}: cannot be trained in bfloat16: " in message

@@ -44,10 +44,10 @@ def toy(tmp_path) -> FinetuneConfig:
     )  # fmt: skip
 
 
-def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, capfd):
-    lines = []
-    metrics = finetune(replace(toy, dtype="float16"), lines.append)
+def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, capfd, said):
+    metrics = finetune(replace(toy, dtype="float16"))
     assert capfd.readouterr() == ("", "")
+    lines = said.messages
     assert sum(line.startswith("epoch ") for line in lines) == 4 and not any("\n" in line for line in lines)
     assert json.loads((Path(toy.out) / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     assert metrics["test"][toy.test[0]]["accuracy"] > 0.95
@@ -67,28 +67,26 @@ def test_finetune_from_scratch_learns_and_writes_a_model_with_its_metrics(toy, c
 def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(toy):
     outs = [str(Path(toy.out) / name) for name in "abc"]
     for out, seed in zip(outs, (1, 1, 2), strict=True):
-        finetune(replace(toy, out=out, seed=seed, epochs=1), lambda line: None)
+        finetune(replace(toy, out=out, seed=seed, epochs=1))
     assert weights_of(outs[0]) == weights_of(outs[1]) != weights_of(outs[2])
 
 
-def test_finetune_from_a_classifier_keeps_its_classes_and_cuts_at_its_positions(toy, mr_tiny):
-    lines = []
+def test_finetune_from_a_classifier_keeps_its_classes_and_cuts_at_its_positions(toy, mr_tiny, said):
     config = replace(toy, init=mr_tiny, config=None, classes=(), epochs=1, max_length=Unsaid(256))
-    metrics = finetune(config, lines.append)
+    metrics = finetune(config)
     assert metrics["config"]["max_length"] == 128
     assert metrics["classes"] == ["negative", "positive"]
-    assert any("cut at 128 tokens" in line for line in lines)
-    assert not any("head is new" in line for line in lines)
+    assert any("cut at 128 tokens" in line for line in said.messages)
+    assert not any("head is new" in line for line in said.messages)
 
 
-def test_finetune_with_other_classes_gets_a_new_head(toy, mr_tiny, tmp_path):
+def test_finetune_with_other_classes_gets_a_new_head(toy, mr_tiny, tmp_path, said):
     three = tmp_path / "three.jsonl"
     three.write_text("".join(json.dumps({"text": f"a {c} one", "label": c}) + "\n" for c in "xyz"))
-    lines = []
     config = replace(toy, train=(str(three),), dev=(), test=(), init=mr_tiny, config=None, classes=())
-    metrics = finetune(config, lines.append)
+    metrics = finetune(config)
     assert metrics["classes"] == ["x", "y", "z"] and metrics["best_epoch"] == 4
-    assert "the classification head is new: classifier.bias, classifier.weight" in lines
+    assert "the classification head is new: classifier.bias, classifier.weight" in said.messages
     assert resolve_model(toy.out).class_names == ("x", "y", "z")
 
 
@@ -96,8 +94,8 @@ def test_an_existing_directory_is_kept_unless_told(toy):
     keep = Path(toy.out) / "keep"
     keep.mkdir(parents=True)
     with pytest.raises(OutputError, match="--overwrite"):
-        finetune(toy, lambda line: None)
-    finetune(replace(toy, epochs=1, overwrite=True), lambda line: None)
+        finetune(toy)
+    finetune(replace(toy, epochs=1, overwrite=True))
     assert not keep.exists() and weights_of(toy.out)
 
 
@@ -117,21 +115,21 @@ def test_a_save_that_fails_leaves_what_was_there(toy, mr_tiny, monkeypatch):
     assert not [path for path in Path(toy.out).parent.iterdir() if path.name.startswith(".")]
 
 
-def test_what_cannot_be_written_is_said_before_training(toy, tmp_path):
+def test_what_cannot_be_written_is_said_before_training(toy, tmp_path, said):
     rows = tmp_path / "surrogate.jsonl"
     rows.write_text('{"text": "good", "label": "a"}\n{"text": "bad", "label": "\\ud800"}\n')
     line = r'surrogate.jsonl:2: field "label": half of a surrogate pair at character 0'
     with pytest.raises(InputError, match=line):
         finetune(replace(toy, train=(str(rows),), classes=()), lambda line: None)
     (tmp_path / "file").write_text("")
-    said = []
+    said.clear()
     with pytest.raises(OutputError, match=r"cannot write .*file"):
-        finetune(replace(toy, out=str(tmp_path / "file" / "out")), said.append)
-    assert not said
+        finetune(replace(toy, out=str(tmp_path / "file" / "out")))
+    assert not said.messages
 
 
 def test_a_training_file_may_have_any_name(toy, tmp_path):
     name = os.fsdecode(bytes(tmp_path) + b"/\xff.jsonl")
     shutil.copy(toy.train[0], name)
-    finetune(replace(toy, train=(name,), epochs=1), lambda line: None)
+    finetune(replace(toy, train=(name,), epochs=1))
     assert json.loads((Path(toy.out) / "metrics.json").read_text())["config"]["train"] == [name]

@@ -203,12 +203,13 @@ def test_a_resumed_run_counts_what_was_there(rows, mr_tiny, tmp_path, monkeypatc
     assert "resuming after 8 rows" in result.stderr and WARNING.format(out, 10) in result.stderr
 
 
-def test_a_recipe_says_it_too(rows, mr_tiny, tmp_path):
-    corpus, said = write_jsonl(tmp_path / "a.jsonl", flipped(rows, 10)), []
+def test_a_recipe_says_it_too(rows, mr_tiny, tmp_path, said):
+    corpus = write_jsonl(tmp_path / "a.jsonl", flipped(rows, 10))
     step = Step("masks", "score", ScoreConfig(model=mr_tiny, segment="line"), (corpus,))
     ledger = Ledger(tmp_path / "run")
-    Run._do(SimpleNamespace(out=ledger.path, ledger=ledger, overwrite=False), step, said.append, None)
-    assert WARNING.format(tmp_path / "run" / "masks", 10) in said[-1]
+    Run._do(SimpleNamespace(out=ledger.path, ledger=ledger, overwrite=False), step, None)
+    last = said.records[-1]
+    assert WARNING.format(tmp_path / "run" / "masks", 10) in f"warning: {last.message}" and last.levelname == "WARNING"
 
 
 def test_aspects_that_do_not_match_the_classes(restaurant_tiny, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from helpers import fastmask, golden, held, kill_held, refusal, write_jsonl
-from pretrain_samples import PROCESS, SHAPE, largest_difference, log_of, quiet, save_model, weights, without_dropout
+from pretrain_samples import PROCESS, SHAPE, largest_difference, log_of, save_model, weights, without_dropout
 from shard_samples import FIELDS, IDENTITY, build
 from transformers import AutoModelForMaskedLM, BertConfig
 
@@ -59,10 +59,9 @@ def config(files, tmp_path) -> PretrainConfig:
                           max_steps=6, save_every=2, lr=1e-3, precision="float32", max_length=64)  # fmt: skip
 
 
-def test_a_run_learns_and_leaves_a_model_that_transformers_loads(config, files):
-    lines = []
+def test_a_run_learns_and_leaves_a_model_that_transformers_loads(config, files, said):
     config = replace(config, max_steps=40, lr=5e-3, save_every=20, eval=(str(files / "held"),))
-    result = pretrain(config, lines.append)
+    result = pretrain(config)
     log = log_of(config.out)
     losses = [line["loss"] for line in log if "loss" in line]
     assert len(losses) == 40 and losses[-1] < losses[0] - 1
@@ -71,7 +70,7 @@ def test_a_run_learns_and_leaves_a_model_that_transformers_loads(config, files):
     assert [entry["step"] for entry in result["held_out"]] == [20, 40]
     assert [line["held_out_loss"] for line in log if "held_out_loss" in line] == [e["loss"] for e in result["held_out"]]
     assert json.loads((Path(config.out) / "pretrain.json").read_text()) == result
-    assert lines[-1].startswith(f"{config.out}: 40 steps") and not any("head" in line for line in lines)
+    assert said.messages[-1].startswith(f"{config.out}: 40 steps") and not any("head" in line for line in said.messages)
     assert not list(Path(config.out).glob("*checkpoint*")) and not list(Path(config.out).glob(".*"))
     model = AutoModelForMaskedLM.from_pretrained(config.out)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -81,7 +80,7 @@ def test_a_run_learns_and_leaves_a_model_that_transformers_loads(config, files):
 
 def test_the_held_out_loss_by_hand(config, files):
     """One sequence at a time through transformers, with the corruption of epoch 0."""
-    result = pretrain(replace(config, max_steps=2, eval=(str(files / "held"),)), quiet)
+    result = pretrain(replace(config, max_steps=2, eval=(str(files / "held"),)))
     model = AutoModelForMaskedLM.from_pretrained(config.out).eval()
     total = masked = 0
     stream = TrainingStream(str(files / "held"), max_length=64, seed=config.seed, masked_only=True)
@@ -99,25 +98,25 @@ def test_the_held_out_loss_by_hand(config, files):
 
 
 def test_measuring_does_not_change_training(config, files, tmp_path):
-    pretrain(config, quiet)
+    pretrain(config)
     other = replace(config, out=str(tmp_path / "measured"), eval=(str(files / "held"),), save_every=1)
-    pretrain(other, quiet)
+    pretrain(other)
     assert largest_difference(config.out, other.out) == 0.0
 
 
-def test_an_encoder_gets_a_head_tied_to_its_embeddings(config, mr_tiny):
-    lines = []
-    pretrain(replace(config, init=mr_tiny, max_steps=1), lines.append)
-    assert any("no masked-language-model head: a new one, tied to its word embeddings" in line for line in lines)
+def test_an_encoder_gets_a_head_tied_to_its_embeddings(config, mr_tiny, said):
+    pretrain(replace(config, init=mr_tiny, max_steps=1))
+    line = f"{mr_tiny} has no masked-language-model head: a new one, tied to its word embeddings, is trained"
+    assert line in said.messages
     names = weights(config.out)
     assert "cls.predictions.transform.dense.weight" in names and "cls.predictions.decoder.weight" not in names
 
 
 def test_a_step_in_several_parts_is_the_step_in_one(config, files, tmp_path):
     one = replace(config, init=str(files / "smooth"), part_tokens=100_000)
-    pretrain(one, quiet)
+    pretrain(one)
     several = replace(one, out=str(tmp_path / "several"), part_tokens=50)
-    pretrain(several, quiet)
+    pretrain(several)
     assert 0 < largest_difference(one.out, several.out) < 1e-4
     assert [line["masked"] for line in log_of(one.out)] == [line["masked"] for line in log_of(several.out)]
 
@@ -130,19 +129,18 @@ def command(config: PretrainConfig) -> list[str]:
     return [sys.executable, "-m", "fastmask", "pretrain", *config.shards, *flat, *held_out]
 
 
-def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path):
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path, said):
     """SIGKILL twice, where a checkpoint is to take its name; dropout makes the random state count."""
     config = replace(config, max_steps=90, save_every=3)
-    pretrain(replace(config, out=str(tmp_path / "whole")), quiet)
+    pretrain(replace(config, out=str(tmp_path / "whole")))
     out = Path(config.out)
     for step in (6, 42):
         child = held(f"*/checkpoint-{step:08d}", 1, *command(config)[3:], env={**os.environ, "OMP_NUM_THREADS": "1"})
         kill_held(child)
         assert child.returncode == -signal.SIGKILL
         assert not (out / "pretrain.json").exists() and list(out.glob("checkpoint-*"))
-    lines = []
-    pretrain(config, lines.append)
-    assert any(line.startswith("resumes after step ") for line in lines)
+    pretrain(config)
+    assert any(line.startswith("resumes after step ") for line in said.messages)
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     for name in ("loss", "tokens", "masked", "lr"):
         assert [line[name] for line in log_of(out)] == [line[name] for line in log_of(tmp_path / "whole")]
@@ -151,7 +149,7 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path):
 def test_two_processes_take_the_steps_of_one(config, files, tmp_path):
     """Means over masked tokens, not over processes: their shares differ in masks."""
     config = replace(config, init=str(files / "smooth"), max_steps=5, eval=(str(files / "held"),))
-    alone = pretrain(replace(config, out=str(tmp_path / "alone")), quiet)
+    alone = pretrain(replace(config, out=str(tmp_path / "alone")))
     (tmp_path / "process.py").write_text(PROCESS)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "process.py"))
     run = subprocess.run([sys.executable, *launcher, *command(config)[3:]], capture_output=True, text=True,
@@ -167,23 +165,23 @@ def test_two_processes_take_the_steps_of_one(config, files, tmp_path):
     assert [e["loss"] for e in held_out] == pytest.approx([e["loss"] for e in alone["held_out"]], rel=1e-5)
 
 
-def test_a_finished_run_is_left_alone_and_another_is_refused_or_begins_again(config):
-    pretrain(config, quiet)
-    before, lines = (Path(config.out) / "pretrain.json").stat().st_mtime_ns, []
-    pretrain(replace(config, save_every=5), lines.append)
-    assert lines[-1].endswith("nothing to do")
+def test_a_finished_run_is_left_alone_and_another_is_refused_or_begins_again(config, said):
+    pretrain(config)
+    before = (Path(config.out) / "pretrain.json").stat().st_mtime_ns
+    pretrain(replace(config, save_every=5))
+    assert said.messages[-1].endswith("nothing to do")
     assert (Path(config.out) / "pretrain.json").stat().st_mtime_ns == before
     run = Path(config.out) / "run.json"
     run.write_text(run.read_text().replace(__version__, "0.1.77"))  # by another patch release
-    pretrain(config, lines.append)
-    assert lines[-1].endswith("nothing to do")
+    pretrain(config)
+    assert said.messages[-1].endswith("nothing to do")
     run.write_text(run.read_text().replace("0.1.77", "0.99.0"))
     with pytest.raises(OutputError, match=r'fastmask_version was "0\.99\.0", is now'):
-        pretrain(config, quiet)
+        pretrain(config)
     run.write_text(run.read_text().replace("0.99.0", __version__))
     with pytest.raises(OutputError, match=r"--lr was 0\.001, is now 0\.002 \(--overwrite"):
-        pretrain(replace(config, lr=2e-3), quiet)
-    pretrain(replace(config, lr=2e-3, overwrite=True), quiet)
+        pretrain(replace(config, lr=2e-3))
+    pretrain(replace(config, lr=2e-3, overwrite=True))
     assert len(log_of(config.out)) == 6 and log_of(config.out)[1]["lr"] == 2e-3
 
 
@@ -191,12 +189,12 @@ def test_somebody_elses_directory_is_refused(config):
     Path(config.out).mkdir()
     (Path(config.out) / "thesis.tex").touch()
     with pytest.raises(OutputError, match="exists already"):
-        pretrain(config, quiet)
+        pretrain(config)
 
 
 def test_batches_by_tokens_end_with_the_sequence_that_reaches_them(config):
     config = replace(config, batch_size=None, batch_tokens=200, max_steps=None, epochs=2)
-    result = pretrain(config, quiet)
+    result = pretrain(config)
     counts = [line["tokens"] for line in log_of(config.out)]
     assert all(200 <= count < 264 for count in counts)
     assert result["step"] == len(counts) > 10
@@ -205,13 +203,13 @@ def test_batches_by_tokens_end_with_the_sequence_that_reaches_them(config):
 def test_epochs_are_whole_steps(config):
     stream = TrainingStream(config.shards, max_length=64, seed=0, masked_only=True)
     config = replace(config, max_steps=None, epochs=2, batch_size=50, save_every=100)
-    assert pretrain(config, quiet)["step"] == -(-2 * len(stream) // 50)
+    assert pretrain(config)["step"] == -(-2 * len(stream) // 50)
 
 
 def test_documents_share_sequences_when_packed(config):
     packed = TrainingStream(config.shards, max_length=64, seed=0, masked_only=True, pack=True)
     config = replace(config, max_steps=None, epochs=1, batch_size=len(packed), pack=True)
-    result = pretrain(config, quiet)
+    result = pretrain(config)
     assert result["step"] == 1 and result["tokens"] == packed.tokens
     assert len(packed) < len(TrainingStream(config.shards, max_length=64, seed=0, masked_only=True))
 
@@ -230,7 +228,7 @@ def test_divergence_is_one_line_and_the_last_good_checkpoint_is_kept(config, mon
     names = [f"checkpoint-{step:08d}" for step in kept]
     last = re.escape(f"{config.out}/{names[-1]}") if kept else "none yet"
     with pytest.raises(FastmaskError, match=rf"diverged: the loss is nan at step {bad - 1}; .* checkpoint: {last}$"):
-        pretrain(config, quiet)
+        pretrain(config)
     assert sorted(path.name for path in Path(config.out).glob("checkpoint-*")) == names
     assert all((Path(config.out) / name / "model.safetensors").exists() for name in names)
 
@@ -252,11 +250,11 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_gone_on_from(config,
         patch.setattr(checkpoint if place == "_settle" else safetensors.torch,
                       "_settle" if place == "_settle" else "save_file", full)  # fmt: skip
         with pytest.raises(OutputError, match=r"checkpoint-00000004: .*No space left"):
-            pretrain(config, quiet)
+            pretrain(config)
     assert [path.name for path in Path(config.out).glob("*checkpoint*")] == ["checkpoint-00000002"]
-    pretrain(config, quiet)
+    pretrain(config)
     whole = replace(config, out=str(tmp_path / "whole"))
-    pretrain(whole, quiet)
+    pretrain(whole)
     assert largest_difference(config.out, whole.out) == 0.0
 
 
@@ -264,11 +262,11 @@ def test_a_damaged_checkpoint_is_named(config, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_directory.TrainingRun, "finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            pretrain(config, quiet)
+            pretrain(config)
     file = Path(config.out) / "checkpoint-00000006" / "training.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ModelError, match="checkpoint-00000006: is damaged"):
-        pretrain(config, quiet)
+        pretrain(config)
 
 
 def test_shards_of_another_tokenizer_are_refused(config, tmp_path, files):
@@ -281,7 +279,7 @@ def test_shards_of_another_tokenizer_are_refused(config, tmp_path, files):
     with pytest.raises(
         ModelError, match=f"train: was made with the tokenizer of .*mr-tiny, which is not that of {other}"
     ):
-        pretrain(replace(config, init=str(other)), quiet)
+        pretrain(replace(config, init=str(other)))
 
 
 def test_a_tokenizer_that_was_written_anew_is_the_same(config, tmp_path):
@@ -289,7 +287,7 @@ def test_a_tokenizer_that_was_written_anew_is_the_same(config, tmp_path):
     shutil.copytree(config.init, other)
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     (other / "tokenizer.json").write_text(json.dumps(tokenizer, indent=1))
-    assert pretrain(replace(config, init=str(other)), quiet)["step"] == 6
+    assert pretrain(replace(config, init=str(other)))["step"] == 6
 
 
 def test_shards_without_a_mask(config, files, tmp_path):
@@ -299,16 +297,16 @@ def test_shards_without_a_mask(config, files, tmp_path):
         run.write_shard(0, build([5, 7], [[], []]))
         run.finish(FIELDS)
     with pytest.raises(FastmaskError, match="bare: no token is masked"):
-        pretrain(replace(config, shards=(str(bare),)), quiet)
+        pretrain(replace(config, shards=(str(bare),)))
 
 
 def test_steps_larger_than_the_data(config):
     with pytest.raises(FastmaskError, match=r"sequences with masks, fewer than a step's 5,000 \(--batch-size\)"):
-        pretrain(replace(config, batch_size=5000), quiet)
+        pretrain(replace(config, batch_size=5000))
     with pytest.raises(
         FastmaskError, match=r"tokens in sequences with masks, fewer than a step's 50,000 \(--batch-tokens\)"
     ):
-        pretrain(replace(config, batch_size=None, batch_tokens=50_000), quiet)
+        pretrain(replace(config, batch_size=None, batch_tokens=50_000))
 
 
 @pytest.mark.parametrize(("change", "option"), [

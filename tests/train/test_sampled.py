@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import fastmask, golden, refusal, write_jsonl
-from pretrain_samples import SHAPE, largest_difference, log_of, quiet, save_model
+from pretrain_samples import SHAPE, largest_difference, log_of, save_model
 from transformers import AutoModelForMaskedLM, BertConfig
 
 from fastmask.core.config import ScoreConfig
@@ -49,10 +49,9 @@ def shares(config) -> np.ndarray:
     return np.array([step["masked"] / (step["tokens"] - 2 * config.batch_size) for step in steps(config.out)])
 
 
-def test_masks_are_drawn_anew_in_each_epoch(config):
-    lines = []
-    result = pretrain(config, lines.append)
-    assert "masks are drawn anew in each epoch, 15.0 % of the tokens in the mean" in lines
+def test_masks_are_drawn_anew_in_each_epoch(config, said):
+    result = pretrain(config)
+    assert "masks are drawn anew in each epoch, 15.0 % of the tokens in the mean" in said.messages
     assert result["step"] == 20 and result["config"]["sample"] is True
     stream = TrainingStream(config.shards, max_length=64, seed=config.seed, masked_only=True, sample=True)
     counts = [sum(len(e.at) for e in stream.epoch(number)) for number in range(4)]
@@ -64,7 +63,7 @@ def test_masks_are_drawn_anew_in_each_epoch(config):
 
 def test_a_schedule_goes_from_the_first_rate_to_the_last(config):
     config = replace(config, mask_schedule="0.60:0.05")
-    pretrain(config, quiet)
+    pretrain(config)
     expected = np.linspace(0.60, 0.05, 20)
     ordinary = np.array([step["tokens"] for step in steps(config.out)]) - 44
     assert np.all(np.abs(shares(config) - expected) < 5 * np.sqrt(expected * (1 - expected) / ordinary))
@@ -74,11 +73,11 @@ class Stopped(Exception):
     pass
 
 
-def test_a_run_that_stopped_resumes_exactly(config, tmp_path, monkeypatch):
+def test_a_run_that_stopped_resumes_exactly(config, tmp_path, monkeypatch, said):
     """After a step between checkpoints, in the second epoch and with a rate that changes."""
     config = replace(config, mask_schedule="0.05:0.30")
     whole = replace(config, out=str(tmp_path / "whole"))
-    pretrain(whole, quiet)
+    pretrain(whole)
 
     def take_step(optimizer, loss, step, ranks):
         if step == 12:
@@ -88,11 +87,10 @@ def test_a_run_that_stopped_resumes_exactly(config, tmp_path, monkeypatch):
     kept = training.take_step
     monkeypatch.setattr(training, "take_step", take_step)
     with pytest.raises(Stopped):
-        pretrain(config, quiet)
+        pretrain(config)
     monkeypatch.setattr(training, "take_step", kept)
-    lines = []
-    pretrain(config, lines.append)
-    assert "resumes after step 10" in lines
+    pretrain(config)
+    assert "resumes after step 10" in said.messages
     assert largest_difference(config.out, whole.out) == 0.0
     assert [step["masked"] for step in steps(config.out)] == [step["masked"] for step in steps(whole.out)]
 
@@ -100,20 +98,20 @@ def test_a_run_that_stopped_resumes_exactly(config, tmp_path, monkeypatch):
 def test_a_step_in_which_nothing_is_masked(config):
     """It moves nothing, and the next one goes on."""
     config = replace(config, batch_size=1, epochs=None, max_steps=4, mask_schedule="0.0001:0.0001")
-    pretrain(config, quiet)
+    pretrain(config)
     assert [step["masked"] for step in steps(config.out)] == [0] * 4
     assert [step["loss"] for step in steps(config.out)] == [0] * 4
 
 
 def test_the_held_out_loss_takes_the_masks_as_they_are(config, files):
     """So that it is the same question at every measurement, and for every way to mask."""
-    result = pretrain(replace(config, epochs=1, eval=(str(files / "greedy"),)), quiet)
+    result = pretrain(replace(config, epochs=1, eval=(str(files / "greedy"),)))
     assert [entry["step"] for entry in result["held_out"]] == [5]
 
 
 def test_refusals(config, files, tmp_path):
     with pytest.raises(FastmaskError, match=r"--mask-schedule 1:0.1: only 0.8874 of the tokens have a mask_prob"):
-        pretrain(replace(config, mask_schedule="1:0.1", shards=(kept_punctuation(files, tmp_path),)), quiet)
+        pretrain(replace(config, mask_schedule="1:0.1", shards=(kept_punctuation(files, tmp_path),)))
     line = refusal(
         fastmask(
             "pretrain",

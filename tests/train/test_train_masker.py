@@ -41,10 +41,6 @@ def config(shards, mr_tiny, tmp_path) -> MaskerConfig:
     return MaskerConfig(shards=(shards,), init=mr_tiny, out=str(tmp_path / "out"), epochs=3, lr=5e-4, batch_size=8)
 
 
-def silent(line: str) -> None:
-    """No report."""
-
-
 def tagged(shards, model, max_length=128) -> TaggedSentences:
     files = resolve_model(model)
     return read_tagged([shards], files, load_tokenizer(files), max_length, is_typed=True)
@@ -106,10 +102,10 @@ def test_metrics_by_hand():
     assert token_scores(0, 0, 0) == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
 
 
-def test_what_is_saved_is_the_best_epoch_and_opens_in_transformers(config, shards, capfd):
-    lines = []
-    metrics = train_masker(replace(config, dev=(shards,)), lines.append)
+def test_what_is_saved_is_the_best_epoch_and_opens_in_transformers(config, shards, capfd, said):
+    metrics = train_masker(replace(config, dev=(shards,)))
     assert capfd.readouterr() == ("", "")
+    lines = said.messages
     assert sum(line.startswith("epoch ") for line in lines) == 3 and all("f1 0." in line for line in lines)
     assert json.loads((Path(config.out) / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
     f1 = [epoch["dev"]["f1"] for epoch in metrics["epochs"]]
@@ -135,7 +131,7 @@ def weights_of(out: str) -> bytes:
 def test_two_runs_with_one_seed_give_the_same_bytes_and_another_seed_does_not(config):
     outs = [f"{config.out}-{name}" for name in "abc"]
     for out, seed in zip(outs, (1, 1, 2), strict=True):
-        train_masker(replace(config, out=out, seed=seed, epochs=1), silent)
+        train_masker(replace(config, out=out, seed=seed, epochs=1))
     assert weights_of(outs[0]) == weights_of(outs[1]) != weights_of(outs[2])
 
 
@@ -143,8 +139,8 @@ def test_a_masker_goes_on_and_a_classifier_gets_a_new_head(config):
     """A rate of next to nothing leaves the weights where they began."""
     still = replace(config, epochs=1, lr=1e-30, weight_decay=0.0)
     first, second = f"{config.out}-first", f"{config.out}-second"
-    train_masker(replace(still, out=first), silent)
-    train_masker(replace(still, out=second, init=first, seed=99), silent)
+    train_masker(replace(still, out=first))
+    train_masker(replace(still, out=second, init=first, seed=99))
     heads = [load_masker(resolve_model(out), torch.float32).classifier for out in (first, second)]
     assert torch.equal(heads[0].weight, heads[1].weight) and 0.01 < heads[0].weight.std() < 0.03
     assert all(head.bias.abs().max() < 1e-20 for head in heads)
@@ -154,17 +150,17 @@ def test_errors(config, corpus_without_scores, tmp_path):
     with pytest.raises(
         ModelError, match=r"was made with the tokenizer of .*mr-tiny, which is not that of .*other; fastmask remap"
     ):
-        train_masker(replace(config, init=other_tokenizer(config.init, tmp_path)), silent)
+        train_masker(replace(config, init=other_tokenizer(config.init, tmp_path)))
     with pytest.raises(FastmaskError, match="no sentence was scored"):
-        train_masker(replace(config, shards=(corpus_without_scores,)), silent)
+        train_masker(replace(config, shards=(corpus_without_scores,)))
     with pytest.raises(OutputError, match="nowhere: no such directory"):
-        train_masker(replace(config, dev=("nowhere",)), silent)
+        train_masker(replace(config, dev=("nowhere",)))
     with pytest.raises(FastmaskError, match="diverged"):
-        train_masker(replace(config, lr=1e30, warmup=0.0, epochs=20), silent)
+        train_masker(replace(config, lr=1e30, warmup=0.0, epochs=20))
     (Path(config.out)).mkdir()
     (Path(config.out) / "mine").touch()
     with pytest.raises(OutputError, match="exists already"):
-        train_masker(config, silent)
+        train_masker(config)
 
 
 @pytest.fixture(scope="module")
