@@ -120,7 +120,7 @@ def test_what_cannot_be_written_is_said_before_training(toy, tmp_path, said):
     rows.write_text('{"text": "good", "label": "a"}\n{"text": "bad", "label": "\\ud800"}\n')
     line = r'surrogate.jsonl:2: field "label": half of a surrogate pair at character 0'
     with pytest.raises(InputError, match=line):
-        finetune(replace(toy, train=(str(rows),), classes=()), lambda line: None)
+        finetune(replace(toy, train=(str(rows),), classes=()))
     (tmp_path / "file").write_text("")
     said.clear()
     with pytest.raises(OutputError, match=r"cannot write .*file"):
