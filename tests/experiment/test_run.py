@@ -127,7 +127,7 @@ def test_a_warning_is_said_again(done, monkeypatch):
     monkeypatch.setattr(
         "fastmask.experiment.run.label_warnings", lambda out, manifest: [f"{out}: {manifest['totals']['rows']}"]
     )
-    assert fastmask("run", "r.toml").stderr.splitlines()[0].startswith("run/task-masks: ")
+    assert fastmask("run", "r.toml").stderr.splitlines()[0].startswith("warning: run/task-masks: ")
     assert fastmask("run", "r.toml", "-q").stderr == ""
 
 
