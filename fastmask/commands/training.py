@@ -71,6 +71,7 @@ def run(recipe, dry_run, overwrite, quiet):
 
     A step whose output is complete for this configuration is skipped; the same command resumes a run that was stopped.
     """
+    from ..experiment.curve import curve_lines
     from ..experiment.run import Run
     from ..report.comparison import tables
     from ..report.terminal import plan_table, work_lines
@@ -84,5 +85,5 @@ def run(recipe, dry_run, overwrite, quiet):
     with steps:
         report = steps.run(console_unless(quiet))
     console.print(tables(report))
-    for line in (*work_lines(report), *statements(report)):
+    for line in (*work_lines(report), *statements(report), *curve_lines(report)):
         console.print(line)

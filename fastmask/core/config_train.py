@@ -35,6 +35,12 @@ def rates_of(schedule: str) -> tuple[float, ...]:
     return shares_of(schedule, ":")
 
 
+def kept_fault(shares: tuple[float, ...]) -> str:
+    """Return what is wrong with the shares of the steps after which a model is kept, in words; "" if nothing is."""
+    fine = shares and all(0 < share < 1 for share in shares) and list(shares) == sorted(set(shares))
+    return "" if fine else "shares of the steps between 0 and 1, ascending, as 0.125, 0.25, 0.5"
+
+
 def _rates_fault(schedule: str) -> str:
     rates = rates_of(schedule)
     fine = len(rates) == 2 and all(0 < rate <= 1 for rate in rates)
@@ -129,6 +135,8 @@ class PretrainConfig:
     epochs: int | None = option(None, f"Passes over the data instead of --max-steps; {EPOCHS} if neither is "
                                 "given.", check=at_least(1))  # fmt: skip
     save_every: int = option(500, "Steps between checkpoints.", check=at_least(1))
+    keep: str | None = option(None, "Shares of the steps after which the model is kept, too, as OUT/at-0.5.",
+                              check=lambda shares: kept_fault(shares_of(shares)))  # fmt: skip
     eval: tuple[str, ...] = option(
         (), "Held-out shards on which the loss is measured at each checkpoint; may be repeated."
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..core.config import MAX_TEXT_MB, SENTIMENT, WORD_LISTS, ScoreConfig
+from ..core.config import MAX_TEXT_MB, SENTIMENT, WORD_LISTS, ScoreConfig, shares_of
 from ..core.directories import begun_beside, recover, replace_directory
 from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
 from ..core.errors import InputError, OutputError
@@ -24,6 +24,7 @@ from ..shards.schema import manifest_path
 from ..text.hashed import describe_inputs
 from ..text.listing import input_files
 from ..text.streams import Stamp, check_path
+from ..train.run_directory import kept_name
 from .steps import Step
 
 STEPS, LOCK = "steps.json", ".fastmask-run.lock"
@@ -175,6 +176,8 @@ class Ledger(LockedDirectory):
         settings = step.config.as_dict() if isinstance(step.config, ScoreConfig) else asdict(step.config)
         if settings.get("max_text_mb") == MAX_TEXT_MB:  # as steps from before there was a limit have it
             del settings["max_text_mb"]
+        if not settings.get("keep"):
+            settings.pop("keep", None)
         config = {name: _within(value, f"{self.path}/") for name, value in settings.items()
                   if name not in _UNSETTLING}  # fmt: skip
         needs = {name: self._steps[name]["fingerprint"] for name in step.needs}
@@ -210,8 +213,10 @@ class Ledger(LockedDirectory):
 
 def _is_whole(step: Step, directory: Path) -> bool:
     """Return whether the result is there, and the weights of a model."""
-    there = _result(step, directory).is_file()
-    return there and (step.command not in _MODELS or bool(_weights(directory)))
+    models = [directory] if step.command in _MODELS else []
+    if step.command == "pretrain" and step.config.keep:
+        models += [directory / kept_name(share) for share in shares_of(step.config.keep)]
+    return _result(step, directory).is_file() and all(map(_weights, models))
 
 
 def _result(step: Step, directory: Path) -> Path | Url:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..core.config import EvaluateConfig, ScoreConfig
-from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig, kept_fault
 from ..core.errors import FastmaskError, InputError
 from ..core.languages import ENGLISH
 from ..core.plain import read_regular
@@ -34,6 +34,7 @@ class General:
         seeds: of fine-tuning, one run an arm each.
         pretrain_each_seed: pre-train anew for each of them, with that seed, so that the comparison covers the chance
             in pre-training, too; otherwise once an arm, as the paper does.
+        curve: shares of the steps of pre-training after which arms are fine-tuned and compared, too.
     """
 
     out: str
@@ -42,6 +43,7 @@ class General:
     language: str = ENGLISH
     seeds: tuple[int, ...] = PAPER_SEEDS
     pretrain_each_seed: bool = False
+    curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ _SECTIONS = {
     "score": (ScoreConfig, {"like", *_READING}),
     "train-masker": (MaskerConfig, {"shards", "out", "overwrite"}),
     "mask": (ScoreConfig, {"method", "model", "like"}),
-    "pretrain": (PretrainConfig, {"shards", *_GIVEN}),
+    "pretrain": (PretrainConfig, {"shards", "keep", *_GIVEN}),
     "evaluate": (EvaluateConfig, {"arms", "test", "json", "picture", "max_length", *_READING}),
 }
 
@@ -173,6 +175,8 @@ def _check_general(path: str, general: General) -> None:
             raise FastmaskError(f"{path}: {key}: name at least one, each once")
     for name in general.methods:
         check_name(f"{path}: {METHODS}", name)
+    if fault := general.curve and kept_fault(general.curve):
+        raise FastmaskError(f"{path}: curve: {fault}")
     if min(general.seeds) < 0:
         raise FastmaskError(f"{path}: seeds: at least 0")
 

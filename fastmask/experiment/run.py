@@ -20,9 +20,10 @@ from ..report.terminal import totals_line
 from ..scoring.method import label_warnings, method_named
 from ..shards.schema import read_manifest
 from ..text.documents import read_rows
+from .curve import curve_of
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .recipe import Recipe, TaskFiles, read_recipe
-from .steps import NO_PRETRAINING, REPORT, Step, control_of, pretrained, steps_of
+from .steps import NO_PRETRAINING, REPORT, Step, compared_at, control_of, pretrained, steps_of
 from .work import add_work, compared_work
 
 if TYPE_CHECKING:
@@ -160,18 +161,28 @@ class Run:
         from .arms import evaluate
 
         with os_errors_named(self.out):
-            (self.out / step.name).mkdir(exist_ok=True)
+            (self.out / step.name).mkdir(parents=True, exist_ok=True)
         report = evaluate(replace(step.config, picture=None))
+        if step.name == REPORT:
+            self._add_pretraining(report)
+            draw(report, step.config.picture)
+        path = self.out / step.name / RESULTS[step.command]
+        with os_errors_named(path):
+            write_atomically(path, json_bytes(report))
+
+    def _add_pretraining(self, report: dict) -> None:
+        """Add to the report what the arms were pre-trained on, and what became of them on the way."""
         arms = [arm for arm in report["arms"] if arm != NO_PRETRAINING]
         add_work(report, {arm: self._pretrainings(arm) for arm in arms})
         report["pretraining"] = {
             choice.name: compared_work(self._pretrainings(choice.name), self._pretrainings(control_of(choice.name)))
             for choice in self.recipe.choices if not choice.is_random
         }  # fmt: skip
-        draw(report, step.config.picture)
-        path = self.out / step.name / RESULTS[step.command]
-        with os_errors_named(path):
-            write_atomically(path, json_bytes(report))
+        if shares := self.recipe.general.curve:
+            earlier = {share: json.loads((self.out / compared_at(share) / RESULTS["evaluate"]).read_text("utf-8"))
+                       for share in shares}  # fmt: skip
+            pairs = [(choice.name, control_of(choice.name)) for choice in self.recipe.choices if not choice.is_random]
+            report["curve"] = curve_of({**earlier, 1.0: report}, NO_PRETRAINING, pairs)
 
     def _pretrainings(self, arm: str) -> list[Path]:
         """Return the directories of an arm's pre-training: one, or one a seed."""

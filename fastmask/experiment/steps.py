@@ -19,6 +19,7 @@ from ..core.errors import FastmaskError
 from ..models.weights import MASKED_LM, MASKER
 from ..scoring.method import load_method
 from ..text.files import has_fields
+from ..train.run_directory import kept_name
 from .choices import Choice
 from .recipe import METHODS, General, Recipe
 
@@ -82,6 +83,9 @@ class _Steps:
             for seed in seeds:
                 if not (arm == NO_PRETRAINING and seed == seeds[0] and self._classifier_step):
                     yield self._finetune(arm, seed)
+        for share in self.recipe.general.curve:
+            yield from (self._finetune(arm, seed, share) for arm in self.arms[1:] for seed in seeds)
+            yield self._compare(share)
         yield self._compare()
 
     @property
@@ -126,11 +130,11 @@ class _Steps:
         task = self.recipe.task
         return {"text_field": task.text_field, "label_field": task.label_field, "encoding": task.encoding}
 
-    def _finetune(self, arm: str, seed: int) -> Step:
-        task, name = self.recipe.task, _finetuned(arm, seed)
+    def _finetune(self, arm: str, seed: int, share: float = 1.0) -> Step:
+        task, name = self.recipe.task, _at(share, _finetuned(arm, seed))
         # pre-training removes the head, so that every arm has to start from a new one
         own, before = arm == NO_PRETRAINING, pretrained(self.recipe.general, arm, seed)
-        init = self.recipe.general.init if own else self._path(before)
+        init = self.recipe.general.init if own else self._path(kept_model(before, share))
         config = self._config("finetune", FinetuneConfig, None, train=task.train, dev=task.dev, out=self._path(name),
                               init=init, new_head=True, seed=seed, **self._reading())  # fmt: skip
         models, needs = ((init,), ()) if own else ((), (before,))
@@ -192,6 +196,8 @@ class _Steps:
     def _pretrain(self, choice: Choice, arm: str, seed: int) -> Step:
         general, name = self.recipe.general, pretrained(self.recipe.general, arm, seed)
         given: dict[str, Any] = {"seed": seed} if general.pretrain_each_seed else {}
+        if general.curve:
+            given["keep"] = ",".join(map(str, general.curve))
         if choice.is_random and "sample" not in choice.training:
             given["sample"] = True
         config = self._config("pretrain", PretrainConfig, choice, shards=(self._path(_masks(arm)),),
@@ -201,14 +207,17 @@ class _Steps:
                 raise FastmaskError(f"sample: {choice.name} gives no probabilities to draw masks by")
         return Step(name, "pretrain", config, (), (general.init,), (_masks(arm),), config.eval)
 
-    def _compare(self) -> Step:
-        task, seeds = self.recipe.task, self.recipe.general.seeds
-        runs = {_finetuned(arm, seed): arm for arm in self.arms for seed in seeds}
+    def _compare(self, share: float = 1.0) -> Step:
+        task, seeds, whole = self.recipe.task, self.recipe.general.seeds, share == 1
+        arms_then = self.arms if whole else self.arms[1:]
+        runs = {_at(share, _finetuned(arm, seed)): arm for arm in arms_then for seed in seeds}
         arms = tuple(f"{arm}={escape(self._path(name))}" for name, arm in runs.items())
         longest = self._finetune(NO_PRETRAINING, seeds[0]).config.max_length
+        picture = self._path(f"{REPORT}/report.svg") if whole else None
         config = self._config("evaluate", EvaluateConfig, None, arms=arms, test=task.test, max_length=longest,
-                              picture=self._path(f"{REPORT}/report.svg"), **self._reading())  # fmt: skip
-        return Step(REPORT, "evaluate", config, (task.test,), (), tuple(runs))
+                              picture=picture, **self._reading())  # fmt: skip
+        before = tuple(compared_at(share) for share in self.recipe.general.curve) if whole else ()
+        return Step(compared_at(share), "evaluate", config, (task.test,), (), (*runs, *before))
 
 
 def _table_of(choice: Choice) -> str:
@@ -231,6 +240,21 @@ def _masks(arm: str) -> str:
 def pretrained(general: General, arm: str, seed: int) -> str:
     """Return the name of the step that pre-trains the model which an arm fine-tunes with a seed."""
     return f"pretrained/{arm}-{seed}" if general.pretrain_each_seed else f"pretrained/{arm}"
+
+
+def _at(share: float, name: str) -> str:
+    """Return the name of a step that works on models after a share of the steps of pre-training."""
+    return name if share == 1 else f"at-{share:g}/{name}"
+
+
+def compared_at(share: float) -> str:
+    """Return the name of the step that compares the arms after a share of the steps of pre-training."""
+    return _at(share, REPORT)
+
+
+def kept_model(pretraining: str, share: float) -> str:
+    """Return where a step of pre-training leaves the model after a share of its steps."""
+    return pretraining if share == 1 else f"{pretraining}/{kept_name(share)}"
 
 
 def _finetuned(arm: str, seed: int) -> str:

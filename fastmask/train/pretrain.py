@@ -112,6 +112,8 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
                 run.confirm()
                 history.write(step=step + 1, loss=value, lr=rate, tokens=tokens, masked=masked,
                               tokens_per_second=round(progress.rate))  # fmt: skip
+            if run and (share := plan.kept.get(step + 1)):
+                run.keep(share, state.model, plan.tokenizer)
             if (step + 1) % config.save_every == 0 or step + 1 == plan.steps:
                 _measure(plan, state, run, history)
                 _save(plan, state, run, history, batch.position)

@@ -50,6 +50,7 @@ class Plan:
         builder: makes parts of sequences of both.
         scale: from a step to what sampling multiplies probabilities by.
         steps: optimizer steps of the whole run.
+        kept: step -> share of the steps, where the model is kept.
         dtype, pads: of MaskedLoss.
         header: what decides the result, JSON-ready.
         base: what training starts from.
@@ -64,6 +65,7 @@ class Plan:
     builder: Builder
     scale: Callable[[int], float]
     steps: int
+    kept: dict[int, float]
     dtype: torch.dtype
     pads: bool
     header: dict
@@ -102,7 +104,8 @@ def make_plan(config: PretrainConfig, ranks: Ranks) -> Plan:
              f"{ranks.device}, {str(dtype).removeprefix('torch.')} matrix products")  # fmt: skip
     scale = _scales(config, stream, steps)
     header = _header(config, ranks, files, tokenizer, stream, held_out, dtype)
-    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, scale, steps, dtype, pads, header, files)
+    return Plan(config, ranks, model, tokenizer, stream, held_out, builder, scale, steps, _kept(config, steps), dtype,
+                pads, header, files)  # fmt: skip
 
 
 def _products(config, ranks, model, template, max_length: int, name: str) -> tuple[torch.dtype, bool]:
@@ -158,6 +161,15 @@ def _steps(config: PretrainConfig, stream: TrainingStream, ranks: Ranks) -> int:
     return -(-of_epoch * (config.epochs or EPOCHS) // of_step)
 
 
+def _kept(config: PretrainConfig, steps: int) -> dict[int, float]:
+    """Return the steps after which the model is kept, and the share of the steps that each is."""
+    shares = shares_of(config.keep) if config.keep else ()
+    kept = {round(share * steps): share for share in shares}
+    demand(len(kept) == len(shares) and not {0, steps} & kept.keys(), f"--keep {config.keep}",
+           f"there are only {counted(steps, 'step')}")  # fmt: skip
+    return kept
+
+
 def _scales(config: PretrainConfig, stream: TrainingStream, steps: int) -> Callable[[int], float]:
     """Return what multiplies the probabilities in a step, and log how many tokens are masked.
 
@@ -183,9 +195,10 @@ def batch_size_of(config: PretrainConfig) -> int | None:
 
 def _header(config, ranks, files, tokenizer, stream, held_out, dtype) -> dict:
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+    unsettling = UNSETTLING if config.keep else (*UNSETTLING, "keep")  # runs of before have none
     return {
         VERSION: __version__,
-        "config": {name: value for name, value in settings.items() if name not in UNSETTLING},
+        "config": {name: value for name, value in settings.items() if name not in unsettling},
         "weights_sha256": files.weights_sha256,
         "tokenizer_sha256": tokenizer_hash(tokenizer),
         "shards": stream.state_dict()["stream"]["shards"],

@@ -1,7 +1,8 @@
 """The directory of a training run: its settings, its log, checkpoints to resume from, and the model at the end.
 
 ``OUT/run.json`` what decides the result; ``OUT/log.jsonl`` one line a step; ``OUT/checkpoint-N/`` the model after N
-steps, with what resuming needs; at the end the model itself in ``OUT``, and ``OUT/pretrain.json``, written last.
+steps, with what resuming needs; ``OUT/at-0.5/`` the model after half of them, where it is to be kept; at the end the
+model itself in ``OUT``, and ``OUT/pretrain.json``, written last.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ SAVED = {
 }
 """What DOCUMENT holds."""
 _OURS = re.compile(
-    rf".*\.(jsonl?|safetensors|model|jinja)|(vocab|merges)\.txt|README\.md|\.?checkpoint-.*|.*{TEMPORARY}|{LOCK}", re.S
+    rf".*\.(jsonl?|safetensors|model|jinja)|(vocab|merges)\.txt|README\.md|\.?(checkpoint|at)-.*|.*{TEMPORARY}|{LOCK}",
+    re.S,
 )
 """Names of the files of a run and of a model, which go where another run takes the place of one."""
 
@@ -128,6 +130,12 @@ class TrainingRun(LockedDirectory):
         except FastmaskError as error:
             raise type(error)(f"{error}; {self.last_good()}") from error
         self._confirmed = False
+
+    def keep(self, share: float, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write the model as it is after a share of the steps; raise what ``save`` does."""
+        import torch
+
+        save_model(model, tokenizer, self.path / kept_name(share), torch.float32, overwrite=True)
 
     def confirm(self) -> None:
         """Remove the earlier checkpoints, because a step from the last one was good."""
@@ -303,6 +311,11 @@ def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]
 def name_of(step: int) -> str:
     """Return the name of the checkpoint after ``step`` steps."""
     return f"checkpoint-{step:08d}"
+
+
+def kept_name(share: float) -> str:
+    """Return the name of the model that is kept after a share of the steps."""
+    return f"at-{share:g}"
 
 
 def _document(path: Path, kind: dict) -> dict:

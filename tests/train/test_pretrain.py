@@ -126,12 +126,17 @@ def command(config: PretrainConfig) -> list[str]:
                "precision": "float32", "max-length": 64, "init": config.init, "out": config.out}  # fmt: skip
     flat = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     held_out = [text for name in config.eval for text in ("--eval", name)]
-    return [sys.executable, "-m", "fastmask", "pretrain", *config.shards, *flat, *held_out]
+    keep = ["--keep", config.keep] if config.keep else []
+    return [sys.executable, "-m", "fastmask", "pretrain", *config.shards, *flat, *held_out, *keep]
+
+
+def stored(model: Path) -> bytes:
+    return (model / "model.safetensors").read_bytes()
 
 
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path, said):
     """SIGKILL twice, where a checkpoint is to take its name; dropout makes the random state count."""
-    config = replace(config, max_steps=90, save_every=3)
+    config = replace(config, max_steps=90, save_every=3, keep="0.05,0.4")
     pretrain(replace(config, out=str(tmp_path / "whole")))
     out = Path(config.out)
     for step in (6, 42):
@@ -141,7 +146,8 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(config, tmp_path, s
         assert not (out / "pretrain.json").exists() and list(out.glob("checkpoint-*"))
     pretrain(config)
     assert any(line.startswith("resumes after step ") for line in said.messages)
-    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    for model in (".", "at-0.05", "at-0.4"):
+        assert stored(out / model) == stored(tmp_path / "whole" / model)
     for name in ("loss", "tokens", "masked", "lr"):
         assert [line[name] for line in log_of(out)] == [line[name] for line in log_of(tmp_path / "whole")]
 
@@ -204,6 +210,18 @@ def test_epochs_are_whole_steps(config):
     stream = TrainingStream(config.shards, max_length=64, seed=0, masked_only=True)
     config = replace(config, max_steps=None, epochs=2, batch_size=50, save_every=100)
     assert pretrain(config)["step"] == -(-2 * len(stream) // 50)
+
+
+def test_models_are_kept_on_the_way(config, monkeypatch):
+    monkeypatch.setattr(run_directory.TrainingRun, "_remove_checkpoints", lambda self, keep="": None)
+    pretrain(replace(config, keep="0.3,0.67"))  # steps 2 and 4 of 6
+    out = Path(config.out)
+    assert sorted(path.name for path in out.glob("at-*")) == ["at-0.3", "at-0.67"]
+    for kept, step in (("at-0.3", 2), ("at-0.67", 4)):
+        assert stored(out / kept) == stored(out / f"checkpoint-{step:08d}") != stored(out)
+        AutoModelForMaskedLM.from_pretrained(out / kept)
+    with pytest.raises(FastmaskError, match=r"--keep 0\.01: there are only 6 steps"):
+        pretrain(replace(config, keep="0.01", out=f"{out}-2"))
 
 
 def test_documents_share_sequences_when_packed(config):
@@ -314,6 +332,7 @@ def test_steps_larger_than_the_data(config):
     ({"epochs": 1}, "--max-steps, --epochs"), ({"batch_size": 0}, "--batch-size 0"), ({"lr": 0.0}, "--lr"),
     ({"warmup": -0.1}, "--warmup"), ({"weight_decay": -1.0}, "--weight-decay"), ({"precision": "int8"}, "--precision"),
     ({"device": "tpu"}, "--device"), ({"save_every": 0}, "--save-every"), ({"seed": -1}, "--seed"),
+    ({"keep": "0.5,0.2"}, "--keep"), ({"keep": "1"}, "--keep"),
 ])  # fmt: skip
 def test_bad_options_are_named(config, change, option):
     with pytest.raises(FastmaskError, match=option):
