@@ -124,7 +124,7 @@ def masks_of(work: Path) -> dict:
 
 def markdown(report: dict) -> str:
     """The arms, and of their differences those between arms that differ in one thing, as two tables."""
-    from fastmask.experiment.steps import control_of
+    from fastmask.experiment.questions import control_of
     from fastmask.report.comparison import points
 
     lines = ["| arm | MR test accuracy | sd over seeds |", "|---|---|---|"]

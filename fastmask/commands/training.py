@@ -75,7 +75,7 @@ def run(recipe, dry_run, overwrite, quiet):
     from ..experiment.run import Run
     from ..report.comparison import tables
     from ..report.terminal import plan_table, work_lines
-    from ..train.evaluate import statements
+    from ..report.verdict import verdict
 
     steps, console = Run(recipe, overwrite), make_console()
     if dry_run or not quiet:
@@ -85,5 +85,7 @@ def run(recipe, dry_run, overwrite, quiet):
     with steps:
         report = steps.run(console_unless(quiet))
     console.print(tables(report))
-    for line in (*work_lines(report), *statements(report), *curve_lines(report)):
+    for line in (*work_lines(report), "", *verdict(report), *curve_lines(report), ""):
         console.print(line)
+    for kind, path in steps.results().items():
+        console.print(f"{kind}: {path}", soft_wrap=True)

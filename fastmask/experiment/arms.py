@@ -26,6 +26,7 @@ from ..train.evaluate import compare
 from ..train.examples import Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
 from ..train.predict import predict
 from ..train.reading import reading_of
+from .questions import Asked
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,11 @@ class Run:
     seed: int | None
 
 
-def evaluate(config: EvaluateConfig) -> dict:
+def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
     """Predict with every model, compare the arms, and write the files that ``config`` names.
+
+    Args:
+        asked: which arms to compare, and what they are called; all, by their own names, unless given.
 
     Returns:
         The report of ``evaluate.compare``, with the runs that were compared as ``runs``: arm -> paths.
@@ -65,13 +69,18 @@ def evaluate(config: EvaluateConfig) -> dict:
     classes = _classes(models, rows)
     labels = np.array([class_index(row, classes) for row in rows], np.int64)
     predictions: dict[str, list[np.ndarray]] = {}
+    names = {} if asked is None else asked.names
     for name, runs in arms.items():
         for run in runs:
             found = _of_model(models[run.path], rows, classes, config.max_length) if run.path in models else (
                 read_predictions(run.path, classes))  # fmt: skip
             predictions.setdefault(name, []).append(found)
-            log.info(f"{name}: {run.path}: accuracy {np.mean(found == labels) if len(found) == len(labels) else 0:.4f}")
-    result = compare(predictions, labels, resamples=config.resamples, seed=config.seed)
+            right = np.mean(found == labels) if len(found) == len(labels) else 0
+            log.info(f"{names.get(name, name)}: {run.path}: accuracy {right:.4f}")
+    pairs = None if asked is None else [(one.arm, one.baseline) for one in asked.questions]
+    result = compare(predictions, labels, pairs=pairs, resamples=config.resamples, seed=config.seed)
+    if asked is not None:
+        asked.note(result)
     result["runs"] = {name: [str(run.path) for run in runs] for name, runs in arms.items()}
     _write(config, result)
     return result

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..train.evaluate import LEVEL, RESAMPLES
+from ..report.verdict import LEVEL
+from ..train.evaluate import RESAMPLES
 
 METHOD = {
     "band": "95 % interval of the mean over seeds, by Student's t, for this test set",

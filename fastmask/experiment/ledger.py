@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,25 @@ class Ledger(LockedDirectory):
         directory = self.path / step.name
         again = step.command in _RESUMED and _PERMITTED in self._steps.get(step.name, {})
         return begun_beside(directory) if again else directory
+
+    def keep_report(self, step: Step) -> Path | None:
+        """Rename a report that another is to replace and that tells what this one will not; return its new place.
+
+        None where there is none, or all that it compares stays and only seeds or arms come in.
+        """
+        directory, entry = self.path / step.name, self._steps.get(step.name)
+        if entry is None or not _result(step, directory).is_file():
+            return None
+        found = [
+            one for one in differences(entry["made_from"], self._header(step)) if not one.name.startswith("--arms[")
+        ]
+        lost = any(one.was is not None or not one.name.startswith("needs.") for one in found)
+        if not lost and self._made(step, directory) == entry["fingerprint"]:
+            return None
+        kept = next(path for k in count(1) if not (path := directory.with_name(f"{step.name}-earlier-{k}")).exists())
+        with os_errors_named(directory):
+            directory.rename(kept)
+        return kept
 
     def finish(self, step: Step, read: dict) -> None:
         """Record that a step is complete; InputError if a file has changed since ``read_by`` was called."""

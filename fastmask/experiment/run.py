@@ -22,8 +22,9 @@ from ..shards.schema import read_manifest
 from ..text.documents import read_rows
 from .curve import curve_of
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
+from .questions import NO_PRETRAINING, Asked, control_of
 from .recipe import Recipe, TaskFiles, read_recipe
-from .steps import NO_PRETRAINING, REPORT, Step, compared_at, control_of, pretrained, steps_of
+from .steps import PICTURE, REPORT, Step, compared_at, pretrained, steps_of
 from .work import add_work, compared_work
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Run:
                     _warn(directory := str(self.out / step.name), read_manifest(directory))
                 continue
             self._check_allowed(planned)
+            if step.name == REPORT and not self.overwrite and (kept := self.ledger.keep_report(step)):
+                log.warning(f"{self.out / step.name}: was of other seeds, arms or settings, and is kept as {kept}")
             if planned.state == AGAIN:
                 self.ledger.make_again(step)
             log.info(f"[{number}/{len(self.steps)}] {step.name}: {step.command}")
@@ -107,6 +110,11 @@ class Run:
             self.ledger.finish(step, read)
             _free_device_memory()
         return json.loads((self.out / REPORT / RESULTS["evaluate"]).read_text("utf-8"))
+
+    def results(self) -> dict[str, Path]:
+        """Return what the comparison has written: kind -> file."""
+        names = {"report": RESULTS["evaluate"], "picture": PICTURE}
+        return {kind: self.out / REPORT / name for kind, name in names.items()}
 
     def _check_allowed(self, planned: Planned) -> None:
         if planned.reason and not self.overwrite:
@@ -162,7 +170,8 @@ class Run:
 
         with os_errors_named(self.out):
             (self.out / step.name).mkdir(parents=True, exist_ok=True)
-        report = evaluate(replace(step.config, picture=None))
+        asked = Asked.by(self.recipe.choices) if step.name == REPORT else None
+        report = evaluate(replace(step.config, picture=None), asked)
         if step.name == REPORT:
             self._add_pretraining(report)
             draw(report, step.config.picture)

@@ -21,11 +21,10 @@ from ..scoring.method import load_method
 from ..text.files import has_fields
 from ..train.run_directory import kept_name
 from .choices import Choice
+from .questions import NO_PRETRAINING, control_of
 from .recipe import METHODS, General, Recipe
 
-NO_PRETRAINING = "none"
-"""Name of the arm that is fine-tuned without pre-training."""
-REPORT = "report"
+REPORT, PICTURE = "report", "report.svg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,7 @@ class _Steps:
         runs = {_at(share, _finetuned(arm, seed)): arm for arm in arms_then for seed in seeds}
         arms = tuple(f"{arm}={escape(self._path(name))}" for name, arm in runs.items())
         longest = self._finetune(NO_PRETRAINING, seeds[0]).config.max_length
-        picture = self._path(f"{REPORT}/report.svg") if whole else None
+        picture = self._path(f"{REPORT}/{PICTURE}") if whole else None
         config = self._config("evaluate", EvaluateConfig, None, arms=arms, test=task.test, max_length=longest,
                               picture=picture, **self._reading())  # fmt: skip
         before = tuple(compared_at(share) for share in self.recipe.general.curve) if whole else ()
@@ -226,11 +225,6 @@ def _table_of(choice: Choice) -> str:
 
 def _arms_of(choice: Choice) -> tuple[str, ...]:
     return (choice.name,) if choice.is_random else (control_of(choice.name), choice.name)
-
-
-def control_of(method: str) -> str:
-    """Return the name of a method's random control: the same sentences with as many masks each."""
-    return f"{method}-control"
 
 
 def _masks(arm: str) -> str:

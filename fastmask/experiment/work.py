@@ -7,6 +7,8 @@ from math import isclose
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..report.comparison import ENDS
+
 EVERY_STEP, TOTAL, EXPECTED = "every step", "total", "expected"
 SAME_EXPECTED = 1e-3
 """Expected numbers of masks are equal up to this share: they are sums of probabilities in float32."""
@@ -100,5 +102,5 @@ def add_work(report: dict, runs: dict[str, Sequence[Path]]) -> None:
     report["method"] = {**report["method"], "work": MEANING}
     report["work"] = {arm: one.sums() for arm, one in work.items()}
     for entry in report["differences"]:
-        pair = [work.get(entry[end]) for end in ("arm", "baseline")]
+        pair = [work.get(entry[end]) for end in ENDS]
         entry["work"] = pair[0].against(pair[1]) if pair[0] and pair[1] else None

@@ -12,6 +12,7 @@ from ..core.durable import os_errors_named, write_atomically
 from ..core.errors import FastmaskError
 from ..core.words import counted
 from .screen import one_line, shown
+from .verdict import name_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -22,6 +23,7 @@ UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 MANY = 15
 """Differences, those of six arms; of more than these, the chief ones are told first, and drawn."""
 TITLES = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
+ENDS = ("arm", "baseline")
 MOST_IN_A_PICTURE = 60
 """The most characters of a name."""
 LINE = 0.28
@@ -47,7 +49,7 @@ def tables(report: dict) -> Group:
     for name, metrics in report["arms"].items():
         cells = (cell for m in TITLES for cell in (points(metrics[m]["mean"]), points(metrics[m]["sd"])))
         trained = (f"{work[name][key]:,}" for key in ("steps", "tokens", "masked")) if name in work else ()
-        arms.add_row(Text(shown(name)), *cells, *trained)
+        arms.add_row(Text(shown(name_of(report, name))), *cells, *trained)
     head = f"{counted(report['seeds'], 'seed')}, {counted(report['rows'], 'test row')}, "
     head += f"{report['resamples']:,} resamples; points of 0.01"
     if not report["differences"]:
@@ -89,7 +91,7 @@ def _differences(report: dict) -> Table:
     if not are_all:
         table.add_column("work")
     for entry in chief:
-        label, work = Text(f"{shown(entry['arm'])} - {shown(entry['baseline'])}"), _equality(entry)
+        label, work = Text(" - ".join(shown(name_of(report, entry[end])) for end in ENDS)), equality(entry)
         if not are_all:
             mean, interval, _, corrected, _ = _figures(entry["accuracy"])
             table.add_row(label, mean, interval, corrected, work)
@@ -107,7 +109,7 @@ def _figures(figures: dict) -> Iterator[str]:
     yield points(figures["detectable"])
 
 
-def _equality(entry: dict) -> str:
+def equality(entry: dict) -> str:
     """Return in words whether the arms of a difference had equal work; "" where that is not known, or one had none."""
     work = entry.get("work")
     if work is None:
@@ -154,8 +156,8 @@ def draw(report: dict, path: str) -> None:
 def _drawn(report: dict, figure):
     """Return the figure with a line an arm on the left and a line a difference on the right, as high as need be."""
     names, found = list(report["arms"]), chief_differences(report)
-    labels = ([one_line(name, MOST_IN_A_PICTURE) for name in names],
-              [" - ".join(one_line(entry[end], MOST_IN_A_PICTURE) for end in ("arm", "baseline"))
+    labels = ([one_line(name_of(report, name), MOST_IN_A_PICTURE) for name in names],
+              [" - ".join(one_line(name_of(report, entry[end]), MOST_IN_A_PICTURE) for end in ENDS)
                for entry in found])  # fmt: skip
     width = LETTER * sum(max(map(len, texts), default=0) for texts in labels)
     figure.set_size_inches(7 + width, max(4, 1.2 + LINE * max(map(len, labels))))

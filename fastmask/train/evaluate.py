@@ -11,29 +11,33 @@ import numpy as np
 from ..core.errors import FastmaskError
 from ..core.words import counted
 from ..report.comparison import MANY
+from ..report.verdict import FEW, LEVEL
 
 METRICS = ("accuracy", "macro_f1")
 RESAMPLES = 10_000
-LEVEL, POWER = 0.05, 0.8
-LEAST_SEEDS = 3
-"""Of fewer there is no p value."""
+POWER = 0.8
 QUANTILES = 10_000
 CHUNK = 1 << 22
 """Most drawn row numbers that the bootstrap holds at a time."""
 METHOD = {
     "interval": "percentiles 2.5 and 97.5 of the mean difference over resamples; a resample draws seeds and, "
     "independently, test rows, both with replacement, and the same draw serves every arm",
-    "p": f"two-sided paired t test over seeds on this test set, from {LEAST_SEEDS} seeds on; not corrected for the "
-    "number of comparisons",
-    "p_holm": "the same, corrected by Holm's method for all pairs of arms: among differences with p_holm below 0.05 "
-    "there is a false one at most once in twenty comparisons like this",
+    "p": f"two-sided paired t test over seeds on this test set, from {FEW} seeds on; not corrected for "
+    "the number of comparisons",
+    "p_holm": "the same, corrected by Holm's method for all comparisons of the report: among differences with p_holm "
+    "below 0.05 there is a false one at most once in twenty comparisons like this",
     "detectable": f"smallest true difference that this test shows with power {POWER} at level {LEVEL}, given this "
     "number of seeds and the sd of their paired differences",
 }
 
 
 def compare(
-    arms: Mapping[str, Sequence[np.ndarray]], labels: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+    arms: Mapping[str, Sequence[np.ndarray]],
+    labels: np.ndarray,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> dict:
     """Compare arms whose i-th predictions all come from the i-th seed.
 
@@ -42,15 +46,16 @@ def compare(
     Args:
         arms: name -> one int [N] array of predicted classes per seed; every arm has the same seeds in the same order.
         labels: int [N], the true classes.
+        pairs: (arm, baseline) to compare; each later arm with each earlier one unless given.
         resamples: draws of the bootstrap.
         seed: of those draws.
 
     Returns:
         A JSON-ready report: ``rows``, ``seeds``, ``resamples``, ``method`` (METHOD), ``arms`` (name -> metric ->
-        ``values`` one per seed, ``mean``, ``sd``) and ``differences`` (each later arm minus each earlier one:
-        ``arm``, ``baseline`` and per metric ``mean``, ``sd``, ``interval``, ``p``, ``p_holm``, ``detectable``).
+        ``values`` one per seed, ``mean``, ``sd``) and ``differences`` (each arm minus its baseline: ``arm``,
+        ``baseline`` and per metric ``mean``, ``sd``, ``interval``, ``p``, ``p_holm``, ``detectable``).
         What one seed, or differences without any spread, cannot tell (``sd``, ``p``, ``p_holm``, ``detectable``) is
-        null, and so is p of fewer than LEAST_SEEDS seeds.
+        null, and so is p of fewer than FEW seeds.
 
     Raises:
         FastmaskError: no rows, an arm without seeds, arms of different shapes, or scipy is not installed.
@@ -66,7 +71,7 @@ def compare(
     differences: list[dict] = [
         {"arm": new, "baseline": old}
         | {m: _difference(values[new][m] - values[old][m], drawn[new][m] - drawn[old][m]) for m in METRICS}
-        for old, new in combinations(tables, 2)
+        for new, old in pairs or [(new, old) for old, new in combinations(tables, 2)]
     ]
     for metric in METRICS:
         for entry, p in zip(differences, holm([entry[metric]["p"] for entry in differences]), strict=True):
@@ -225,7 +230,7 @@ def _difference(by_seed: np.ndarray, drawn: np.ndarray) -> dict:
         "mean": float(by_seed.mean()),
         "sd": sd,
         "interval": [float(bound) for bound in np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])],
-        "p": float(stats.ttest_1samp(by_seed, 0.0).pvalue) if spread and len(by_seed) >= LEAST_SEEDS else None,
+        "p": float(stats.ttest_1samp(by_seed, 0.0).pvalue) if spread and len(by_seed) >= FEW else None,
         "detectable": detectable_difference(spread, len(by_seed)) if spread else None,
     }
 

@@ -149,7 +149,7 @@ def played(monkeypatch):
         "train.pretrain.pretrain": played_training,
         "train.finetune.finetune": played_training,
         "train.masker.train_masker": played_training,
-        "experiment.arms.evaluate": lambda config: {
+        "experiment.arms.evaluate": lambda config, asked: {
             "arms": {arm.partition("=")[0]: {} for arm in config.arms},
             "differences": [],
             "method": {},

@@ -75,17 +75,24 @@ def test_arms_of_several_methods(folder):
              for entry in report["differences"]}  # fmt: skip
     assert equal[("log-odds", "log-odds-control")] == EVERY_STEP
     assert equal[("word-list", "word-list-control")] == EXPECTED
-    assert equal[("log-odds", "none")] is equal[("random-40", "log-odds")] is None
+    assert equal[("log-odds", "none")] is equal[("log-odds", "random-40")] is None
     probs = [p for row in rows_of("run/masks/random-40") for p in row["mask_prob"]]
     assert (
         work["random-40"]["expected_masked"] == pytest.approx(3 * sum(probs))
         and "expected_masked" not in work["log-odds"]
     )
-    (entry,) = (one for one in report["differences"] if (one["arm"], one["baseline"]) == ("random-40", "log-odds"))
-    assert entry["work"]["masked"] == pytest.approx(work["random-40"]["masked"] / work["log-odds"]["masked"])
+    (entry,) = (one for one in report["differences"] if (one["arm"], one["baseline"]) == ("log-odds", "random-40"))
+    assert entry["work"]["masked"] == pytest.approx(work["log-odds"]["masked"] / work["random-40"]["masked"])
     shown = " ".join(result.stdout.split())
     assert "word-list and its control, pre-training each" in shown and "masks are drawn" in shown
     assert list(report["pretraining"]) == ["word-list", "log-odds"]
+    assert [(one["arm"], one["baseline"], one["kind"]) for one in report["differences"]] == [
+        ("word-list", "word-list-control", "control"), ("log-odds", "log-odds-control", "control"),
+        ("word-list", "random-40", "baseline"), ("log-odds", "random-40", "baseline"),
+        *((arm, "none", "baseline") for arm in
+          ("word-list", "log-odds", "random-40", "word-list-control", "log-odds-control")),
+        ("log-odds", "word-list", "methods"),
+    ]  # fmt: skip
     (folder / "words.txt").write_text("good\nfine\n")  # another list is another run
     assert "run/masks/word-list: was made otherwise: more[0].words.txt was" in refusal(fastmask("run", "r.toml", "-q"))
 

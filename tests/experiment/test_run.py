@@ -91,7 +91,12 @@ def test_the_whole_pipeline(done):
     assert work["selective"] == work["control"] and work["selective"]["steps"] == 3
     assert (directory / "run/report/report.svg").read_text().startswith("<?xml")
     shown = " ".join(result.stdout.split())  # lines are wrapped
-    assert "masker - masker-control" in shown and "as many of each in every step" in shown
+    assert "masker - random, as many" in shown and "as many of each in every step" in shown
+    assert "no pre-training" in shown and "masker-control" not in result.stdout.split("2 seeds", 1)[1]
+    assert "Whether masker is better than as many random masks, this run cannot tell: " in shown
+    assert "2 seeds cannot tell a difference from chance in training: take 3 at least" in shown and "p = " not in shown
+    assert [line for line in result.stdout.splitlines() if line.count("/")] [-2:] == [
+        "report: run/report/report.json", "picture: run/report/report.svg"]  # fmt: skip
     assert result.stdout.split()[:3] == ["step", "command", "state"]
     assert "[13/13] report: evaluate" in result.stderr
 
@@ -250,6 +255,26 @@ def test_a_seed_more_adds_its_runs_and_compares_again(copy, monkeypatch):
     assert fastmask("run", "r.toml", "-q").exit_code == 0
     assert json.loads((copy / "run/report/report.json").read_text())["seeds"] == 3
     assert all(made(copy)[name] == data for name, data in before.items() if "report" not in name)
+
+
+def test_the_report_of_more_seeds_is_kept(copy, monkeypatch):
+    """What another recipe compared is not lost; a report that only gets more is replaced."""
+    monkeypatch.chdir(copy)
+    recipe, report, earlier = copy / "r.toml", copy / "run/report/report.json", copy / "run/report-earlier-1"
+    text, before = recipe.read_text(), report.read_bytes()
+    recipe.write_text(text.replace("[1, 2]", "[1]"))
+    told = fastmask("run", "r.toml").stderr
+    assert "run/report: was of other seeds, arms or settings, and is kept as run/report-earlier-1" in told
+    assert json.loads(report.read_text())["seeds"] == 1
+    assert (earlier / "report.json").read_bytes() == before and (earlier / "report.svg").is_file()
+    recipe.write_text(text)
+    assert fastmask("run", "r.toml", "-q").exit_code == 0 and report.read_bytes() == before
+    report.write_bytes(before + b"\n")  # a user's own note
+    assert fastmask("run", "r.toml", "-q").exit_code == 0 and report.read_bytes() == before
+    assert (copy / "run/report-earlier-2/report.json").read_bytes() == before + b"\n"
+    recipe.write_text(text.replace("[1, 2]", "[2]"))
+    assert fastmask("run", "r.toml", "-q", "--overwrite").exit_code == 0
+    assert len(list(copy.glob("run/report*"))) == 3 and json.loads(report.read_text())["seeds"] == 1
 
 
 def test_a_refusal_comes_before_any_work(copy, monkeypatch):
