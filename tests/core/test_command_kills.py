@@ -1,19 +1,17 @@
 """Whole commands, killed at every change of the disk: the old result or the new one is there, and nothing is left."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from helpers import golden, write_jsonl
 from kills import left_by_kills
-from shard_samples import IDENTITY, write_run
+from played_run import RECIPE, play
+from shard_samples import write_run
 
 from fastmask import ScoreConfig, remap_shards, score_corpus
 from fastmask.core.config import EvaluateConfig
 from fastmask.core.config_train import FinetuneConfig, MaskerConfig
-from fastmask.core.directories import claim, new_directory
 from fastmask.experiment.arms import evaluate
 from fastmask.experiment.run import Run
 from fastmask.train.finetune import finetune
@@ -103,67 +101,10 @@ def test_evaluate(files, tmp_path, monkeypatch):
 
 # --- a recipe, its steps played ---
 
-RECIPE = """
-out = "run"
-init = "{model}"
-seeds = [1]
-[task]
-train = "{train}"
-test = "{train}"
-[in-domain]
-corpus = "{train}"
-[finetune]
-lr = {lr}
-"""
 
-
-def read_by(config) -> str:
-    """A hash of the models and shards that a step is made from."""
-    named = [getattr(config, name, None) for name in ("init", "model", "like")]
-    files = (path for name in (*named, *getattr(config, "shards", ())) if name for path in sorted(Path(name).iterdir()))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-
-
-def played_score(paths, out, config, *, overwrite, meter):
-    write_run(out, 1, identity={**IDENTITY, "made_from": read_by(config)}, overwrite=overwrite)
-
-
-def played_training(config, *_):
-    told = {"lr": str(config.lr), "made_from": read_by(config)}
-    documents = {"config.json": {"model_type": "bert"}, "metrics.json": told, "told.json": told,
-                 "pretrain.json": {"processes": 1, "device": "cpu", "products": "float32"}}  # fmt: skip
-    with claim(config.out, True) as path, new_directory(path, True) as fresh:
-        for name, document in documents.items():
-            (fresh / name).write_text(json.dumps(document))
-        (fresh / "log.jsonl").write_text('{"tokens": 9, "masked": 2}\n')
-        (fresh / "model.safetensors").write_bytes(
-            len(header := json.dumps({"__metadata__": told}).encode()).to_bytes(8, "little") + header
-        )
-
-
-@pytest.fixture
-def played(monkeypatch):
-    """Steps that take no time and replace their directories as the real ones do."""
-    plays = {
-        "pipeline.score_corpus": played_score,
-        "train.pretrain.pretrain": played_training,
-        "train.finetune.finetune": played_training,
-        "train.masker.train_masker": played_training,
-        "experiment.arms.evaluate": lambda config, asked: {
-            "arms": {arm.partition("=")[0]: {} for arm in config.arms},
-            "differences": [],
-            "method": {},
-        },
-        "report.comparison.draw": lambda *_: None,
-        "experiment.run.totals_line": lambda *_: "",
-        "experiment.run.label_warnings": lambda *_: [],
-    }
-    for name, play in plays.items():
-        monkeypatch.setattr(f"fastmask.{name}", play)
-
-
-def test_run_overwrite(played, files, mr_tiny, tmp_path, monkeypatch):
+def test_run_overwrite(files, mr_tiny, tmp_path, monkeypatch):
     """Every step's old output is there until its new one is, whatever the kill; the next start ends with the same."""
+    play(monkeypatch)
     for name, lr in (("first", 1e-4), ("second", 2e-4)):
         text = RECIPE.format(model=mr_tiny, train=files / "train.jsonl", lr=lr)
         (tmp_path / f"{name}.toml").write_text(text)

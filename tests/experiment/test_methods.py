@@ -148,3 +148,20 @@ def test_equal_work(one, other, equal, tmp_path):
         None: "did NOT the same",
     }
     assert said[equal] in line
+
+
+def test_unequal_work_is_said(tmp_path):
+    lines = [{"step": 1, "tokens": 10, "masked": 2, "loss": 1.0}, {"step": 1, "held_out_loss": 1.0},
+             {"step": 2, "tokens": 9, "masked": 3, "loss": 1.0}]  # fmt: skip
+    for name, change in (("a", 0), ("b", 1), ("c", 0)):
+        (tmp_path / name).mkdir()
+        result = {"processes": 1, "device": "cuda" if change else "cpu", "products": "float32"}
+        write_jsonl(tmp_path / name / "pretrain.json", [result])
+        write_jsonl(tmp_path / name / "log.jsonl", [*lines[:2], {**lines[2], "masked": 3 + change}])
+    a, b, c = (tmp_path / name for name in "abc")
+    work = {"steps": 2, "tokens": 19, "masked": 5}
+    how = ["1 x cpu, float32 matrix products"]
+    assert compared_work([a], [c]) == {"runs": 1, "selective": work, "control": work, "every_step_equal": True,
+                                       "equal": "every step", "made_on": how}  # fmt: skip
+    assert len(compared_work([a], [b])["made_on"]) == 2
+    assert not compared_work([a, c], [c, b])["every_step_equal"]

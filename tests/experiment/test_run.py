@@ -12,7 +12,6 @@ from helpers import fastmask, golden, held, kill_held, process, refusal, write_j
 
 from fastmask.core.config_train import FinetuneConfig
 from fastmask.experiment.run import Run
-from fastmask.experiment.work import compared_work
 from fastmask.train.prepare import build_task
 
 RECIPE = """
@@ -257,26 +256,6 @@ def test_a_seed_more_adds_its_runs_and_compares_again(copy, monkeypatch):
     assert all(made(copy)[name] == data for name, data in before.items() if "report" not in name)
 
 
-def test_the_report_of_more_seeds_is_kept(copy, monkeypatch):
-    """What another recipe compared is not lost; a report that only gets more is replaced."""
-    monkeypatch.chdir(copy)
-    recipe, report, earlier = copy / "r.toml", copy / "run/report/report.json", copy / "run/report-earlier-1"
-    text, before = recipe.read_text(), report.read_bytes()
-    recipe.write_text(text.replace("[1, 2]", "[1]"))
-    told = fastmask("run", "r.toml").stderr
-    assert "run/report: was of other seeds, arms or settings, and is kept as run/report-earlier-1" in told
-    assert json.loads(report.read_text())["seeds"] == 1
-    assert (earlier / "report.json").read_bytes() == before and (earlier / "report.svg").is_file()
-    recipe.write_text(text)
-    assert fastmask("run", "r.toml", "-q").exit_code == 0 and report.read_bytes() == before
-    report.write_bytes(before + b"\n")  # a user's own note
-    assert fastmask("run", "r.toml", "-q").exit_code == 0 and report.read_bytes() == before
-    assert (copy / "run/report-earlier-2/report.json").read_bytes() == before + b"\n"
-    recipe.write_text(text.replace("[1, 2]", "[2]"))
-    assert fastmask("run", "r.toml", "-q", "--overwrite").exit_code == 0
-    assert len(list(copy.glob("run/report*"))) == 3 and json.loads(report.read_text())["seeds"] == 1
-
-
 def test_a_refusal_comes_before_any_work(copy, monkeypatch):
     """Masks of another method would take days; the other change is refused first."""
     recipe = copy / "r.toml"
@@ -350,20 +329,3 @@ def test_aspects(tmp_path, restaurant_tiny, golden_dir, monkeypatch):
     report = json.loads(Path("run/report/report.json").read_text())
     pairs = sum(aspect["polarity"] != "conflict" for row in rows[60:100] for aspect in row["aspects"])
     assert report["rows"] == pairs and report["pretraining"]["masker"]["every_step_equal"]
-
-
-def test_unequal_work_is_said(tmp_path):
-    lines = [{"step": 1, "tokens": 10, "masked": 2, "loss": 1.0}, {"step": 1, "held_out_loss": 1.0},
-             {"step": 2, "tokens": 9, "masked": 3, "loss": 1.0}]  # fmt: skip
-    for name, change in (("a", 0), ("b", 1), ("c", 0)):
-        (tmp_path / name).mkdir()
-        result = {"processes": 1, "device": "cuda" if change else "cpu", "products": "float32"}
-        write_jsonl(tmp_path / name / "pretrain.json", [result])
-        write_jsonl(tmp_path / name / "log.jsonl", [*lines[:2], {**lines[2], "masked": 3 + change}])
-    a, b, c = (tmp_path / name for name in "abc")
-    work = {"steps": 2, "tokens": 19, "masked": 5}
-    how = ["1 x cpu, float32 matrix products"]
-    assert compared_work([a], [c]) == {"runs": 1, "selective": work, "control": work, "every_step_equal": True,
-                                       "equal": "every step", "made_on": how}  # fmt: skip
-    assert len(compared_work([a], [b])["made_on"]) == 2
-    assert not compared_work([a, c], [c, b])["every_step_equal"]
