@@ -7,13 +7,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
 
 from . import __version__
 from .core.config import ScoreConfig
 from .core.config_engine import EngineConfig, Part
 from .core.errors import FastmaskError, InputError, OutputError
 from .core.startup import set_ray
-from .core.urls import path_of
+from .core.urls import Url, path_of
 from .report.progress import Meter
 from .scoring.cascade import Bounds, widened_by
 from .scoring.executor import Executor, LocalExecutor, Wanted
@@ -268,7 +270,7 @@ def _score_into(
                 log.info(f"{out} is complete for this configuration; nothing to do")
                 return run.manifest
             counting = meter.running(inputs.rows, rows_in(run.entries))
-            with counting, closing(executor_of(inputs)) as executor:
+            with counting, closing(executor_of(inputs, run.path)) as executor:
                 bounds = write_missing(run, executor, inputs)
                 bounds = write_again(run, executor, inputs, bounds)
             if not run.entries:
@@ -280,7 +282,7 @@ def _score_into(
 @contextmanager
 def _started(
     config: ScoreConfig, paths: list[str], meter: Meter, engine: EngineConfig
-) -> Iterator[tuple[Facts, Callable[[HashedInputs], Executor]]]:
+) -> Iterator[tuple[Facts, Callable[[HashedInputs, Path | Url], Executor]]]:
     """Start what makes shards: this process, or workers; yield what decides a result there, and what makes executors.
 
     Raises:
@@ -289,7 +291,7 @@ def _started(
     is_aspect = is_aspect_corpus(paths, config)
     if engine.engine == "local":
         with Scorer(config, is_aspect, meter) as scorer:
-            yield facts_of(scorer, config), lambda inputs: LocalExecutor(scorer, inputs)
+            yield facts_of(scorer, config), partial(LocalExecutor, scorer)
         return
     set_ray(engine.address)
     try:
@@ -298,7 +300,7 @@ def _started(
     except ImportError as error:
         raise FastmaskError("--engine ray: Ray is not installed; pip install 'fastmask[ray]'") from error
     with ray_workers(config, is_aspect, engine, meter) as (facts, workers):
-        yield facts, lambda inputs: RayExecutor(workers, inputs)
+        yield facts, lambda inputs, _: RayExecutor(workers, inputs)
 
 
 def repair(out: str, meter: Meter | None = None) -> list[str]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import chain, islice
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..core.background import run_ahead
 from ..core.records import EncodedSentences, ScoredSentences
+from ..core.urls import Url
 from ..shards.encoded import EncodedShard
 from ..text.frontend import STOP_SECONDS, encoded_shards
 from ..text.hashed import HashedInputs
 from .cascade import Bounds, widened_by
+from .kept import KeptShards
 from .scorer import Scorer
 
 # Shards scored ahead of the writer.
 _SCORED_AHEAD = 1
-KEPT_TOKENS = 1 << 22
-"""At about 20 bytes each."""
 Numbered = tuple[int, EncodedSentences]
 Made = tuple[int, ScoredSentences | EncodedShard]
 Item = TypeVar("Item")
@@ -87,16 +88,15 @@ class LocalExecutor:
     Args:
         scorer: the model.
         inputs: what to read.
-        kept_tokens: tokens of a corpus that is kept in memory between its statistics and its scores; of a larger one
-            so many are, and the rest is read twice.
+        folder: where a corpus is kept between its statistics and its scores; None: it is read twice.
     """
 
-    def __init__(self, scorer: Scorer, inputs: HashedInputs, kept_tokens: int = KEPT_TOKENS):
-        self._scorer, self._inputs, self._kept_tokens = scorer, inputs, kept_tokens
+    def __init__(self, scorer: Scorer, inputs: HashedInputs, folder: Path | Url | None = None):
+        self._scorer, self._inputs, self._folder = scorer, inputs, folder
         # the reader that calibration began and the shards it took off it, for the first call of ``shards``
         self._begun: Generator[Numbered] | None = None
         self._held: list[Numbered] = []
-        self._held_all = False
+        self._kept = KeptShards(None)
 
     def calibrate(self) -> Bounds | None:
         """See ``Executor.calibrate``."""
@@ -115,29 +115,19 @@ class LocalExecutor:
         return bounds
 
     def statistics(self) -> bytes | None:
-        """See ``Executor.statistics``; a corpus that fits is kept, so that it is read once."""
+        """See ``Executor.statistics``."""
         if not self._scorer.reads_corpus:
             return None
-        kept: list[Numbered] = []
-        tokens = 0
-
-        def taken(shards: Iterator[Numbered]) -> Iterator[EncodedSentences]:
-            nonlocal tokens
-            for number, shard in shards:
-                tokens += len(shard.input_ids)
-                if tokens <= self._kept_tokens:
-                    kept.append((number, shard))
-                yield shard
+        self._kept = KeptShards(self._folder)
 
         def counted(shards: Iterator[Numbered]) -> Generator[bytes | None]:
             first = next(shards, None)
-            yield self._scorer.statistics(taken(chain([first], shards))) if first else None
+            yield self._scorer.statistics(self._kept.taken(chain([first], shards))) if first else None
 
         found: bytes | None
         encoded, self._begun = self._begun or self._encoded(Wanted()), None
         with closing(encoded):
             (found,) = self._ahead(counted(self._held_first(encoded)))
-        self._held, self._held_all = kept, tokens <= self._kept_tokens
         return found
 
     def prepare(self, statistics: bytes | None) -> None:
@@ -148,15 +138,17 @@ class LocalExecutor:
     def shards(self, wanted: Wanted, bounds: Bounds | None) -> Generator[Made]:
         """See ``Executor.shards``; in order."""
         self._held = [numbered for numbered in self._held if numbered[0] in wanted]
-        held = len(self._held)
-        encoded, self._begun = self._begun or self._encoded(wanted.without(self._held)), None
-        taken = islice(self._held_first(encoded), held if self._held_all else wanted.number)
-        self._held_all = False
+        if self._kept:
+            encoded = self._kept.shards(wanted)
+        else:
+            encoded, self._begun = self._begun or self._encoded(wanted.without(self._held)), None
+        taken = islice(self._held_first(encoded), wanted.number)
         with closing(encoded), closing(self._ahead(self._scored(taken, bounds))) as scored:
             yield from scored
 
     def close(self) -> None:
         """See ``Executor.close``."""
+        self._kept.close()
         if self._begun:
             self._begun.close()
 

@@ -92,7 +92,7 @@ class Worker:
 
     def statistics(self) -> bytes | None:
         """See ``Executor.statistics``."""
-        return LocalExecutor(self._scorer, self._inputs, kept_tokens=0).statistics()
+        return LocalExecutor(self._scorer, self._inputs).statistics()
 
     def prepare(self, statistics: bytes | None) -> None:
         """See ``Executor.prepare``."""

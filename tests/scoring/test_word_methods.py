@@ -13,6 +13,7 @@ from fastmask.core.config import ScoreConfig
 from fastmask.models.directory import load_tokenizer, resolve_model
 from fastmask.pipeline import score_corpus
 from fastmask.scoring.executor import LocalExecutor, Wanted
+from fastmask.scoring.kept import KeptShards
 from fastmask.scoring.words import Counting, rules_of
 from fastmask.shards.verify import verify
 from fastmask.shards.writer import RunDirectory
@@ -91,10 +92,7 @@ def test_statistics_are_made_once_and_anew_where_they_are_damaged(mr_tiny, corpu
 
 
 class BackToFront(LocalExecutor):
-    """The last shard first; nothing is kept between the passes."""
-
-    def __init__(self, scorer, inputs):
-        super().__init__(scorer, inputs, kept_tokens=0)
+    """The last shard first."""
 
     def shards(self, wanted, bounds):
         for k in (3, 2, 1, 0):
@@ -109,14 +107,15 @@ def test_any_order(options, corpus, tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_however_much_of_a_corpus_is_kept(mr_tiny, corpus, tmp_path, monkeypatch):
-    options = {"model": mr_tiny, "method": "log-odds", "shard_rows": 3}
-    run(corpus, tmp_path / "whole", **options)
-    for kept in (0, 20, 45):
-        few = partial(LocalExecutor, kept_tokens=kept)
-        monkeypatch.setattr("fastmask.pipeline.LocalExecutor", few)
-        run(corpus, tmp_path / str(kept), **options)
-        assert contents(tmp_path / str(kept)) == contents(tmp_path / "whole")
+def test_a_corpus_is_read_once_where_there_is_room_for_it_on_the_disk(options, corpus, tmp_path, monkeypatch):
+    read, real = [], LocalExecutor._encoded
+    monkeypatch.setattr(LocalExecutor, "_encoded", lambda self, wanted: read.append(wanted) or real(self, wanted))
+    run(corpus, tmp_path / "once", **options)
+    assert len(read) == 1
+    monkeypatch.setattr("fastmask.scoring.executor.KeptShards", partial(KeptShards, free_share=0.0))
+    run(corpus, tmp_path / "twice", **options)
+    assert len(read) == 3
+    assert contents(tmp_path / "once") == contents(tmp_path / "twice")
 
 
 def test_shards_of_any_size_have_the_same_scores_and_masks(options, corpus, tmp_path):
@@ -147,7 +146,7 @@ def test_a_control_has_as_many_masks(options, corpus, tmp_path):
     assert ours == theirs and sum(ours) > 5
 
 
-def test_standard_input_is_read_twice(mr_tiny, tmp_path):
+def test_standard_input(mr_tiny, tmp_path):
     text = "".join(f"{text}\n" for text, _ in TEXTS if text.strip())
     (tmp_path / "c.txt").write_text(text)
     options = ("--method", "word-list", "--words", "sentiment", "--model", mr_tiny, "--shard-rows", 2)
