@@ -21,6 +21,7 @@ from .scoring.cascade import Bounds, widened_by
 from .scoring.executor import Executor, LocalExecutor, Wanted
 from .scoring.machine import Facts, facts_of
 from .scoring.method import load_method
+from .scoring.repeated import repeated
 from .scoring.scorer import Scorer
 from .scoring.stages import (
     bounds_in,
@@ -102,6 +103,8 @@ def plan_corpus(paths: Sequence[str], out: str, config: ScoreConfig | None = Non
         FastmaskError: with one line for the user.
     """
     config, paths, out = config or ScoreConfig(), _files(paths), os.fspath(out)
+    if repeated(out, paths, config):
+        return None
     with Scorer(config, is_aspect_corpus(paths, config)) as scorer:
         return _plan(out, paths, scorer, replan=True)
 
@@ -262,6 +265,8 @@ def _score_into(
     out: str, paths: list[str], config: ScoreConfig, overwrite: bool, meter: Meter, engine: EngineConfig
 ) -> dict:
     """Score a corpus into one directory; return its manifest."""
+    if finished := repeated(out, paths, config, overwrite):
+        return finished
     # the model first: a mistake in its name should not wait for the hash of a large corpus
     with _started(config, paths, meter, engine) as (facts, executor_of):
         inputs = planned_inputs(paths, config)

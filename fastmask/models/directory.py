@@ -30,6 +30,8 @@ EMBEDDED = "embedded"
 CONFIG = "config.json"
 MOST_OF_A_CHARACTER = 4096
 """What replacements of a normalizer may make of it: real ones make three."""
+ARE_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".ot")
+"""Endings of weights, of which only the first are loaded."""
 DOWNLOADS = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
@@ -147,6 +149,13 @@ def weight_files(path: Path) -> list[Path]:
 def weights_hash(path: str | Path) -> str:
     """Return the sha256 of ``model.safetensors``, or of all parts together; raise what ``weight_files`` raises."""
     return _sha256(weight_files(Path(path)))
+
+
+def settings_hash(path: Path) -> str:
+    """Return the sha256 of the files of a model directory that are no weights, names and content."""
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix not in ARE_WEIGHTS)
+    hashes = [f"{_sha256([file])} {file.name}" for file in files]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _sha256(files: list[Path]) -> str:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from .. import __version__
 from ..core.config import ScoreConfig
+from ..core.locked import RESULT_NEUTRAL
 from ..core.plain import Json
+from ..models.directory import settings_hash
 from .scorer import Scorer
 
 _LIBRARIES = ("torch", "triton", "transformers", "tokenizers", "numba", "numpy", "pyarrow", "spacy")
@@ -24,7 +26,8 @@ class Facts(NamedTuple):
     Attributes:
         settings: the configuration as the manifest has it.
         identity: what else decides, but for the inputs.
-        made_with: what the manifest has besides, of a result: ``environment``, and ``classes`` where there are some.
+        made_with: what the manifest has besides, of a result: ``environment``, ``repeat`` (by which ``repeated`` tells
+            whether the run is asked for again), and ``classes`` where there are some.
     """
 
     settings: Json
@@ -53,15 +56,26 @@ def facts_of(scorer: Scorer, config: ScoreConfig) -> Facts:
     own = {"mask_rate": scorer.method.rate(scorer.config)} if scorer.method.asks_model else {}
     identity = {**scorer.identity(), "engine": scorer.describe()}
     settings = replace(scorer.config, threads=config.threads, device=config.device).as_dict()
-    made_with = {"environment": _environment(scorer), **scorer.class_names()}
+    repeat = {"options": deciding(config), "files_sha256": settings_hash(scorer.files.dir)}
+    made_with = {"environment": _environment(scorer), "repeat": repeat, **scorer.class_names()}
     return Facts({**settings, **own}, identity, made_with)
+
+
+def deciding(config: ScoreConfig) -> Json:
+    """Return the options that decide a result, as they were given: a method or a model may have changed them since."""
+    return {name: value for name, value in config.as_dict().items() if name not in RESULT_NEUTRAL}
 
 
 def _environment(scorer: Scorer) -> Json:
     """Return back end, processor, and versions of the libraries that matter."""
-    versions = {name: _version(name) for name in _LIBRARIES}
     cpu = {"cpu": _processor()} | ({"cpu_capability": _capability()} if scorer.method.asks_model else {})
-    return {**scorer.describe(), **cpu, "python": platform.python_version(), **versions}
+    return {**scorer.describe(), **cpu, "python": platform.python_version(), **_versions()}
+
+
+def is_like_here(environment: Json) -> bool:
+    """Return whether an environment has this machine's processor and libraries, as far as torch need not be asked."""
+    here = {"cpu": _processor(), **_versions()}
+    return here == {name: environment.get(name) for name in here}
 
 
 def unlike(here: Json, there: Json) -> list[str]:
@@ -74,6 +88,10 @@ def _capability() -> str:
     from fastmask_kernels import processor
 
     return processor.capability()
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: _version(name) for name in _LIBRARIES}
 
 
 def _version(name: str) -> str | None:

@@ -333,10 +333,9 @@ def load_method(config: ScoreConfig) -> Method:
 
 def label_warnings(out: str, manifest: Json) -> Iterator[str]:
     """Yield a line if nine in ten labelled sentences are misclassified, where labels are classes of the model."""
-    if method_named(setting(manifest, "method")).keeps_other_labels:
-        return
     labelled, wrong = (sum(entry.get(key, 0) for entry in manifest["shards"]) for key in ("labelled", "misclassified"))
-    if labelled and 10 * wrong >= 9 * labelled:
+    mostly_wrong = labelled and 10 * wrong >= 9 * labelled
+    if mostly_wrong and not method_named(setting(manifest, "method")).keeps_other_labels:  # imported only then
         total = counted(labelled, "labelled sentence")
         yield (f"{out}: misclassified, and so without masks: {wrong:,} of {total}; labels and classes "
                "probably do not match")  # fmt: skip

@@ -43,6 +43,7 @@ MANIFEST_FIELDS = {
     "environment": dict,
     "skipped": {"count": int, "messages": [str]},
     "classes": [str],
+    "repeat": {"options": dict, "files_sha256": str},
     "remapped": {"tokenizer": dict, "shards": [str]},
     "remasked": {"shards": [str]},
 }  # fmt: skip

@@ -43,8 +43,8 @@ IDENTITY_KEYS = ("fastmask_version", "tokenizer", "model", "inputs")
 """What besides the configuration decides the result; the caller may add more keys of its own."""
 HEADER_KEYS = ("format_version", "config", *IDENTITY_KEYS)
 RESULT_KEYS = ("shards", "totals", "certificate", "environment", "skipped")
-OF_RESULT = (*RESULT_KEYS, "classes")
-"""What is not of the header: the last one is not in manifests of earlier versions."""
+OF_RESULT = (*RESULT_KEYS, "classes", "repeat")
+"""What is not of the header: the last two are not in manifests of earlier versions."""
 COUNTS = ("rows", "scored", "tokens", "masked", "bytes")
 """What a shard's entry counts and the totals sum."""
 ENTRY_KEYS = ("index", "file", "first_row", "end_row", *COUNTS, "sha256", "certificate", "skipped")
@@ -125,7 +125,12 @@ def totals(entries: list[Json]) -> Json:
 
 
 def build_manifest(
-    header: Json, entries: list[Json], certificate: Json, environment: Json, classes: list[str] | None = None
+    header: Json,
+    entries: list[Json],
+    certificate: Json,
+    environment: Json,
+    classes: list[str] | None = None,
+    repeat: Json | None = None,
 ) -> Json:
     """Return the manifest of a finished run.
 
@@ -135,6 +140,7 @@ def build_manifest(
         certificate: the shards' certificates merged.
         environment: what it ran on (processor, device, precision, library versions); no times, no durations.
         classes: names of the classes that ``label`` and ``predicted`` are indices of, where it is known.
+        repeat: what tells a repeat of the run without its model, see ``scoring.machine.Facts``.
 
     Raises:
         ValueError: shards are missing, or their document ranges do not follow each other.
@@ -150,7 +156,7 @@ def build_manifest(
         "certificate": certificate,
         "environment": environment,
         "skipped": {"count": len(messages), "messages": messages[:SKIPPED_SHOWN]},
-        **({} if classes is None else {"classes": classes}),
+        **{key: value for key, value in (("classes", classes), ("repeat", repeat)) if value is not None},
     }
 
 
@@ -205,6 +211,11 @@ def manifest_path(out: str | Path | Url) -> Path | Url:
     """Return the path of the directory's manifest, which may have the name that older ones have."""
     new, old = (path_of(out) / name for name in (MANIFEST, OLD_MANIFEST))
     return new if new.is_file() or not old.is_file() else old
+
+
+def manifest_hash(out: str | Path | Url) -> str:
+    """Return the sha256 of a directory's manifest, which holds the hashes of its shards; OSError if there is none."""
+    return hashlib.sha256(read_regular(manifest_path(out))).hexdigest()
 
 
 def read_manifest(out: str | Path | Url) -> Json:

@@ -8,7 +8,6 @@ one in each.)
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,10 +18,9 @@ import numpy as np
 from ...core.arrays import within
 from ...core.config import DEFAULT_RATE, ScoreConfig
 from ...core.errors import OutputError
-from ...core.plain import read_regular
 from ...core.records import FRAME, EncodedSentences, ScoredSentences
 from ...shards.reader import open_shards, setting
-from ...shards.schema import manifest_path
+from ...shards.schema import manifest_hash
 from ..cascade import Bounds
 from ..method import Method, Progress, Rules, never_masked
 from ..policy import cap_of, ragged_positions, random_positions
@@ -95,7 +93,7 @@ class RandomMasks:
 
     def identity(self) -> dict[str, Any]:
         """Return the sha256 of the copied run's manifest, which holds the hashes of its shards."""
-        return {"like": self.counts and hashlib.sha256(read_regular(manifest_path(self.counts.like))).hexdigest()}
+        return {"like": self.counts and manifest_hash(self.counts.like)}
 
     def describe(self) -> dict[str, Any]:
         """See ``ShardScorer.describe``."""
