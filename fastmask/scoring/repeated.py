@@ -16,7 +16,7 @@ from .machine import Facts, deciding, is_like_here
 from .scorer import stop_words_identity
 from .stages import planned_inputs
 
-log = logging.getLogger("fastmask")
+log = logging.getLogger(__name__)
 
 TOLD = {*HEADER_KEYS, "engine", "like", "stop_words_sha256"}
 """What of a header is told here. Methods that count words have more, and load no model anyway."""
