@@ -94,7 +94,7 @@ def test_the_copied_run_is_part_of_the_identity(corpus, scored, tmp_path, mr_tin
     control(corpus, tmp_path / "out", model=mr_tiny, like=str(like))
     manifest = json.loads((like / "_manifest.json").read_text())
     (like / "_manifest.json").write_text(json.dumps(manifest | {"environment": {}}))
-    with pytest.raises(OutputError, match="like was "):
+    with pytest.raises(OutputError, match="like has other content"):
         control(corpus, tmp_path / "out", model=mr_tiny, like=str(like))
 
 
