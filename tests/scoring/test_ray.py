@@ -7,8 +7,10 @@ import sys
 from collections import Counter, deque
 from pathlib import Path
 
+import fsspec
 import pytest
 from helpers import contents, fastmask, golden, held, kill_held, refusal, write_jsonl
+from stores import bucket, local, s3_server, stored  # noqa: F401
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # read once, when ray is imported
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -45,7 +47,7 @@ def whole(tmp_path_factory, corpus, mr_tiny) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(s3_server):  # noqa: F811  # its processes find the server, too
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'kernels'}")
         node = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20}
@@ -81,8 +83,10 @@ def test_a_driver_that_is_stopped_or_killed_resumes(corpus, whole, mr_tiny, tmp_
     assert contents(out) == contents(whole)
 
 
-def test_lost_actors_and_nodes(corpus, whole, mr_tiny, tmp_path, cluster, monkeypatch):
-    """One worker is killed, then the machine of the one in its place: the other one makes the rest."""
+def test_lost_actors_and_nodes(corpus, whole, mr_tiny, bucket, cluster, monkeypatch):  # noqa: F811
+    """One worker is killed, then the machine of the one in its place: the other one makes the rest, all in a store."""
+    there, out = f"{bucket}/corpus.jsonl", f"{bucket}/out"
+    fsspec.filesystem("s3").put(corpus, there)
     written, real = [], RunDirectory.write_shard
     (second,) = cluster.worker_nodes
 
@@ -95,11 +99,14 @@ def test_lost_actors_and_nodes(corpus, whole, mr_tiny, tmp_path, cluster, monkey
         return real(self, index, scored)
 
     monkeypatch.setattr(RunDirectory, "write_shard", write)
-    result = fastmask(*run(corpus, tmp_path / "out", mr_tiny, cluster, 2))
+    result = fastmask(*run(there, out, mr_tiny, cluster, 2))
     assert result.exit_code == 0, result.stderr
     *lines, last = result.stderr.splitlines()
     assert "sentences" in last and lines and all(line.startswith("a worker was lost; ") for line in lines)
-    assert sorted(written) == list(range(14)) and contents(tmp_path / "out") == contents(whole)
+    assert sorted(written) == list(range(14))
+    made, wanted = stored(out), local(whole)
+    shards = [name for name in wanted if name.endswith(".parquet")]
+    assert made.keys() == wanted.keys() and all(made[name] == wanted[name] for name in shards)
 
 
 def test_errors_of_workers_are_one_line(mr_tiny, tmp_path, cluster):
