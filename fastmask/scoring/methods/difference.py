@@ -14,7 +14,6 @@ that may be masked, so that no stop word is one.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,10 @@ import numpy as np
 
 from ...core.config import ScoreConfig
 from ...core.errors import FastmaskError
-from ...text.cuts import splits_at_spaces
 from ...text.documents import read_documents
 from ...text.hashed import HashedInputs
 from ...text.ragged_tokens import word_numbers
+from ...text.repeated import RepeatedPieces
 from ...text.streams import STDIN
 from ...text.tokens import TextEncoder
 from ..policy import Items
@@ -36,8 +35,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANCHORS = 20
-_MOST_HELD = 1 << 24
-"""Characters of background that are counted together."""
+_MOST_HELD = 1 << 20
+"""Characters of background that are held."""
+_MOST_COUNTED = 1 << 24
+"""Characters of different pieces that are held."""
 
 
 class Difference(WordMethod):
@@ -82,32 +83,34 @@ class _Scorer(WordScorer):
         found, total = np.zeros(len(counts.words), np.int64), 0
         types = WordTypes(self.tokenizer, {word: number for number, word in enumerate(counts.words)}, grows=False)
         encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.tokenizer.name_or_path)
-        for parts in self._parts():
-            tokens = encoder.tokenize(list(parts))
+        for pieces, repeats in self._pieces():
+            tokens = encoder.tokenize(pieces)
             words = Items.of(tokens.offsets, word_numbers(tokens.begins, tokens.offsets))
             kind = types.of(words, tokens.ids)
-            times = np.repeat(np.fromiter(parts.values(), np.int64, len(parts)), np.diff(words.offsets))
+            times = np.repeat(repeats, np.diff(words.offsets))
             total += int(times[kind != NO_TEXT].sum())
             found += np.bincount(kind[kind >= 0], times[kind >= 0], minlength=len(found)).astype(np.int64)
         self.inputs.check()
         return found, total
 
-    def _parts(self) -> Iterator[Counter[str]]:
-        """Yield how often each text stands in the background, or where words end at spaces each piece between them."""
-        config = self.config
+    def _pieces(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Yield pieces of the background and how often each is there, int64 [P]; the same piece several times."""
+        config, held, texts = self.config, 0, []
         documents = read_documents(config.background, text_field=config.text_field, encoding=config.encoding,
                                    on_error=config.on_error, max_text_mb=config.max_text_mb,
                                    stamps=self.inputs.stamps)  # fmt: skip
-        at_spaces = splits_at_spaces(self.tokenizer.backend_tokenizer)
-        parts: Counter[str] = Counter()
-        held = 0
-        for document in documents:
-            parts.update(document.text.split(" ") if at_spaces else [document.text])
-            held += len(document.text)
+        counted = RepeatedPieces(self.tokenizer.backend_tokenizer)
+        for text in (document.text for document in documents):
+            texts.append(text)
+            held += len(text)
             if held > _MOST_HELD:
-                yield parts
-                parts, held = Counter(), 0
-        yield parts
+                counted.add(texts)
+                texts, held = [], 0
+                if counted.characters > _MOST_COUNTED:
+                    yield counted.pieces, counted.times
+                    counted.clear()
+        counted.add(texts)
+        yield counted.pieces, counted.times
 
 
 def _is_word(form: str) -> bool:
