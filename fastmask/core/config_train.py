@@ -28,6 +28,9 @@ CONFIGS = {
 }
 BATCH_SIZE, EPOCHS = 112, 1
 """What pre-training takes where neither of two options is given."""
+TRACKERS = ("tensorboard", "wandb", "trackio")
+UNSETTLING = ("out", "overwrite", "save_every", "track")
+"""Options of trainers that leave the result as it is."""
 
 
 def rates_of(schedule: str) -> tuple[float, ...]:
@@ -154,6 +157,8 @@ class PretrainConfig:
                             "it.", choices=("auto", "float32", "bfloat16"))  # fmt: skip
     device: str = shared(FinetuneConfig, "device")
     seed: int = shared(FinetuneConfig, "seed", 0)
+    track: str | None = option(None, "Tracker that is sent the losses, learning rate and speed of the steps.",
+                               choices=TRACKERS)  # fmt: skip
     overwrite: bool = option(False, "Begin again if OUT was made with another configuration.")
 
     def __post_init__(self) -> None:

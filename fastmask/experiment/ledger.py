@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..core.config import MAX_TEXT_MB, SENTIMENT, WORD_LISTS, ScoreConfig, shares_of
+from ..core.config_train import UNSETTLING
 from ..core.directories import begun_beside, recover, replace_directory
 from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
 from ..core.errors import InputError, OutputError
@@ -40,7 +41,7 @@ _PERMITTED = "again"
 """Key in the entry of a step that is being made again; its old output stays until the new one is complete."""
 _MODELS = ("finetune", "train-masker", "pretrain")
 # Options that do not change the result: where it goes, how often a run is saved.
-_UNSETTLING = ("out", "overwrite", "save_every", "json", "picture")
+_UNSETTLING = (*UNSETTLING, "json", "picture")
 COMPLETE, BEGUN, TO_DO, AGAIN = "complete", "begun", "to do", "to do again"
 STEP = {"made_from": {"config": dict}, "weights": dict, "fingerprint": str}
 RECORD = {"steps": {"*": STEP}, "files": {"*": list}}

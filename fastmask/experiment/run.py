@@ -58,7 +58,7 @@ class Run:
         _check_task(self.recipe.task)
 
     def __enter__(self) -> Run:
-        _check_libraries()
+        _check_libraries(self.steps)
         self.ledger.lock(self.steps)
         return self
 
@@ -210,8 +210,12 @@ def _check_task(task: TaskFiles) -> None:
         read_rows(paths, text_field=task.text_field, label_field=task.label_field, encoding=task.encoding)
 
 
-def _check_libraries() -> None:
-    """Raise FastmaskError unless the libraries of the comparison are there; a dry run does without them."""
+def _check_libraries(steps: list[Step]) -> None:
+    """Raise FastmaskError unless the libraries of all steps are there; a dry run does without them."""
+    from ..train.tracking import tracker_module
+
+    for tracker in {step.config.track for step in steps if step.command == "pretrain"} - {None}:
+        tracker_module(tracker)
     for name in ("scipy", "matplotlib"):
         if find_spec(name) is None:
             raise FastmaskError(f"the comparison needs {name}; pip install 'fastmask[evaluate]'")

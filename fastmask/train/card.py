@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..core.config import flag_of
-from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from ..core.config_train import UNSETTLING, FinetuneConfig, MaskerConfig, PretrainConfig
 from ..models.directory import EMBEDDED, ModelFiles
 from ..report.markdown import LICENSE, card, code, escaped, figures, table
 
@@ -24,8 +24,6 @@ KINDS: dict[type, tuple[str, str, str]] = {
 DATA = {"train": "training", "shards": "training, shards", "dev": "chooses the epoch", "test": "test",
         "eval": "held out, shards"}  # fmt: skip
 """Options that name data -> what it is for."""
-NOT_SHOWN = ("out", "overwrite", "save_every")
-"""Options that leave the model as it is."""
 NOT_TOLD = ("config", "epochs", "tokens_per_second", "fastmask_version", "weights_sha256")
 """What of a result is elsewhere on the card, too long for it, or differs between two runs that give the same model."""
 
@@ -59,7 +57,7 @@ def command_of(name: str, config: Config) -> str:
     places, options = list[str](), list[str]()
     for one in fields(config):
         value, flag = getattr(config, one.name), flag_of(one)
-        if one.name in NOT_SHOWN or (one.default is not MISSING and value == one.default):
+        if one.name in UNSETTLING or (one.default is not MISSING and value == one.default):
             continue
         for part in value if isinstance(value, tuple) else (value,):
             if flag.isupper():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from .mlm_batches import AHEAD, batches_of, held_out_parts
 from .pretrain_plan import Plan, batch_size_of, make_plan
 from .ranks import Ranks, start_ranks
 from .run_directory import LOG, RESULT, Log, TrainingRun, restore, training_tensors
+from .tracking import tracked, tracker_module
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,6 +61,8 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> dict:
     ranks = start_ranks(choose_device(config.device))
     first = ranks.rank == 0
     try:
+        if first and config.track:  # before a large model is loaded
+            tracker_module(config.track)
         with quiet_transformers(), nullcontext() if first else at_level(SILENT):
             return _pretrain(config, ranks, console if first else None)
     finally:
@@ -89,7 +92,7 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
     scales = (plan.scale(step) for step in range(state.step, plan.steps))
     size, most = (value and max(1, value // ranks.world) for value in (batch_size_of(config), config.batch_tokens))
     ahead = batches_of(plan.stream, plan.builder, size, most, scales)
-    with (Log(run.path / LOG, state.step) if run else nullcontext() as history, freed_memory_kept(),
+    with (_history(plan, run, state.step) if run else nullcontext() as history, freed_memory_kept(),
           Progress("steps", plan.steps, state.step, console) as progress,
           closing(run_ahead(ahead, AHEAD)) as batches):  # fmt: skip
         for step in range(state.step, plan.steps):
@@ -124,6 +127,17 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
         log.info(f"{config.out}: {counted(result['step'], 'step')}, {counted(result['tokens'], 'token')}, "
                  f"{result['masked']:,} masked, {result['tokens_per_second']:,} tokens/s")  # fmt: skip
     return result
+
+
+@contextmanager
+def _history(plan: Plan, run: TrainingRun, steps: int) -> Iterator[Log]:
+    """Open the log, which is also sent to a tracker where one is wanted."""
+    title, settings = Path(plan.config.out).resolve().name, plan.header["config"]
+    with (
+        tracked(plan.config.track, run.path, title, settings) as tracking,
+        Log(run.path / LOG, steps, tracking) as history,
+    ):
+        yield history
 
 
 def _backward(trained: torch.nn.Module, parts: Sequence[Part], scale: float, ranks: Ranks) -> torch.Tensor:

@@ -12,7 +12,7 @@ from fastmask_kernels import processor
 
 from .. import __version__
 from ..core.config import demand, shares_of
-from ..core.config_train import BATCH_SIZE, EPOCHS, PretrainConfig, rates_of
+from ..core.config_train import BATCH_SIZE, EPOCHS, UNSETTLING, PretrainConfig, rates_of
 from ..core.errors import FastmaskError, ModelError
 from ..core.locked import VERSION
 from ..core.words import counted
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-UNSETTLING = ("out", "overwrite", "save_every")
-"""Options that leave the result as it is."""
 
 
 @dataclass(frozen=True, slots=True)

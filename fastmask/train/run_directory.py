@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from .ranks import Ranks
+    from .tracking import Tracking
 
 RUN, LOG, RESULT, LOCK = "run.json", "log.jsonl", "pretrain.json", ".fastmask-train.lock"
 EXPECTED = "expected_masked"
@@ -41,10 +42,12 @@ SAVED = {
     "held_out": [{"step": int, "loss": NUMBER}],
 }
 """What DOCUMENT holds."""
+TENSORBOARD = "tensorboard"
+"""A folder, of a run that is tracked so."""
 _OURS = re.compile(
-    rf".*\.(jsonl?|safetensors|model|jinja)|(vocab|merges)\.txt|README\.md|\.?(checkpoint|at)-.*|.*{TEMPORARY}|{LOCK}",
-    re.S,
-)
+    rf".*\.(jsonl?|safetensors|model|jinja)|(vocab|merges)\.txt|README\.md|\.?(checkpoint|at)-.*|.*{TEMPORARY}|{LOCK}"
+    rf"|{TENSORBOARD}", re.S
+)  # fmt: skip
 """Names of the files of a run and of a model, which go where another run takes the place of one."""
 
 
@@ -97,11 +100,11 @@ class TrainingRun(LockedDirectory):
             shutil.rmtree(half_written)
         if not (self.path / RUN).is_file():
             return False
-        there = _document(self.path / RUN, {"config": dict})
+        there = read_document(self.path / RUN, {"config": dict})
         if overwrite and differences(there, self.header):
             return False
         self.check_header(there)
-        self.result = _document(self.path / RESULT, {}) if (self.path / RESULT).is_file() else None
+        self.result = read_document(self.path / RESULT, {}) if (self.path / RESULT).is_file() else None
         if self.result:  # killed while it removed them
             self._remove_checkpoints()
         self._confirmed = len(self._checkpoints()) < 2
@@ -187,12 +190,17 @@ def _remove_whole(checkpoint: Path) -> None:
 class Log:
     """OUT/log.jsonl: one JSON object a line. Lines past ``steps`` steps, which a killed run left, are removed.
 
+    Args:
+        path: the file.
+        steps: how many were taken before.
+        tracking: is sent each line, too.
+
     Raises:
         OutputError: it cannot be written; also ``write``.
     """
 
-    def __init__(self, path: Path, steps: int):
-        self.path = path
+    def __init__(self, path: Path, steps: int, tracking: Tracking | None = None):
+        self.path, self._tracking = path, tracking
         with os_errors_named(path):
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
             write_atomically(path, b"".join(line for line in lines if _step_of(line) <= steps))
@@ -203,6 +211,8 @@ class Log:
         with os_errors_named(self.path):
             self._file.write(json.dumps(fields) + "\n")
             self._file.flush()
+        if self._tracking is not None:
+            self._tracking.send(**fields)
 
     def sync(self) -> None:
         """Make the lines so far durable, before the checkpoint that follows them."""
@@ -235,7 +245,7 @@ def work_of(run: Path) -> list[tuple[int, int]]:
 
 def expected_masks(run: Path) -> float | None:
     """Return how many masks the probabilities of a finished run give in the mean; None where masks are not drawn."""
-    result = _document(run / RESULT, {})
+    result = read_document(run / RESULT, {})
     if EXPECTED not in result:
         return None
     if fault := type_fault(result, {EXPECTED: NUMBER}):
@@ -245,7 +255,7 @@ def expected_masks(run: Path) -> float | None:
 
 def made_on(run: Path) -> str:
     """Return the devices and the precision of a finished run, in words."""
-    result = _document(run / RESULT, {"processes": int, "device": str, "products": str})
+    result = read_document(run / RESULT, {"processes": int, "device": str, "products": str})
     return f"{result['processes']} x {result['device']}, {result['products']} matrix products"
 
 
@@ -295,7 +305,7 @@ def restore(checkpoint: Path, model: torch.nn.Module, optimizer: torch.optim.Opt
         torch.set_rng_state(tensors[f"random.{ranks.rank}.cpu"])
         if ranks.device.startswith("cuda"):
             torch.cuda.set_rng_state(tensors[f"random.{ranks.rank}.cuda"], ranks.device)
-        saved = _document(checkpoint / DOCUMENT, SAVED)
+        saved = read_document(checkpoint / DOCUMENT, SAVED)
         if checkpoint.name != name_of(saved["counts"]["step"]) or len(saved["streams"]) <= ranks.rank:
             raise KeyError(DOCUMENT)
         return saved
@@ -318,7 +328,7 @@ def kept_name(share: float) -> str:
     return f"at-{share:g}"
 
 
-def _document(path: Path, kind: dict) -> dict:
+def read_document(path: Path, kind: dict) -> dict:
     """Return a JSON document, which has the fields of a kind (``manifest.whole_fault``)."""
     try:
         document = parse_json(read_regular(path))
