@@ -12,7 +12,7 @@ from fastmask.cli import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-OF_OTHERS = {"--nproc-per-node", "--standalone", "--array", "--numprocesses"}
+OF_OTHERS = {"--nproc-per-node", "--standalone", "--array", "--numprocesses", "--logdir"}
 
 
 @pytest.fixture(scope="module")

@@ -133,10 +133,7 @@ def _train(plan: Plan, run: TrainingRun | None, console: Console | None) -> dict
 def _history(plan: Plan, run: TrainingRun, steps: int) -> Iterator[Log]:
     """Open the log, which is also sent to a tracker where one is wanted."""
     title, settings = Path(plan.config.out).resolve().name, plan.header["config"]
-    with (
-        tracked(plan.config.track, run.path, title, settings) as tracking,
-        Log(run.path / LOG, steps, tracking) as history,
-    ):
+    with tracked(plan.config.track, run.path, title, settings) as send, Log(run.path / LOG, steps, send) as history:
         yield history
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from .ranks import Ranks
-    from .tracking import Tracking
 
 RUN, LOG, RESULT, LOCK = "run.json", "log.jsonl", "pretrain.json", ".fastmask-train.lock"
 EXPECTED = "expected_masked"
@@ -193,14 +192,14 @@ class Log:
     Args:
         path: the file.
         steps: how many were taken before.
-        tracking: is sent each line, too.
+        send: is given the fields of each line, too.
 
     Raises:
         OutputError: it cannot be written; also ``write``.
     """
 
-    def __init__(self, path: Path, steps: int, tracking: Tracking | None = None):
-        self.path, self._tracking = path, tracking
+    def __init__(self, path: Path, steps: int, send: Callable[..., None] | None = None):
+        self.path, self._send = path, send
         with os_errors_named(path):
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
             write_atomically(path, b"".join(line for line in lines if _step_of(line) <= steps))
@@ -211,8 +210,8 @@ class Log:
         with os_errors_named(self.path):
             self._file.write(json.dumps(fields) + "\n")
             self._file.flush()
-        if self._tracking is not None:
-            self._tracking.send(**fields)
+        if self._send is not None:
+            self._send(**fields)
 
     def sync(self) -> None:
         """Make the lines so far durable, before the checkpoint that follows them."""

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -145,14 +145,14 @@ class Tracking:
 
 
 @contextmanager
-def tracked(name: str | None, path: Path, title: str, config: dict[str, Any]) -> Iterator[Tracking | None]:
-    """Send to a tracker inside a ``with``; see ``Tracking``. Yield None without a name."""
+def tracked(name: str | None, path: Path, title: str, config: dict[str, Any]) -> Iterator[Callable[..., None] | None]:
+    """Yield what sends lines to a tracker, None without a name; see ``Tracking``."""
     if name is None:
         yield None
         return
     tracking, failed = Tracking(name, path, title, config), True
     try:
-        yield tracking
+        yield tracking.send
         failed = False
     finally:
         tracking.close(failed)
