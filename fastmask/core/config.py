@@ -218,6 +218,7 @@ class ScoreConfig:
                           choices=("sentence", "line"), group=READING)  # fmt: skip
     text_field: str = option("text", "Column or key of the text.", group=READING)
     label_field: str = option("label", "Column or key of the label.", group=READING)
+    id_field: str | None = option(None, "Column or key of your own ids, which shards then have, too.", group=READING)
     max_length: int = option(Unsaid(128), "Longest model input in tokens, special tokens included.", check=at_least(8),
                              group=READING)  # fmt: skip
     precision: str = option("auto", "Precision of the first pass; masks do not depend on it.",
@@ -264,15 +265,12 @@ class ScoreConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the configuration as a JSON-ready dictionary, for the manifest.
 
-        ``max_text_mb`` and ``labelled`` are in it only where they may change the result of a run, so that older runs
-        can be resumed.
+        Some settings are in it only where they may change the result of a run, so that older runs can be resumed.
         """
-        settings = {**asdict(self), "background": list(self.background), "labelled": list(self.labelled)}
-        if not self.labelled:
-            del settings["labelled"]
-        if self.on_error == "fail" or self.max_text_mb == MAX_TEXT_MB:
-            del settings["max_text_mb"]
-        return settings
+        idle = {"max_text_mb": self.on_error == "fail" or self.max_text_mb == MAX_TEXT_MB}
+        idle |= {"labelled": not self.labelled, "id_field": self.id_field is None}
+        lists = {"background": list(self.background), "labelled": list(self.labelled)}
+        return {name: value for name, value in {**asdict(self), **lists}.items() if not idle.get(name)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class Document:
         aspects: the row's aspects, None when it is not an aspect row.
         source: file name for messages.
         line: line (or Parquet row) number in it, from 1.
+        id: the user's own, where it is asked for.
     """
 
     row: int
@@ -38,6 +39,7 @@ class Document:
     aspects: tuple[Aspect, ...] | None
     source: str
     line: int
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class EncodedSentences:
         is_aspect: bool, whether the units are (aspect, text) pairs.
         first_row, end_row: the half-open range of document numbers covered, also by documents without a sentence.
         skipped: one message per document left out under ``--on-error skip``.
+        id: object [N], the user's own id of each sentence's document, a string; None where it is not asked for.
     """
 
     row: np.ndarray
@@ -80,6 +83,7 @@ class EncodedSentences:
     first_row: int
     end_row: int
     skipped: tuple[str, ...] = ()
+    id: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.row)

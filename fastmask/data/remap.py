@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 DOCUMENTS = 512
 """Documents that are tokenised at a time."""
-KEPT = ("row", "sentence", "label", "predicted", "prob")
-"""Columns that another tokenizer leaves as they are."""
+KEPT = ("row", "sentence", "label", "predicted", "prob", "id")
+"""Columns that another tokenizer leaves as they are, the last one where it is there."""
 SPANS = ("char_start", "char_end")
 FROM_PYTHON = "; remap_masks takes the texts from Python"
 
@@ -201,7 +201,7 @@ def _one_document(sentences: list[dict[str, Any]], tokens: Tokens, target: Targe
     borders = [0, *np.searchsorted(last, begins[1:]).tolist(), len(input_ids)]
     for sentence, (start, end) in zip(sentences, pairwise(borders), strict=True):
         yield {
-            **{name: sentence[name] for name in KEPT},
+            **{name: sentence[name] for name in KEPT if name in sentence},
             "importance": _carried(sentence, "importance", np.nan, char_start[start:end], char_end[start:end]),
             "mask_prob": _carried(sentence, "mask_prob", 0.0, char_start[start:end], char_end[start:end]),
             "input_ids": input_ids[start:end],

@@ -60,7 +60,7 @@ def remap_shards(shards: str, model: str, out: str, overwrite: bool = False) -> 
             if entry["index"] in missing:
                 rows = list(remapped(_rows(opened, entry), texts, target))
                 inputs.check()
-                run.write_shard(entry["index"], _scored(rows, entry, skipped))
+                run.write_shard(entry["index"], _scored(rows, entry, skipped, opened.has_ids))
         inputs.check()
         certificate = {key: value for key, value in manifest["certificate"].items() if key != "statistics"}
         return run.finish({"certificate": certificate, **inherited(manifest)})
@@ -71,7 +71,7 @@ def _rows(shards: ShardSet, entry: Json) -> list[dict[str, Any]]:
     return rows
 
 
-def _scored(rows: Sequence[dict[str, Any]], entry: Json, skipped: tuple[str, ...]) -> ScoredSentences:
+def _scored(rows: Sequence[dict[str, Any]], entry: Json, skipped: tuple[str, ...], with_ids: bool) -> ScoredSentences:
     """Return a shard's rows as the writer takes them."""
     lengths = np.array([len(row["input_ids"]) for row in rows], np.int64)
     scored = np.array([row["importance"] is not None for row in rows], bool)
@@ -92,6 +92,7 @@ def _scored(rows: Sequence[dict[str, Any]], entry: Json, skipped: tuple[str, ...
         first_row=entry["first_row"],
         end_row=entry["end_row"],
         skipped=skipped,
+        id=np.array([row["id"] for row in rows], object) if with_ids else None,
     )
     return ScoredSentences(
         sentences=sentences,

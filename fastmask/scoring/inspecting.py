@@ -36,7 +36,8 @@ def inspect(console: Console, out: str, rows: int, compare: str | None) -> None:
     large = method_named(setting(shards.manifest, "method")).large_is_important
     for row in shards.head(rows):
         words = words_of(row["input_ids"])
-        console.print(f"\n{row['row']}.{row['sentence']}", style="dim", end="  ")
+        own = f" {shown(row['id'])}" if shards.has_ids else ""
+        console.print(f"\n{row['row']}.{row['sentence']}{own}", style="dim", end="  ", markup=False)
         console.print(sentence_text(words, row["importance"], row["mask_index"], large_is_important=large))
         console.print(masked_scores(words, row["importance"], row["mask_index"], _unscored(shards.manifest, row)))
 

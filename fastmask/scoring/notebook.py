@@ -87,7 +87,7 @@ def to_pandas(out: str | Path | Url, rows: int | None = None) -> pd.DataFrame:
     Columns: ``row``, ``sentence``, ``position`` in it, ``token`` as the vocabulary has it, ``char_start`` and
     ``char_end`` in the document's text, ``word`` (not in format 1), ``importance`` and ``mask_prob`` (NaN where there
     is none), ``masked``, and of the sentence ``label`` and ``predicted``, classes by name where the run knows names,
-    and ``prob``.
+    ``prob``, and ``id``, your own, of a run with ``--id-field``.
 
     Args:
         rows: at most so many sentences, the first ones; None is all. All that is returned is held in memory.
@@ -142,6 +142,8 @@ def _columns(table: pa.Table, version: int) -> dict[str, np.ndarray]:
         values = np.full(len(table), absent, table[name].type.to_pandas_dtype())
         values[present(table[name])] = known(table[name])
         columns[name] = np.repeat(values, lengths)
+    if "id" in table.schema.names:
+        columns["id"] = np.repeat(np.array(table["id"].to_pylist(), object), lengths)
     return columns | {"input_ids": flat(table["input_ids"])}
 
 

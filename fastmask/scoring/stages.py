@@ -21,7 +21,8 @@ from .machine import Facts, unlike
 
 def planned_inputs(paths: list[str], config: ScoreConfig) -> HashedInputs:
     """Return the inputs, hashed, and where each shard begins in them."""
-    reading = reading_of(config.text_field, config.corpus_label_field, config.encoding, config.max_text_mb)
+    fields = config.text_field, config.corpus_label_field
+    reading = reading_of(*fields, config.encoding, config.max_text_mb, id_field=config.id_field)
     return HashedInputs(paths, Places(reading, config.shard_rows))
 
 

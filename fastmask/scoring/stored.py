@@ -38,6 +38,7 @@ def scored_of(table: pa.Table, entry: Json, skipped: tuple[str, ...]) -> ScoredS
         first_row=entry["first_row"],
         end_row=entry["end_row"],
         skipped=skipped,
+        id=np.array(table["id"].to_pylist(), object) if "id" in table.schema.names else None,
     )
     masks = offsets_of(list_lengths(table["mask_index"])), flat(table["mask_index"])
     predicted, prob = _or(table["predicted"], -1), _or(table["prob"], np.nan)
@@ -65,6 +66,7 @@ def some_of(shard: EncodedSentences, chosen: np.ndarray) -> EncodedSentences:
     return replace(
         shard,
         **{name: getattr(shard, name)[chosen] for name in ("row", "sentence", "label")},
+        id=None if shard.id is None else shard.id[chosen],
         **{name: getattr(shard, name)[tokens] for name in ("input_ids", "char_start", "char_end", "word")},
         offsets=offsets,
         unit_sentence=np.searchsorted(chosen, shard.unit_sentence[units]).astype(np.int32),

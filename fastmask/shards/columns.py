@@ -44,6 +44,17 @@ def ragged(field: pa.Field, offsets: np.ndarray, values: np.ndarray, null: np.nd
     return pa.Array.from_buffers(field.type, len(offsets) - 1, [valid, starts], children=[items])
 
 
+def texts(field: pa.Field, values: np.ndarray) -> pa.Array:
+    """Return the column of strings, object [N]."""
+    import pyarrow as pa
+
+    encoded = [value.encode() for value in values.tolist()]
+    offsets = np.append(0, np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))).astype(np.int32)
+    return pa.Array.from_buffers(
+        field.type, len(encoded), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    )
+
+
 def check_offsets(name: str, offsets: np.ndarray, values: np.ndarray) -> None:
     """Raise ValueError, naming the column, unless offsets go from 0 to the number of values."""
     if offsets[0] != 0 or offsets[-1] != len(values):

@@ -27,6 +27,6 @@ class EncodedShard(NamedTuple):
         data = shard_bytes(table)
         # through JSON, so that it equals the entry that a resumed run reads back
         entry = json.loads(journal_line(shard_entry(index, scored, data)))
-        if fault := content_fault(table, entry):
+        if fault := content_fault(table, entry, with_ids=scored.sentences.id is not None):
             raise ValueError(f"{entry['file']}: {fault}")
         return cls(data, entry)

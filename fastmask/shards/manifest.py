@@ -28,7 +28,7 @@ MANIFEST_FIELDS = {
     "fastmask_version": str,
     "config": {
         "method": str, "max_length": int, "like": (str, NONE), "model": (str, NONE), "text_field": str,
-        "label_field": str, "encoding": str, "on_error": str, "language": str, "stop_words": str,
+        "label_field": str, "id_field": str, "encoding": str, "on_error": str, "language": str, "stop_words": str,
         "threshold": NUMBER,
         "mask_rate": (*NUMBER, NONE), "segment": str, "precision": str, "certify": bool,
         "device": str, "kernels": str, "batch_tokens": int, "shard_rows": int, "max_text_mb": int, "seed": int,

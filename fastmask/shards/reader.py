@@ -17,7 +17,7 @@ from ..core.errors import OutputError
 from ..core.plain import Json
 from ..core.urls import Url, path_of, prefetch
 from .columns import flat, list_lengths, numbers, present
-from .schema import file_content_fault, file_fault, open_parquet, read_manifest
+from .schema import file_content_fault, file_fault, has_ids, open_parquet, read_manifest
 from .sound import ends, value_fault
 from .table import ROW_GROUP, arrow_schema
 
@@ -63,11 +63,13 @@ class ShardSet:
         path: the directory.
         manifest: its manifest (schema.HEADER_KEYS and RESULT_KEYS).
         version: the version of its format; 1 has no ``word`` and no ``mask_prob``.
+        has_ids: whether there is a column ``id``, of the user's own ids.
     """
 
     def __init__(self, path: Path | Url, manifest: Json):
         self.path, self.manifest = path, manifest
         self.version: int = manifest["format_version"]
+        self.has_ids = has_ids(manifest)
         self._ends = list(accumulate(entry["rows"] for entry in manifest["shards"]))
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._vocab_size = manifest["tokenizer"].get("vocab_size")
@@ -158,7 +160,7 @@ class ShardSet:
         """Return all shards as one table in memory."""
         import pyarrow as pa
 
-        empty = arrow_schema(self.version).empty_table()
+        empty = arrow_schema(self.version, self.has_ids).empty_table()
         return pa.concat_tables([empty if columns is None else empty.select(columns), *self.tables(columns)])
 
     def read_rows(self, shard: int, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
@@ -225,7 +227,7 @@ class ShardSet:
     def opened(self, entry: Json) -> Iterator[pq.ParquetFile]:
         """Open a shard's file by its entry in the manifest; its footer is compared with the entry."""
         with open_parquet(self.path / entry["file"]) as file:
-            if fault := file_content_fault(file, entry, self.version):
+            if fault := file_content_fault(file, entry, self.version, self.has_ids):
                 self._refuse(entry, fault)
             yield file
 

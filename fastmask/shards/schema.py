@@ -117,6 +117,11 @@ def inherited(manifest: Json) -> Json:
     return {key: manifest[key] for key in ("environment", "classes") if key in manifest}
 
 
+def has_ids(manifest: Json) -> bool:
+    """Return whether shards have the user's own ids, by their manifest or header."""
+    return manifest["config"].get("id_field") is not None
+
+
 def totals(entries: list[Json]) -> Json:
     """Return sums over the shards' entries: shards, documents, and each of COUNTS."""
     sums = {key: sum(entry[key] for entry in entries) for key in COUNTS}
@@ -253,13 +258,17 @@ def file_fault(path: Path | Url, entry: Json, hashes: bool) -> str | None:
 
 
 def content_fault(
-    table: pa.Table, entry: Json, vocab_size: int | None = None, version: int = FORMAT_VERSION
+    table: pa.Table,
+    entry: Json,
+    vocab_size: int | None = None,
+    version: int = FORMAT_VERSION,
+    with_ids: bool = False,
 ) -> str | None:
     """Return the first rule of the shard format of a version that a table breaks, None when it is sound.
 
     Rules: schema; counts as in ``entry``; those of ``sound.value_fault``.
     """
-    if not table.schema.equals(arrow_schema(version), check_metadata=True):
+    if not table.schema.equals(arrow_schema(version, with_ids), check_metadata=True):
         return FOREIGN
     tokens, masked = (int(list_lengths(table[name]).sum()) for name in ("input_ids", "mask_index"))
     scored = int(present(table["importance"]).sum())
@@ -267,9 +276,11 @@ def content_fault(
     return count_fault(counts, entry) or value_fault(table, entry, vocab_size)
 
 
-def file_content_fault(file: pq.ParquetFile, entry: Json, version: int = FORMAT_VERSION) -> str | None:
+def file_content_fault(
+    file: pq.ParquetFile, entry: Json, version: int = FORMAT_VERSION, with_ids: bool = False
+) -> str | None:
     """Return what a shard's footer shows to be wrong: the schema, or counts other than in ``entry``; else None."""
-    if not file.schema_arrow.equals(arrow_schema(version), check_metadata=True):
+    if not file.schema_arrow.equals(arrow_schema(version, with_ids), check_metadata=True):
         return FOREIGN
     footer, columns = file.metadata, arrow_schema(version).names
     rows = footer.num_rows

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.arrays import offsets_of
 from ..core.records import ScoredSentences
-from .columns import check_offsets, column, ragged
+from .columns import check_offsets, column, ragged, texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,10 +22,10 @@ ROW_GROUP = 16384
 
 
 @cache
-def arrow_schema(version: int = FORMAT_VERSION) -> pa.Schema:
-    """Return the columns of a shard of a format version.
+def arrow_schema(version: int = FORMAT_VERSION, with_ids: bool = False) -> pa.Schema:
+    """Return the columns of a shard of a format version, with or without the user's own ids.
 
-    Nullable: ``label``, ``predicted``, ``prob``, and whole lists of ``importance`` and ``mask_prob``.
+    Nullable: ``label``, ``predicted``, ``prob``, ``id``, and whole lists of ``importance`` and ``mask_prob``.
     """
     import pyarrow as pa
 
@@ -48,18 +48,20 @@ def arrow_schema(version: int = FORMAT_VERSION) -> pa.Schema:
     if version > 1:
         fields.append(pa.field("word", ragged(pa.int32()), nullable=False))
         fields.append(pa.field("mask_prob", ragged(pa.float32())))
+    if with_ids:
+        fields.append(pa.field("id", pa.string()))
     return pa.schema(fields, metadata={"fastmask.format_version": str(version)})
 
 
 def to_table(scored: ScoredSentences) -> pa.Table:
-    """Return the decisions for N sentences as an Arrow table of N rows with ``arrow_schema()``.
+    """Return the decisions for N sentences as an Arrow table of N rows with ``arrow_schema``.
 
     Raises:
         ValueError: (pyarrow's ArrowInvalid is one) arrays do not fit each other, or a value its column.
     """
     import pyarrow as pa
 
-    schema = arrow_schema()
+    schema = arrow_schema(with_ids=scored.sentences.id is not None)
     sentences, counts = scored.sentences, np.diff(scored.sentences.offsets)
     check_offsets("importance", sentences.offsets, scored.importance)
     # Arrow can hide values under a null list, Parquet cannot: those of sentences not scored are taken out
@@ -81,6 +83,8 @@ def to_table(scored: ScoredSentences) -> pa.Table:
         "word": ragged(schema.field("word"), sentences.offsets, sentences.word),
         "mask_prob": ragged(schema.field("mask_prob"), offsets_of(counts * ~no_prob), mask_prob, null=no_prob),
     }
+    if sentences.id is not None:
+        columns["id"] = texts(schema.field("id"), sentences.id)
     return pa.Table.from_pydict(columns, schema=schema)
 
 

@@ -15,6 +15,7 @@ from .schema import (
     content_fault,
     file_content_fault,
     file_fault,
+    has_ids,
     open_parquet,
     read_manifest,
 )
@@ -46,14 +47,15 @@ def verify(out: str | Path | Url) -> list[Damage]:
 
 def _damaged_shards(path: Path | Url, manifest: Json) -> Iterator[Damage]:
     version, vocab_size = manifest["format_version"], manifest["tokenizer"].get("vocab_size")
+    with_ids = has_ids(manifest)
     for entry in manifest["shards"]:
         file = path / entry["file"]
         fault = file_fault(file, entry, hashes=True)
         if fault is None:
             try:
                 with open_parquet(file) as opened:  # the footer says things of its own, which readers go by
-                    fault = file_content_fault(opened, entry, version)
-                    fault = fault or content_fault(opened.read(), entry, vocab_size, version)
+                    fault = file_content_fault(opened, entry, version, with_ids)
+                    fault = fault or content_fault(opened.read(), entry, vocab_size, version, with_ids)
             except DamageError as error:
                 fault = error.reason
         if fault is not None:

@@ -33,6 +33,7 @@ from .schema import (
     build_manifest,
     file_content_fault,
     file_fault,
+    has_ids,
     header_of,
     is_shard,
     make_header,
@@ -269,7 +270,7 @@ class RunDirectory(LockedDirectory):
         if isinstance(self.path, Url):  # which gives what was written
             return True
         with suppress(OutputError), open_parquet(self.path / entry["file"]) as file:
-            return file_content_fault(file, entry) is None
+            return file_content_fault(file, entry, with_ids=has_ids(self.header)) is None
         return False
 
     def _remove_journals(self) -> None:

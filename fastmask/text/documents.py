@@ -15,6 +15,8 @@ from .listing import input_files
 from .streams import MB, STDIN, Place, Stamp, check_path, source_name
 
 ASPECTS_FIELD = "aspects"
+LONGEST_ID = 1000
+"""Characters of an id: each sentence of a document has it."""
 
 
 _NOT_BY_LINE = ("idna", "punycode")
@@ -30,6 +32,7 @@ def read_rows(
     *,
     text_field: str = "text",
     label_field: str = LABEL_FIELD,
+    id_field: str | None = None,
     encoding: str = "utf-8",
     on_error: str = "fail",
     max_text_mb: int = MAX_TEXT_MB,
@@ -45,6 +48,7 @@ def read_rows(
 
     Args:
         text_field, label_field: column names of structured input.
+        id_field: name of the column with ids, if documents are to have some: then each row has one.
         encoding: of text, JSON and CSV inputs.
         on_error: "fail" raises at the first bad row; "skip" appends its message to ``skipped`` and continues.
         max_text_mb: a line or cell of more megabytes is a bad row; 0 is no limit.
@@ -53,15 +57,18 @@ def read_rows(
         stamps: of the inputs when they were hashed: one that has been replaced is an error.
 
     Raises:
-        InputError: at once for a path that cannot be read, or a label field that was named and that no input has;
-            while iterating for bad rows and damaged files.
+        InputError: at once for a path that cannot be read, a label field that was named and that no input has, or an id
+            field for an input without fields; while iterating for bad rows and damaged files.
         FastmaskError: for an unknown encoding.
     """
     _check_encoding(encoding)
     paths = input_files(paths)
     for path in paths:
         check_path(path)
-    corpus = _Corpus(text_field, label_field, reading_of(text_field, label_field, encoding, max_text_mb, stamps))
+    if id_field is not None and (plain := [path for path in paths if not has_fields(path)]):
+        raise InputError(source_name(plain[0]), None, id_field, "lines of text have no fields to take ids from")
+    reading = reading_of(text_field, label_field, encoding, max_text_mb, stamps, id_field)
+    corpus = _Corpus(text_field, label_field, reading, id_field)
     named = label_field != LABEL_FIELD and place is None
     if named and paths and not any(_has_label(path, corpus) for path in paths):
         raise InputError(", ".join(map(source_name, paths)), None, label_field, "no input has such a column or key")
@@ -73,10 +80,16 @@ def read_rows(
 
 
 def reading_of(
-    text_field: str, label_field: str, encoding: str, max_text_mb: int, stamps: Mapping[str, Stamp] | None = None
+    text_field: str,
+    label_field: str,
+    encoding: str,
+    max_text_mb: int,
+    stamps: Mapping[str, Stamp] | None = None,
+    id_field: str | None = None,
 ) -> Reading:
     """Return how ``read_rows`` reads with these arguments."""
-    return Reading(encoding, (text_field, label_field, ASPECTS_FIELD), max_text_mb * MB, stamps or {})
+    columns = text_field, label_field, ASPECTS_FIELD, *([] if id_field is None else [id_field])
+    return Reading(encoding, columns, max_text_mb * MB, stamps or {})
 
 
 def _check_encoding(encoding: str) -> None:
@@ -108,6 +121,20 @@ def check_label(value, source: str, line: int, field: str) -> Label:
         return read_label(value)
     except TypeError:
         raise InputError(source, line, field, f"expected a class index or name, found {type_name(value)}") from None
+
+
+def check_id(value, source: str, line: int, field: str) -> str:
+    """Return an id of a file as a string; InputError for a value that is neither text nor a whole number."""
+    value = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if value is None or value == "":
+        raise InputError(source, line, field, "missing, and --id-field wants an id in each row")
+    if not isinstance(value, str):
+        found = f"the number {value}" if isinstance(value, float) else type_name(value)
+        raise InputError(source, line, field, f"expected a string or a whole number as id, found {found}")
+    check_text(value, source, line, field)
+    if len(value) > LONGEST_ID:
+        raise InputError(source, line, field, f"an id of {len(value):,} characters; {LONGEST_ID:,} are the most")
+    return value
 
 
 def _rows(paths, corpus: _Corpus, skip_faults: bool, start_row: int, place: Place | None, skipped: list[str]):
@@ -157,8 +184,9 @@ def _pass_over(records: Iterator, rows: int) -> int:
 class _Corpus:
     """Makes documents of fields; knows whether rows have aspects (None until the first document)."""
 
-    def __init__(self, text_field: str, label_field: str, reading: Reading):
+    def __init__(self, text_field: str, label_field: str, reading: Reading, id_field: str | None = None):
         self.text_field, self.label_field, self.reading = text_field, label_field, reading
+        self.id_field = id_field
         self.has_aspects: bool | None = None
         self.source = ""
 
@@ -180,7 +208,8 @@ class _Corpus:
                 reason = f'a row with "{ASPECTS_FIELD}" takes no label'
                 raise InputError(self.source, line, self.label_field, reason)
         self._check_kind(aspects is not None, line)
-        return Document(row, text, label, aspects, self.source, line)
+        own = None if self.id_field is None else check_id(fields.get(self.id_field), self.source, line, self.id_field)
+        return Document(row, text, label, aspects, self.source, line, own)
 
     def _check_kind(self, has_aspects: bool, line: int) -> None:
         if self.has_aspects is None:

@@ -56,7 +56,7 @@ class Reading(NamedTuple):
 
     Attributes:
         encoding: of text, JSON and CSV inputs.
-        columns: names that are used: the text's, which a table must have, the label's, and others.
+        columns: names that are used: the text's, which a table must have, the label's, that of aspects, and others.
         longest: bytes of the longest line or cell; 0 is no limit.
         stamps: those of the inputs that were hashed, by path.
     """
@@ -108,6 +108,7 @@ def _open_lines(path: str, reading: Reading, place: Place | None) -> Iterator[Re
 def line_records(path: str, stream: Stream, reading: Reading) -> tuple[NumberedLines, Records]:
     """Return the lines of an input at its beginning, less those of a header, and its records."""
     source, columns, suffix = source_name(path), reading.columns, format_of(path)[0]
+    cells = (*columns[:2], *columns[3:])  # which hold no aspects
     try:
         codec = _line_codec(stream, reading.encoding)
     except (EOFError, zlib.error, OSError) as error:
@@ -115,10 +116,10 @@ def line_records(path: str, stream: Stream, reading: Reading) -> tuple[NumberedL
     lines = NumberedLines(stream, source, "\n".encode(codec), reading.longest)
     decode = partial(_decode, source=source, codec=codec, longest=reading.longest)
     if suffix == ".csv":
-        table = CsvRecords(lines, decode, source, ",", columns[:2])
+        table = CsvRecords(lines, decode, source, ",", cells)
         return lines, (table, table.fields)
     if suffix == ".tsv":
-        return lines, tsv_records(lines, decode, source, columns[:2])
+        return lines, tsv_records(lines, decode, source, cells)
     if suffix == ".jsonl":
         return lines, (lines, partial(_json_fields, source=source, decode=decode))
     return lines, (lines, partial(_text_fields, decode=decode, name=columns[0]))
@@ -235,7 +236,7 @@ def _table_records(
 
 def _recorded_classes(schema, columns: Sequence[str]) -> dict[str, list[str]]:
     """Return the class names that ``datasets`` wrote into the file for the label and for aspects' polarities."""
-    _, label_field, aspects_field = columns
+    _, label_field, aspects_field, *_ = columns
     try:
         features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         aspects = features.get(aspects_field, {})

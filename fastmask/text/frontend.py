@@ -7,7 +7,10 @@ One thread is enough: spaCy and the tokenizer run only where their answer is not
 from __future__ import annotations
 
 from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, islice
+
+import numpy as np
 
 from ..core.background import run_ahead
 from ..core.config import ScoreConfig
@@ -106,6 +109,9 @@ def _shards(paths, config: ScoreConfig, encoder, classes, wanted, places, stamps
             skipped=skipped,
             on_error=config.on_error,
         )
+        if config.id_field is not None:
+            ids = {document.row: document.id for document in documents}
+            encoded = replace(encoded, id=np.array([ids[row] for row in encoded.row.tolist()], object))
         del batch, documents, spans  # the texts are not wanted any more while the shard is
         if is_long:
             give_back_what_is_free()
@@ -120,6 +126,7 @@ def _batches(paths, config: ScoreConfig, wanted, places, stamps, skipped: list[s
             paths,
             text_field=config.text_field,
             label_field=config.corpus_label_field,
+            id_field=config.id_field,
             encoding=config.encoding,
             on_error=config.on_error,
             max_text_mb=config.max_text_mb,

@@ -79,6 +79,7 @@ def is_aspect_corpus(paths: Sequence[str], config: ScoreConfig) -> bool:
         files,
         text_field=config.text_field,
         label_field=config.corpus_label_field,
+        id_field=config.id_field,
         encoding=config.encoding,
         on_error="skip",
         max_text_mb=config.max_text_mb,
