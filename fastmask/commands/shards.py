@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
-from ..core.config import ExportConfig, RemaskConfig
+from ..core.config import ExportConfig, RemaskConfig, demand
 from ..core.options import options_of
 from ..core.words import counted
 from ..report.screen import console_unless, make_console, say
@@ -14,12 +16,23 @@ from .group import command, leave
 @command("Show what a directory of shards holds.")
 @click.argument("out")
 @click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences and their masks.")
+@click.option("--top", default=0, show_default=True, help="Also show so many of the words that are masked most often.")
+@click.option("--by-class", is_flag=True, help="Those words of each class, instead of all sentences.")
 @click.option("--compare", help="Instead: how far another directory, of the same sentences, agrees with it.")
-def inspect(out, rows, compare):
+@click.option("--json", "as_json", is_flag=True, help="All this as one JSON object.")
+def inspect(out, rows, top, by_class, compare, as_json):
     """Show what is in a finished shard directory."""
+    from ..scoring.inspecting import facts
     from ..scoring.inspecting import inspect as show
 
-    show(make_console(), out, rows, compare)
+    demand(not (compare and (rows or top or as_json)), "--compare", "goes with none of the other options")
+    demand(bool(top) or not by_class, "--by-class", "give --top N, too")
+    for flag, number in (("--rows", rows), ("--top", top)):
+        demand(number >= 0, f"{flag} {number}", "0 or more")
+    if as_json:
+        say(json.dumps(facts(out, rows, top, by_class), allow_nan=False), err=False)
+        return
+    show(make_console(), out, rows, compare, top, by_class)
 
 
 @command("Write a page about a directory of shards.")

@@ -40,6 +40,26 @@ def statements(certificate: dict[str, Any], config: dict[str, Any]) -> Iterator[
                f"{changed:,} of them came out otherwise.")  # fmt: skip
 
 
+def in_short(certificate: dict[str, Any], config: dict[str, Any], highest: str | None = None) -> str:
+    """Return in a line what the certificate of a run says; see ``statements``.
+
+    Args:
+        highest: the precision that decided at last, where the model could not run in float64.
+    """
+    decisions, bounds = certificate.get("decisions", 0), certificate.get("eps", {})
+    if not decisions or not bounds:
+        return "no model decided about these masks: they follow from text and seed"
+    first = next(iter(bounds))
+    if config.get("certify") is False:
+        return f"masks are as {first} gives them, doubtful decisions were not checked (--no-certify)"
+    again = [f"{count / decisions:.2%} checked again in {name}" for name, count in certificate["rechecked"].items()]
+    exact = f"as exact as {highest} is" if highest else "exact"
+    line = ", ".join([f"masks are {exact}: {decisions:,} decisions", *again])
+    line += f"; error bound {bounds[first]:.2g} in {first}"
+    flips, audited = certificate["flips"], certificate["audited"]
+    return line + (f"; {flips:,} of {audited:,} checked at random came out otherwise" if flips else "")
+
+
 def levels(certificate: dict[str, Any]) -> list[Level]:
     """Return the precisions of a run, in the order in which they are asked."""
     columns = [certificate.get(name, {}) for name in ("eps", "max_error", "pairs", "rechecked")]

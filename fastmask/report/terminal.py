@@ -23,8 +23,13 @@ MOST_WORDS = 20
 """Words of each run that the other does not mask."""
 
 
-def summary(manifest: dict) -> Group:
-    """Return what a finished shard directory holds, from its manifest (of ``schema.build_manifest``), as a table."""
+def summary(manifest: dict, certified: str) -> Group:
+    """Return what a finished shard directory holds as a table.
+
+    Args:
+        manifest: of ``schema.build_manifest``.
+        certified: what its certificate says, in words.
+    """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -32,7 +37,7 @@ def summary(manifest: dict) -> Group:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    facts = _counts(manifest["totals"], _empty(manifest)), _settings(manifest), _certificate(manifest["certificate"])
+    facts = _counts(manifest["totals"], empty_rows(manifest)), _settings(manifest), [("certified", certified)]
     for name, value in chain(*facts):
         table.add_row(shown(name), Text(shown(value)))
     skipped = manifest["skipped"]
@@ -47,12 +52,12 @@ def totals_line(out: str, manifest: dict) -> str:
     total, skipped = manifest["totals"], manifest["skipped"]["count"]
     line = f"{out}: {counted(total['rows'], 'sentence')}, {counted(total['tokens'], 'token')}, "
     line += f"{total['masked']:,} masked ({_share(total['masked'], total['tokens'])})"
-    empty = _empty(manifest)
+    empty = empty_rows(manifest)
     line += f"; {counted(empty, 'row')} without text left out" if empty else ""
     return line + (f"; {counted(skipped, 'row')} skipped" if skipped else "")
 
 
-def _empty(manifest: dict) -> int:
+def empty_rows(manifest: dict) -> int:
     """Return how many rows have no token; 0 where an earlier version did not count them."""
     return sum(entry.get("empty", 0) for entry in manifest["shards"])
 
@@ -133,6 +138,21 @@ def agreement(first: str, second: str, found: Any, word_of: Callable[[tuple[int,
     return Group(*(Text(line) for line in lines), *([table] if table.row_count else []))
 
 
+def word_table(name: str | None, words: Sequence[Any]) -> Table:
+    """Return a table of words (``report.overview.Word``) of a class, None being all: masked, used, which share."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("most masked" if name is None else f"most masked in {shown(name)}", overflow="fold")
+    for title in ("masked", "of uses", "share"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in words:
+        cells = f"{one.masked:,}", f"{one.uses:,}", _share(one.masked, one.uses)
+        table.add_row(Text(shown(one.text)), *cells)
+    return table
+
+
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.3f}"
 
@@ -146,20 +166,6 @@ def _settings(manifest: dict) -> Iterator[tuple[str, str]]:
     # the configuration has what was asked for, which may be "auto"; the environment has what was used
     for name in ("device", "precision"):
         yield name, str(manifest["environment"].get(name, config.get(name)))
-
-
-def _certificate(certificate: dict, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of each entry, whatever the cascade recorded; keys that end in "share" are fractions."""
-    for key, value in certificate.items():
-        name = f"{path} {key}".strip().replace("_", " ")
-        if isinstance(value, dict):
-            yield from _certificate(value, name)
-        elif key.endswith("share") and isinstance(value, float):
-            yield name, f"{value:.2%}"
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-        else:
-            yield name, str(value)
 
 
 def _share(part: int, whole: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from heapq import nsmallest
 from pathlib import Path
@@ -95,7 +95,7 @@ def _overview(
         shares=counts.shares.tolist(),
         importance=[Bin(*one) for one in counts.importance.bins()],
         not_finite=counts.importance.not_finite,
-        most=_most(words),
+        most=most_masked(words, WORDS_SHOWN),
         above=_above(words),
         words=len(words),
         forgotten=counts.words.forgotten,
@@ -108,7 +108,7 @@ def _overview(
 
 def class_names(manifest: Json) -> Callable[[int], str]:
     """Return the function from a class's index to its name, a name made of it where the manifest has none."""
-    names = dict(enumerate(manifest.get("classes", [])))
+    names = {NO_CLASS: "no class", OTHERS: "all others", **dict(enumerate(manifest.get("classes", [])))}
     return lambda index: names.get(index, f"class {index}")
 
 
@@ -125,6 +125,7 @@ class _Classes:
     def __init__(self, batch: pa.RecordBatch):
         self.label, self.predicted = (_filled(batch[name], NO_CLASS, np.int64) for name in ("label", "predicted"))
         self.prob = _filled(batch["prob"], np.nan, np.float64)
+        self.of = np.where(self.label != NO_CLASS, self.label, self.predicted)
 
 
 def _filled(column: pa.Array, absent: float, dtype: type) -> np.ndarray:
@@ -162,26 +163,35 @@ class _Counts:
     def _add_classes(self, classes: _Classes, lengths: np.ndarray, masks: np.ndarray) -> None:
         labelled = (classes.label != NO_CLASS) & (classes.predicted != NO_CLASS)
         right = labelled & (classes.label == classes.predicted)
-        of = np.where(classes.label != NO_CLASS, classes.label, classes.predicted)
         columns = np.array([np.ones_like(lengths), lengths, masks, labelled, right])
-        for one in np.unique(of).tolist():
-            key = one if one in self.classes or len(self.classes) < MOST_CLASSES else OTHERS
-            self.classes[key] = self.classes.get(key, 0) + columns[:, of == one].sum(axis=1)
+        for key, chosen in _by_class(classes, self.classes):
+            self.classes[key] = self.classes.get(key, 0) + columns[:, chosen].sum(axis=1)
+
+
+def rows_by_class(batch: pa.RecordBatch, known: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield classes of a batch, the given ones or else the classifier's, and their sentences, int64 [K].
+
+    Args:
+        known: the classes before; beyond MOST_CLASSES the others are one.
+    """
+    return _by_class(_Classes(batch), known)
+
+
+def _by_class(classes: _Classes, known: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
+    for one in np.unique(classes.of).tolist():
+        yield one if one in known or len(known) < MOST_CLASSES else OTHERS, np.flatnonzero(classes.of == one)
 
 
 def _groups(classes: dict[int, np.ndarray], name_of: Callable[[int], str]) -> list[Group]:
     """Return the classes, most sentences first; none where no sentence has one."""
-    names = {NO_CLASS: "no class", OTHERS: "all others"}
     ordered = sorted(classes.items(), key=lambda item: (-item[1][0], item[0]))
-    groups = [Group(names.get(key) or name_of(key), *counts.tolist()) for key, counts in ordered]
+    groups = [Group(name_of(key), *counts.tolist()) for key, counts in ordered]
     return [] if classes.keys() <= {NO_CLASS} else groups
 
 
-def _most(words: list[Word]) -> list[Word]:
+def most_masked(words: list[Word], count: int) -> list[Word]:
     """Return the words that are masked most often."""
-    return nsmallest(
-        WORDS_SHOWN, (one for one in words if one.masked), key=lambda one: (-one.masked, one.uses, one.text)
-    )
+    return nsmallest(count, (one for one in words if one.masked), key=lambda one: (-one.masked, one.uses, one.text))
 
 
 def _above(words: list[Word]) -> list[Word]:

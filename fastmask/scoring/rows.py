@@ -9,7 +9,7 @@ import numba as nb
 import numpy as np
 from fastmask_kernels.splitmix import mix
 
-from ..core.arrays import JIT, offsets_of
+from ..core.arrays import JIT, offsets_of, take_ragged
 from ..shards.columns import flat, list_lengths, numbers, present
 
 if TYPE_CHECKING:
@@ -47,6 +47,16 @@ def rows_of(batch: pa.RecordBatch) -> Rows:
     ids, importance = flat(batch["input_ids"]), flat(batch["importance"])
     place = numbers(batch["row"]), numbers(batch["sentence"])
     return Rows(*place, offsets, ids, word, masked, present(batch["importance"]), importance)
+
+
+def some_rows(rows: Rows, chosen: np.ndarray) -> Rows:
+    """Return sentences ``chosen`` int64 [K] of some rows."""
+    offsets, tokens = take_ragged(rows.offsets, np.arange(rows.offsets[-1]), chosen)
+    with_importance = offsets_of(np.diff(rows.offsets) * rows.scored)
+    _, importance = take_ragged(with_importance, rows.importance, chosen)
+    word = None if rows.word is None else rows.word[tokens]
+    place = rows.row[chosen], rows.sentence[chosen]
+    return Rows(*place, offsets, rows.input_ids[tokens], word, rows.masked[tokens], rows.scored[chosen], importance)
 
 
 @nb.njit(**JIT)

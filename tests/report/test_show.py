@@ -10,6 +10,7 @@ from rich.console import Console
 from shard_samples import FIELDS, IDENTITY, config, sample
 
 from fastmask.core.config import METHODS
+from fastmask.report.certificate import in_short
 from fastmask.report.highlight import surfaces
 from fastmask.report.screen import clean, make_console
 from fastmask.report.terminal import sentence_table, sentence_text, summary
@@ -89,19 +90,30 @@ def test_table_of_a_sentence():
 
 
 def test_summary_tells_what_is_there():
-    text = rendered(summary(manifest()))
+    text = rendered(summary(manifest(), "masks are exact"))
     found = dict(re.split("  +", line.rstrip()) for line in text.splitlines())
     assert found["documents"] == "20" and found["method"] == "greedy" and found["threshold"] == "0.05"
     assert found["model"] == "mr-tiny" and found["precision"] == "bfloat16" and found["device"] == "auto"
-    assert found["eps bfloat16"] == "0.125" and found["rechecked share"] == "6.25%"
-    assert found["audited"] == "1,200" and found["flips"] == "0"
+    assert found["certified"] == "masks are exact" and "eps" not in text
     assert found["sentences"].startswith("20 (") and "of the tokens" in found["masked"]
     assert found["skipped"] == "0 documents"
 
 
+def test_a_certificate_in_a_line():
+    two = {"eps": {"bfloat16": 0.00031, "float32": 2e-5}, "decisions": 12000, "audited": 40, "flips": 0,
+           "rechecked": {"float32": 864, "float64": 6}}  # fmt: skip
+    line = "12,000 decisions, 7.20% checked again in float32, 0.05% checked again in float64; error bound 0.00031 in "
+    line += "bfloat16"
+    assert in_short(two, {}) == f"masks are exact: {line}"
+    assert in_short(two | {"flips": 2}, {}).endswith("; 2 of 40 checked at random came out otherwise")
+    assert in_short(two, {}, "float32") == f"masks are as exact as float32 is: {line}"
+    assert "as bfloat16 gives them" in in_short(two, {"certify": False})
+    assert in_short({"eps": {}, "decisions": 0}, {}) == in_short({}, {}) != in_short(two, {})
+
+
 def test_summary_shows_the_first_skipped_messages_in_80_columns():
     messages = [f"corpus-with-a-long-name.jsonl:{i}: [bold]no text[/bold] " + "x" * 80 for i in range(9)]
-    text = rendered(summary(manifest(messages, stop_words="/very/long" * 20)))
+    text = rendered(summary(manifest(messages, stop_words="/very/long" * 20), "no model"))
     assert max(map(len, text.splitlines())) <= 80
     assert "9 documents" in text and "jsonl:4: [bold]" in text and "jsonl:5" not in text and "  ..." in text
 

@@ -158,5 +158,5 @@ def test_the_command(tmp_path, mr_tiny):
     assert "rank correlation of importances (Spearman): none of 0 tokens" in result.stdout
     same = fastmask("inspect", tmp_path / "a", "--compare", tmp_path / "a").stdout
     assert "(Spearman): 1.000 of" in same and "only A" not in same
-    assert "give one of the two" in refusal(fastmask("inspect", "a", "--compare", "b", "--rows", 1))
+    assert "goes with none of the other options" in refusal(fastmask("inspect", "a", "--compare", "b", "--rows", 1))
     assert "no such directory" in refusal(fastmask("inspect", tmp_path / "a", "--compare", tmp_path / "nowhere"))
