@@ -196,17 +196,16 @@ class WordScores:
 
     def lines(self, counts: Counts) -> bytes:
         """Return them as lines of JSON, the highest score first: what the plan keeps."""
-        score = np.where(np.isnan(self.score), -np.inf, self.score)
-        words = counts.words
-        order = sorted(range(len(words)), key=lambda v: (-score[v], words[v]))
-        more = self.more or {}
-        rows = ({"word": words[v], "count": int(counts.times[v]), **self._fields(v), **more.get(words[v], {})}
-                for v in order)  # fmt: skip
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "surrogatepass")
-
-    def _fields(self, v: int) -> dict[str, float | None]:
+        words, times, more = counts.words, counts.times.tolist(), self.more or {}
+        score = np.where(np.isnan(self.score), -np.inf, self.score).tolist()
         columns = {"score": self.score} | ({} if self.mask_prob is None else {"mask_prob": self.mask_prob})
-        return {name: None if np.isnan(values[v]) else float(np.float32(values[v])) for name, values in columns.items()}
+        values = [[None if x != x else x for x in one.astype(np.float32).tolist()] for one in columns.values()]
+        encode = json.JSONEncoder(ensure_ascii=False).encode
+        rows = ({"word": words[v], "count": times[v], **dict(zip(columns, row, strict=True)), **more.get(words[v], {})}
+                for v, row in enumerate(zip(*values, strict=True)))  # fmt: skip
+        lines = [f"{encode(row)}\n" for row in rows]
+        order = sorted(range(len(words)), key=lambda v: (-score[v], words[v]))
+        return "".join(map(lines.__getitem__, order)).encode("utf-8", "surrogatepass")
 
 
 class WordScorer:
