@@ -1,6 +1,8 @@
 """Finished directories for the tests of pages: words, masks and classes that a test names."""
 
+import re
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +67,40 @@ def write_sentences(out: Path, model: str, sentences, masked, importance=None, *
             run.write_shard(index, replace(one, sentences=own, importance=flat))
         run.finish(FIELDS | {"classes": list(files.class_names)})
     return str(out)
+
+
+VOID = {"meta", "link", "rect", "line", "circle", "polyline", "br"}
+KNOWN = VOID | set(re.findall(r"\w+", """
+    html head title style body a header h1 h2 h3 p span strong dl div dt dd small nav ul ol li main section mark
+    table caption thead tbody tr th td svg text details summary footer bdi i"""))  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Elements, texts and attributes of a page; each that is opened must be closed."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.tags, self.texts, self.attributes, self.open, self.ids = set(), [], [], [], []
+        self.feed(source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.texts += [] if self.open[-1:] == ["style"] else [data]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())

@@ -40,7 +40,7 @@ def played_training(config, *_):
     with claim(config.out, True) as path, new_directory(path, True) as fresh:
         for name, document in documents.items():
             (fresh / name).write_text(json.dumps(document))
-        (fresh / "log.jsonl").write_text('{"tokens": 9, "masked": 2}\n')
+        (fresh / "log.jsonl").write_text('{"tokens": 9, "masked": 2, "loss": 1.0}\n')
         (fresh / "model.safetensors").write_bytes(
             len(header := json.dumps({"__metadata__": told}).encode()).to_bytes(8, "little") + header
         )
@@ -59,6 +59,7 @@ def play(monkeypatch) -> None:
             "method": {},
         },
         "report.comparison.draw": lambda *_: None,
+        "experiment.pages.write_pages": lambda recipe, report, place, runs: (place / "index.html").touch(),
         "experiment.run.totals_line": lambda *_: "",
         "experiment.run.label_warnings": lambda *_: [],
     }

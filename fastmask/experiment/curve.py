@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ..report.verdict import LEVEL
+from ..report.verdict import LEVEL, name_of
 from ..train.evaluate import RESAMPLES
 
 METHOD = {
@@ -88,9 +88,10 @@ def first_crossing(shares: Sequence[float], curves: np.ndarray, targets: np.ndar
 def curve_lines(report: dict) -> Iterator[str]:
     """Yield a sentence about each arm that has a control, if the report has a curve."""
     for entry in report.get("curve", {}).get("reach", ()):
+        arm, control = (name_of(report, entry[end]) for end in ("arm", "control"))
         low, high = ("all of them and more" if one is None else f"{one:.0%}" for one in entry["interval"])
         if entry["share"] is None:
-            yield f"{entry['arm']} does not reach the final accuracy of {entry['control']}"
+            yield f"{arm} does not reach the final accuracy of {control}"
         else:
-            yield (f"{entry['arm']} reaches the final accuracy of {entry['control']} after {entry['share']:.0%} of the "
+            yield (f"{arm} reaches the final accuracy of {control} after {entry['share']:.0%} of the "
                    f"steps, 95 % interval {low} to {high}")  # fmt: skip

@@ -27,7 +27,7 @@ from ..text.hashed import describe_inputs
 from ..text.listing import input_files
 from ..text.streams import Stamp, check_path
 from ..train.run_directory import kept_name
-from .steps import Step
+from .steps import PAGE, REPORT, Step
 
 STEPS, LOCK = "steps.json", ".fastmask-run.lock"
 MODEL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "*.txt",
@@ -233,7 +233,9 @@ class Ledger(LockedDirectory):
 
 
 def _is_whole(step: Step, directory: Path) -> bool:
-    """Return whether the result is there, and the weights of a model."""
+    """Return whether the result is there, and the weights of a model, or the page of the last comparison."""
+    if step.name == REPORT and not (directory / PAGE).is_file():
+        return False
     models = [directory] if step.command in _MODELS else []
     if step.command == "pretrain" and step.config.keep:
         models += [directory / kept_name(share) for share in shares_of(step.config.keep)]

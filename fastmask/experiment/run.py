@@ -24,7 +24,7 @@ from .curve import curve_of
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .questions import NO_PRETRAINING, Asked, control_of
 from .recipe import Recipe, TaskFiles, read_recipe
-from .steps import PICTURE, REPORT, Step, compared_at, pretrained, steps_of
+from .steps import PAGE, PICTURE, REPORT, Step, compared_at, pretrained, steps_of
 from .work import add_work, compared_work
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Run:
 
     def results(self) -> dict[str, Path]:
         """Return what the comparison has written: kind -> file."""
-        names = {"report": RESULTS["evaluate"], "picture": PICTURE}
+        names = {"report": RESULTS["evaluate"], "page": PAGE, "picture": PICTURE}
         return {kind: self.out / REPORT / name for kind, name in names.items()}
 
     def _check_allowed(self, planned: Planned) -> None:
@@ -167,24 +167,26 @@ class Run:
     def _compare(self, step: Step) -> None:
         from ..report.comparison import draw
         from .arms import evaluate
+        from .pages import write_pages
 
         with os_errors_named(self.out):
             (self.out / step.name).mkdir(parents=True, exist_ok=True)
         asked = Asked.by(self.recipe.choices) if step.name == REPORT else None
         report = evaluate(replace(step.config, picture=None), asked)
         if step.name == REPORT:
-            self._add_pretraining(report)
+            runs = {arm: self._pretrainings(arm) for arm in report["arms"] if arm != NO_PRETRAINING}
+            self._add_pretraining(report, runs)
             draw(report, step.config.picture)
+            write_pages(self.recipe, report, self.out / step.name, runs)
         path = self.out / step.name / RESULTS[step.command]
         with os_errors_named(path):
             write_atomically(path, json_bytes(report))
 
-    def _add_pretraining(self, report: dict) -> None:
+    def _add_pretraining(self, report: dict, runs: dict[str, list[Path]]) -> None:
         """Add to the report what the arms were pre-trained on, and what became of them on the way."""
-        arms = [arm for arm in report["arms"] if arm != NO_PRETRAINING]
-        add_work(report, {arm: self._pretrainings(arm) for arm in arms})
+        add_work(report, runs)
         report["pretraining"] = {
-            choice.name: compared_work(self._pretrainings(choice.name), self._pretrainings(control_of(choice.name)))
+            choice.name: compared_work(runs[choice.name], runs[control_of(choice.name)])
             for choice in self.recipe.choices if not choice.is_random
         }  # fmt: skip
         if shares := self.recipe.general.curve:

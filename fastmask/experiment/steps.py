@@ -24,7 +24,7 @@ from .choices import Choice
 from .questions import NO_PRETRAINING, control_of
 from .recipe import METHODS, General, Recipe
 
-REPORT, PICTURE = "report", "report.svg"
+REPORT, PICTURE, PAGE = "report", "report.svg", "index.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class _Steps:
                               language=options["language"], **choice.rate, **self._labels(choice, options))  # fmt: skip
         with self._named(_table_of(choice) if choice.scoring else "mask"):
             load_method(config)
-        return Step(_masks(choice.name), "score", config, self.recipe.in_domain.corpus, models, needs)
+        return Step(masks_of(choice.name), "score", config, self.recipe.in_domain.corpus, models, needs)
 
     def _model_of(self, choice: Choice) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         """Return the model that a way to mask asks: its name, as what the step reads of the user's, and as a need."""
@@ -189,7 +189,7 @@ class _Steps:
     def _control(self, choice: Choice) -> Step:
         selective = self._mask(choice)
         config = selective.config.control_of(self._path(selective.name))
-        return Step(_masks(control_of(choice.name)), "score", config, selective.files, selective.models,
+        return Step(masks_of(control_of(choice.name)), "score", config, selective.files, selective.models,
                     (*selective.needs, selective.name))  # fmt: skip
 
     def _pretrain(self, choice: Choice, arm: str, seed: int) -> Step:
@@ -199,12 +199,12 @@ class _Steps:
             given["keep"] = ",".join(map(str, general.curve))
         if choice.is_random and "sample" not in choice.training:
             given["sample"] = True
-        config = self._config("pretrain", PretrainConfig, choice, shards=(self._path(_masks(arm)),),
+        config = self._config("pretrain", PretrainConfig, choice, shards=(self._path(masks_of(arm)),),
                               init=general.init, out=self._path(name), **given)  # fmt: skip
         if config.sample and not choice.method.gives_probabilities:
             with self._named(_table_of(choice) if "sample" in choice.training else "pretrain"):
                 raise FastmaskError(f"sample: {choice.name} gives no probabilities to draw masks by")
-        return Step(name, "pretrain", config, (), (general.init,), (_masks(arm),), config.eval)
+        return Step(name, "pretrain", config, (), (general.init,), (masks_of(arm),), config.eval)
 
     def _compare(self, share: float = 1.0) -> Step:
         task, seeds, whole = self.recipe.task, self.recipe.general.seeds, share == 1
@@ -227,7 +227,8 @@ def _arms_of(choice: Choice) -> tuple[str, ...]:
     return (choice.name,) if choice.is_random else (control_of(choice.name), choice.name)
 
 
-def _masks(arm: str) -> str:
+def masks_of(arm: str) -> str:
+    """Return the name of the step that makes the masks of an arm."""
     return f"masks/{arm}"
 
 

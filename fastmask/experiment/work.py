@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isclose
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +92,7 @@ def compared_work(selective: Sequence[Path], control: Sequence[Path]) -> dict:
             "made_on": sorted({made_on(path) for path in (*selective, *control)})}  # fmt: skip
 
 
-def add_work(report: dict, runs: dict[str, Sequence[Path]]) -> None:
+def add_work(report: dict, runs: Mapping[str, Sequence[Path]]) -> None:
     """Say in the report of a comparison what each arm was pre-trained on, and of each difference how equal that was.
 
     Args:

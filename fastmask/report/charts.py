@@ -114,3 +114,54 @@ def _round_step(least: float, shares: bool) -> float:
 
 def _anchor(left: float) -> str:
     return "start" if left < 3 else "end" if left > 97 else "middle"
+
+
+class Scale(NamedTuple):
+    """A line of numbers, from ``low`` to ``high``, with one at each ``step``."""
+
+    low: float
+    high: float
+    step: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Scale:
+        """Return a scale for some values, with round numbers at its ends."""
+        least, most = min(values), max(values)
+        step = _round_step((most - least or abs(most) or 1.0) / LINES, shares=True)
+        low, high = math.floor(least / step), math.ceil(most / step)
+        return cls(low * step, max(high, low + 1) * step, step)
+
+    def at(self, value: float) -> float:
+        """Return where a value is, in percent."""
+        return round(100 * min(max((value - self.low) / (self.high - self.low), 0.0), 1.0), 2)
+
+    @property
+    def ticks(self) -> list[tuple[float, str, str]]:
+        """Return the numbers on it: left in percent, where the text stands, text."""
+        found = (self.low + k * self.step for k in range(round((self.high - self.low) / self.step) + 1))
+        return [(self.at(one), _anchor(self.at(one)), number(round(one, 9))) for one in found]
+
+
+class Lines(NamedTuple):
+    """What is drawn of lines.
+
+    Attributes:
+        label: what they show, in words; height: of the plot.
+        lines: horizontal ones, (pixels below the top, text); ticks: as of ``Chart``.
+        series: (class, points "x,y x,y ..." in percent from the left and the top).
+    """
+
+    label: str
+    height: int
+    lines: list[tuple[float, str]]
+    ticks: list[tuple[float, str, str]]
+    series: list[tuple[str, str]]
+
+
+def lines_chart(label: str, height: int, found: Sequence[Sequence[tuple[float, float]]]) -> Lines:
+    """Return a chart of the lines of a method and its control, each as points from left to right."""
+    across, up = (Scale.of([point[k] for points in found for point in points]) for k in (0, 1))
+    series = [(kind, " ".join(f"{across.at(x):g},{100 - up.at(y):g}" for x, y in points))
+              for kind, points in zip(("arm", "control"), found, strict=False)]  # fmt: skip
+    lines = [(round(height * (1 - left / 100), 1), text) for left, _, text in up.ticks]
+    return Lines(label, height, lines, across.ticks, series[::-1])

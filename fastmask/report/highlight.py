@@ -117,6 +117,8 @@ def environment() -> Environment:
     )
     made.filters |= {"number": _number, "share": _share, "signed": _signed,
                      "word": lambda text: clean(shortened(text, MOST_OF_A_TOKEN)),
+                     "points": lambda value: f"{100 * value:+.2f}".replace("-", "−"),
+                     "p": lambda value: "–" if value is None else f"{value:.2g}",
                      "plain": lambda text: clean(shortened(str(text), 300))}  # fmt: skip
     return made
 

@@ -25,15 +25,15 @@ LOOK = 4
 """Sentences of the first look."""
 
 
-def write_page(overview: Overview, path: Path) -> None:
-    """Write the page to a file, in place of another page.
+def write_page(source: str, path: Path) -> None:
+    """Write a page to a file, in place of another page.
 
     Raises:
         FastmaskError: it cannot be written, or another file is there.
     """
     check_replaceable(path)
     with os_errors_named(path):
-        write_atomically(path, page(overview).encode("utf-8", "replace"))
+        write_atomically(path, source.encode("utf-8", "replace"))
 
 
 def check_replaceable(path: Path) -> None:
@@ -51,16 +51,22 @@ def check_replaceable(path: Path) -> None:
 
 def page(overview: Overview) -> str:
     """Return the page as HTML."""
+    o = overview
+    values = head(f"What is masked in {short(o.name)}", "sentence.css") | {"o": o}
+    return environment().get_template("page.html").render(values | _texts(o) | _charts(o) | _overlap(o) | _run(o))
+
+
+def head(title: str, *styles: str) -> Json:
+    """Return what ``head.html`` shows: the title, and the styles with the hash that the page's policy lets through."""
     from markupsafe import Markup
 
-    o, templates = overview, environment()
-    style = "".join(templates.get_template(name).render() for name in ("page.css", "sentence.css"))
+    style = "".join(environment().get_template(name).render() for name in ("page.css", *styles))
     digest = b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    values = {"o": o, "version": __version__, "style": Markup(style), "style_hash": digest}
-    return templates.get_template("page.html").render(values | _texts(o) | _charts(o) | _overlap(o) | _run(o))
+    return {"title": title, "version": __version__, "style": Markup(style), "style_hash": digest}
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """Return the last part of a path."""
     return Path(name).resolve().name or name
 
 
@@ -73,7 +79,7 @@ def _texts(o: Overview) -> Json:
               "compared": o.compared is None}  # fmt: skip
     contents = [(name, title) for name, title in sections.items() if not absent.get(name)]
     return {
-        "short_name": _short(o.name),
+        "short_name": short(o.name),
         "unit": _unit(o),
         "contents": contents,
         "look": _look(o),
@@ -112,7 +118,7 @@ def _overlap(o: Overview) -> Json:
     """Return the masks of two directories, in both and in one, and the words of one; nothing without another one."""
     if o.compared is None:
         return {}
-    (first, second, both), names = o.compared.found.masks, (_short(o.name), _short(o.compared.name))
+    (first, second, both), names = o.compared.found.masks, (short(o.name), short(o.compared.name))
     overlap = [("both", both), (f"only {names[0]}", first - both), (f"only {names[1]}", second - both)]
     return {"overlap": overlap, "either": first + second - both, "only": list(zip(names, o.compared.only, strict=True))}
 
@@ -125,7 +131,7 @@ def _run(o: Overview) -> Json:
         "config": manifest["config"],
         "totals": manifest["totals"],
         "skipped": manifest["skipped"],
-        "model": model and _short(str(model)),
+        "model": model and short(str(model)),
         "origin": list(_origin(manifest)),
         "statements": list(statements(certificate, manifest["config"])) if o.sound_certificate else [],
         "levels": levels(certificate) if o.sound_certificate else [],

@@ -17,6 +17,7 @@ from ..core.plain import Json
 from ..models.tokenizer import recorded_tokenizer
 from ..report.overview import LEAST_USES, PLACES, Bin, Compared, Group, Overview, Place, Word
 from ..report.page import check_replaceable, write_page
+from ..report.page import page as page_of
 from ..shards.columns import known, present
 from ..shards.manifest import CERTIFICATE, type_fault
 from ..shards.reader import ShardSet, open_shards, setting
@@ -70,7 +71,7 @@ def write_overview(out: str, page: str, compare: str | None = None) -> None:
         FastmaskError: as ``overview``; or the page cannot be written, or another file is there.
     """
     check_replaceable(Path(page))
-    write_page(overview(out, compare), Path(page))
+    write_page(page_of(overview(out, compare)), Path(page))
 
 
 def _overview(

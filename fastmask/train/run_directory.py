@@ -233,11 +233,26 @@ def work_of(run: Path) -> list[tuple[int, int]]:
     Raises:
         OutputError: the log cannot be read.
     """
+    return [(line["tokens"], line["masked"]) for line in _steps(run, {"tokens": int, "masked": int})]
+
+
+def losses_of(run: Path) -> list[float]:
+    """Return the loss of every step in a run's log.
+
+    Raises:
+        OutputError: the log cannot be read.
+    """
+    return [float(line["loss"]) for line in _steps(run, {"tokens": int, "loss": NUMBER})]
+
+
+def _steps(run: Path, kind: dict) -> list[dict]:
+    """Return the lines of a run's log that tell of a step, which have the fields of a kind."""
     try:
         lines = [parse_json(line) for line in read_regular(run / LOG).splitlines()]
-        if fault := type_fault(lines, [{"tokens": int, "masked": int}]):
+        found = [line for line in lines if "tokens" in line]
+        if fault := whole_fault(found, [kind]):
             raise ValueError(fault)
-        return [(line["tokens"], line["masked"]) for line in lines if "tokens" in line]
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{run / LOG}: cannot be read: {error}") from error
 

@@ -47,6 +47,12 @@ def test_what_leaves_something_out_does_not(run, tmp_path, change):
     assert run(**change) == ([], ["report", "report-earlier-1"])
 
 
+def test_a_page_that_is_gone_is_made_again(run, tmp_path):
+    run()
+    (tmp_path / "run/report/index.html").unlink()
+    assert run() == ([], ["report"]) and (tmp_path / "run/report/index.html").is_file()
+
+
 def test_notes_in_it_are_kept_and_overwrite_replaces_it(run, tmp_path):
     run()
     report = tmp_path / "run/report/report.json"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -94,8 +95,13 @@ def test_the_whole_pipeline(done):
     assert "no pre-training" in shown and "masker-control" not in result.stdout.split("2 seeds", 1)[1]
     assert "Whether masker is better than as many random masks, this run cannot tell: " in shown
     assert "2 seeds cannot tell a difference from chance in training: take 3 at least" in shown and "p = " not in shown
-    assert [line for line in result.stdout.splitlines() if line.count("/")] [-2:] == [
-        "report: run/report/report.json", "picture: run/report/report.svg"]  # fmt: skip
+    places = dict(line.split(": ") for line in result.stdout.splitlines()[-3:])
+    assert places == {"report": "run/report/report.json", "page": "run/report/index.html",
+                      "picture": "run/report/report.svg"}  # fmt: skip
+    links = re.findall(r'href="([^#"]+\.\w+)"', (directory / places["page"]).read_text())
+    assert links == ["masker-control.html", "masker.html", "report.json", "report.svg"]
+    assert 'Beside <span class="name">masker-control</span>' in (directory / "run/report/masker.html").read_text()
+    assert all((directory / "run/report" / name).is_file() for name in links)
     assert result.stdout.split()[:3] == ["step", "command", "state"]
     assert "[13/13] report: evaluate" in result.stderr
 

@@ -1,26 +1,16 @@
 """What a comparison says in words: who was better, whether that can be told, and what could have been seen."""
 
-import numpy as np
 import pytest
+from run_samples import run_report
 
 from fastmask.experiment.choices import Choice
 from fastmask.experiment.questions import Asked
 from fastmask.report.verdict import verdict
-from fastmask.train.evaluate import compare
-
-ROWS = 200
 
 
 def said(choices, work=None, **right) -> list[str]:
     """The verdict on arms that are right on so many of the 200 rows, seed by seed."""
-    asked = Asked.by([Choice(name) for name in choices])
-    labels = np.zeros(ROWS, int)
-    arms = {name.replace("_", "-"): [np.arange(ROWS) >= n for n in runs] for name, runs in right.items()}
-    report = compare(arms, labels, pairs=[(one.arm, one.baseline) for one in asked.questions], resamples=300)
-    asked.note(report)
-    for entry in report["differences"]:
-        entry["work"] = work
-    return list(verdict(report))
+    return list(verdict(run_report(choices, {name.replace("_", "-"): runs for name, runs in right.items()}, work)))
 
 
 NONE, MASKER = [100, 102, 101, 103], ["masker"]

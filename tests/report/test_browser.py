@@ -4,8 +4,10 @@ import shutil
 
 import pytest
 from page_samples import HOSTILE, toy_model, write_sentences
+from run_samples import some_run
 
 from fastmask.report.page import page
+from fastmask.report.run_page import run_page
 from fastmask.scoring.overview import overview
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,6 +30,7 @@ def pages(tmp_path_factory):
     evil = write_sentences(folder / "<b>out", hostile, [all_words] * 2, [all_words] * 2, label=[0, 1])
     for name, told in {"plain": overview(out, other), "hostile": overview(evil, evil)}.items():
         (folder / f"{name}.html").write_text(page(told), "utf-8")
+    (folder / "run.html").write_text(run_page(some_run(name="<b>run</b>")), "utf-8")
     return folder
 
 
@@ -49,8 +52,10 @@ def axe() -> str:
     return (files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["plain", "hostile"])
-@pytest.mark.parametrize(("width", "scheme"), [(375, "light"), (375, "dark"), (1280, "light"), (1280, "dark")])
+@pytest.mark.parametrize(("name", "width", "scheme"), [
+    ("plain", 375, "light"), ("plain", 375, "dark"), ("plain", 1280, "light"), ("plain", 1280, "dark"),
+    ("hostile", 375, "light"), ("hostile", 1280, "dark"), ("run", 375, "light"), ("run", 1280, "dark"),
+])  # fmt: skip
 def test_in_a_browser(pages, browser, axe, name, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
     view, said, asked = context.new_page(), [], []
@@ -65,7 +70,7 @@ def test_in_a_browser(pages, browser, axe, name, width, scheme):
     assert view.evaluate("document.scripts.length + document.images.length") == 0
     colours = [view.evaluate(f"getComputedStyle(document.body).{part}") for part in ("backgroundColor", "color")]
     assert (sum(map(int, colours[0][4:-1].split(", "))) < 300) == (scheme == "dark")
-    if name == "plain" and (width, scheme) in ((375, "light"), (1280, "dark")):
+    if name != "hostile" and (width, scheme) in ((375, "light"), (1280, "dark")):
         view.evaluate(axe)
         found = view.evaluate("axe.run()")["violations"]
         assert [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found] == []

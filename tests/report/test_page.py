@@ -2,54 +2,17 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from helpers import edit, fastmask, golden, refusal, write_jsonl
-from page_samples import HOSTILE, toy_model, write_sentences
+from page_samples import HOSTILE, KNOWN, Page, toy_model, write_sentences
 from shard_samples import as_format_1, write_part
 
 from fastmask.report.charts import importance_chart, places_chart, shares_chart
 from fastmask.report.overview import Bin, Place
 from fastmask.report.page import page
 from fastmask.scoring.overview import overview
-
-VOID = {"meta", "link", "rect", "line", "br"}
-KNOWN = VOID | set(re.findall(r"\w+", """
-    html head title style body a header h1 h2 h3 p span strong dl div dt dd small nav ul ol li main section mark
-    table caption thead tbody tr th td svg text details summary footer bdi i"""))  # fmt: skip
-
-
-class Page(HTMLParser):
-    """Elements, texts and attributes of a page; each that is opened must be closed."""
-
-    def __init__(self, source: str):
-        super().__init__()
-        self.tags, self.texts, self.attributes, self.open, self.ids = set(), [], [], [], []
-        self.feed(source)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.texts += [] if self.open[-1:] == ["style"] else [data]
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.texts).split())
 
 
 def parsed(out, compare=None) -> tuple[str, Page]:
