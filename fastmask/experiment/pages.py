@@ -15,7 +15,7 @@ from ..report.run_page import Curve, RunTold, run_page
 from ..report.terminal import work_lines
 from ..report.verdict import name_of
 from ..scoring.overview import write_overview
-from ..train.run_directory import losses_of
+from ..train.finished import losses_of
 from .curve import curve_lines
 from .questions import control_of
 from .recipe import Recipe

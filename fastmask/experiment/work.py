@@ -38,7 +38,7 @@ class Work(NamedTuple):
         Raises:
             OutputError: one cannot be read.
         """
-        from ..train.run_directory import expected_masks, work_of
+        from ..train.finished import expected_masks, work_of
 
         expected = [expected_masks(run) for run in runs]
         known = [one for one in expected if one is not None]
@@ -84,7 +84,7 @@ def compared_work(selective: Sequence[Path], control: Sequence[Path]) -> dict:
         many tokens and masks in one as in the other; ``equal``: see ``Work.equal``; ``made_on``: the devices and
         precisions, more than one where the runs were not alike.
     """
-    from ..train.run_directory import made_on
+    from ..train.finished import made_on
 
     ours, theirs = Work.of(selective), Work.of(control)
     return {"runs": len(selective), "selective": ours.sums(), "control": theirs.sums(),
