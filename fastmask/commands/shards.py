@@ -22,15 +22,16 @@ from .group import command, leave
 @click.option("--json", "as_json", is_flag=True, help="All this as one JSON object.")
 def inspect(out, rows, top, by_class, compare, as_json):
     """Show what is in a finished shard directory."""
-    from ..scoring.inspecting import facts
+    from ..scoring.inspecting import agreement_facts, facts
     from ..scoring.inspecting import inspect as show
 
-    demand(not (compare and (rows or top or as_json)), "--compare", "goes with none of the other options")
+    demand(not (compare and (rows or top)), "--compare", "not together with --rows or --top")
     demand(bool(top) or not by_class, "--by-class", "give --top N, too")
     for flag, number in (("--rows", rows), ("--top", top)):
         demand(number >= 0, f"{flag} {number}", "0 or more")
     if as_json:
-        say(json.dumps(facts(out, rows, top, by_class), allow_nan=False), err=False)
+        found = agreement_facts(out, compare) if compare else facts(out, rows, top, by_class)
+        say(json.dumps(found, allow_nan=False), err=False)
         return
     show(make_console(), out, rows, compare, top, by_class)
 

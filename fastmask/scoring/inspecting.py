@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from ..core.plain import Json
 from ..report.certificate import in_short
 from ..report.screen import shown
-from ..report.terminal import agreement, empty_rows, masked_scores, sentence_text, summary, word_table
+from ..report.terminal import MOST_WORDS, agreement, empty_rows, masked_scores, sentence_text, summary, word_table
 from ..shards.manifest import CERTIFICATE, is_certificate, type_fault
 from ..shards.reader import ShardSet, open_shards, setting
 from .agreement import compare_shards
@@ -113,5 +114,18 @@ def _unscored(manifest: Json, row: Mapping[str, Any]) -> str:
 
 
 def _compare(console: Console, first: str, second: str) -> None:
-    found, words_of = compare_shards(first, second), shard_words(open_shards(first).manifest)
-    console.print(agreement(first, second, found, lambda ids: "".join(words_of(list(ids))).strip()))
+    console.print(agreement(first, second, compare_shards(first, second), _word_of(first)))
+
+
+def agreement_facts(first: str, second: str) -> Json:
+    """Return how far two directories agree, JSON-ready; raises as ``inspect`` does."""
+    found, word_of = compare_shards(first, second), _word_of(first)
+    only = [[{"word": word_of(ids), "masked": count} for ids, count in words[:MOST_WORDS]] for words in found.only]
+    masks = dict(zip(("first", "second", "both"), found.masks, strict=True))
+    return {"directories": [first, second], **asdict(found), "masks": masks, "only": only}
+
+
+def _word_of(out: str) -> Callable[[tuple[int, ...]], str]:
+    """Return the function from a word's token ids to its text, by the tokenizer of a directory."""
+    words_of = shard_words(open_shards(out).manifest)
+    return lambda ids: "".join(words_of(list(ids))).strip()

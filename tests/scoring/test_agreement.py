@@ -1,5 +1,6 @@
 """``inspect --compare``: overlap, rank correlation and words by hand; in one pass, whatever the shards; refusals."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -158,5 +159,10 @@ def test_the_command(tmp_path, mr_tiny):
     assert "rank correlation of importances (Spearman): none of 0 tokens" in result.stdout
     same = fastmask("inspect", tmp_path / "a", "--compare", tmp_path / "a").stdout
     assert "(Spearman): 1.000 of" in same and "only A" not in same
-    assert "goes with none of the other options" in refusal(fastmask("inspect", "a", "--compare", "b", "--rows", 1))
+    told = json.loads(fastmask("inspect", tmp_path / "a", "--compare", tmp_path / "b", "--json").stdout)
+    found = compare_shards(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert told["masks"] == dict(zip(("first", "second", "both"), found.masks, strict=True))
+    assert (told["jaccard"], told["rank_correlation"], told["ranked"]) == (found.jaccard, None, 0)
+    assert [[one["masked"] for one in words] for words in told["only"]] == [[n for _, n in w] for w in found.only]
+    assert "not together with --rows or --top" in refusal(fastmask("inspect", "a", "--compare", "b", "--rows", 1))
     assert "no such directory" in refusal(fastmask("inspect", tmp_path / "a", "--compare", tmp_path / "nowhere"))

@@ -86,7 +86,7 @@ def test_a_real_run_says_that_its_masks_are_exact(mr_tiny, tmp_path):
         (["--by-class"], "--by-class: give --top N, too"),
         (["--top", -1], "--top -1: 0 or more"),
         (["--rows", -1], "--rows -1: 0 or more"),
-        (["--compare", "x", "--json"], "--compare: goes with none of the other options"),
+        (["--compare", "x", "--top", 1], "--compare: not together with --rows or --top"),
     ],
 )
 def test_options_that_do_not_fit(options, reason, out):
