@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from functools import partial
@@ -13,7 +13,7 @@ from pathlib import Path
 from . import __version__
 from .core.config import ScoreConfig
 from .core.config_engine import EngineConfig, Part
-from .core.errors import FastmaskError, InputError, OutputError
+from .core.errors import FastmaskError, OutputError
 from .core.startup import set_ray
 from .core.urls import Url, path_of
 from .report.progress import Meter
@@ -27,8 +27,10 @@ from .scoring.stages import (
     bounds_in,
     check_alike,
     contradicted,
+    corpus_files,
     finish_run,
     in_force,
+    no_rows,
     planned_inputs,
     replace_shards,
     rows_in,
@@ -39,13 +41,12 @@ from .scoring.stages import (
 from .shards.encoded import EncodedShard
 from .shards.parts import PartDirectory, check_complete, check_plan, planning
 from .shards.plan import header_in, read_plan, read_planned, write_planned
-from .shards.schema import STATISTICS, make_header, read_manifest
+from .shards.schema import STATISTICS, make_header, manifest_path, read_manifest
 from .shards.statistics import read_statistics, replace_statistics
 from .shards.verify import verify
 from .shards.writer import RunDirectory
 from .text.hashed import HashedInputs, PlannedInputs
 from .text.inputs import is_aspect_corpus, seekable_standard_input
-from .text.listing import input_files
 from .text.streams import STDIN
 
 log = logging.getLogger(__name__)
@@ -79,12 +80,11 @@ def score_corpus(
         FastmaskError: with one line for the user.
     """
     config, meter, engine = config or ScoreConfig(), meter or Meter.here(), engine or EngineConfig()
-    paths, out = input_files([os.fspath(path) for path in paths]), os.fspath(out)
-    if engine.engine != "local":
-        paths = _files(paths)
+    out = os.fspath(out)
     runs = [(out, config)]
     if control is not None:
         runs.append((os.fspath(control), _checked_control(config, out, os.fspath(control))))
+    paths = corpus_files(paths, *(place for place, _ in runs), is_shared=engine.engine != "local")
     with seekable_standard_input(paths):
         manifest, *_ = [_score_into(place, paths, settings, overwrite, meter, engine) for place, settings in runs]
     return manifest
@@ -102,7 +102,7 @@ def plan_corpus(paths: Sequence[str], out: str, config: ScoreConfig | None = Non
     Raises:
         FastmaskError: with one line for the user.
     """
-    config, paths, out = config or ScoreConfig(), _files(paths), os.fspath(out)
+    config, paths, out = config or ScoreConfig(), corpus_files(paths, out), os.fspath(out)
     if repeated(out, paths, config):
         return None
     with Scorer(config, is_aspect_corpus(paths, config)) as scorer:
@@ -126,19 +126,21 @@ def score_part(
         mixed: whether the machines may differ.
 
     Returns:
-        ``{"shards", "rows", "of"}``: of this part, and the shards of the run.
+        ``{"shards", "rows", "of", "is_finished"}``: of this part; the shards of the run, and whether it was complete.
 
     Raises:
         FastmaskError: with one line for the user.
     """
     config, meter = config or ScoreConfig(), meter or Meter()
-    paths, out = _files(paths), os.fspath(out)
+    paths, out = corpus_files(paths, out), os.fspath(out)
     with Scorer(config, is_aspect_corpus(paths, config), meter) as scorer:
         plan = read_plan(path_of(out)) or _plan(out, paths, scorer)
-        if plan is None or not plan.get("places"):
+        if plan is None or plan.get("places") is None:
             raise OutputError(f"{out}: there is no plan of where its shards begin; run it without --part")
         planned, facts = read_planned(path_of(out)), facts_of(scorer, config)
         check_alike(out, facts, planned["made_with"], mixed)
+        if not plan["places"]:
+            raise no_rows(paths)
         if paths != [entry["name"] for entry in plan["inputs"]]:
             raise OutputError(f"{out}: planned for other inputs; all parts take the same ones, by the same names")
         header = make_header(facts.settings, facts.with_inputs(plan["inputs"]))
@@ -146,16 +148,17 @@ def score_part(
             if run.is_finished:
                 log.info(f"{out} is complete for this configuration; nothing to do")
             else:
-                _make_part(run, scorer, PlannedInputs(plan["inputs"], plan["places"], plan["rows"], planned["stamps"]))
-            return {"shards": len(run.wanted), "rows": rows_in(run.entries), "of": len(plan["places"])}
+                _make_part(run, scorer, planned["stamps"])
+            made = {"shards": len(run.wanted), "rows": run.rows, "of": len(plan["places"])}
+            return {**made, "is_finished": run.is_finished}
 
 
-def _make_part(run: PartDirectory, scorer: Scorer, inputs: PlannedInputs) -> None:
-    size, missing = scorer.config.shard_rows, [index for index in run.wanted if index not in run.entries]
-    total = min(run.wanted.stop * size, inputs.rows or 0) - run.wanted.start * size
+def _make_part(run: PartDirectory, scorer: Scorer, stamps: Mapping[str, list[int]]) -> None:
+    plan, missing = run.plan, [index for index in run.wanted if index not in run.entries]
+    inputs = PlannedInputs(plan["inputs"], plan["places"], plan["rows"], stamps, run.wanted)
     bounds = bounds_in(run.plan)
     bounds = bounds and widened_by(bounds, [entry["certificate"] for entry in run.entries.values()])
-    with scorer.meter.running(total, rows_in(run.entries)), closing(LocalExecutor(scorer, inputs)) as executor:
+    with scorer.meter.running(run.rows, rows_in(run.entries)), closing(LocalExecutor(scorer, inputs)) as executor:
         executor.prepare(read_statistics(run.path, run.plan))
         with closing(executor.shards(Wanted(missing), bounds)) as shards:
             for index, scored in shards:
@@ -182,6 +185,8 @@ def finish_parts(out: str, *, mixed: bool = False, meter: Meter | None = None) -
     out, meter = os.fspath(out), meter or Meter()
     plan = read_plan(path_of(out))
     if plan is None:
+        if path_of(out).is_dir() and not manifest_path(path_of(out)).exists():
+            raise OutputError(f"{out}: there is no plan, or a damaged one; fastmask plan makes it, then run its parts")
         return read_manifest(out)
     header = {**header_in(plan), "fastmask_version": __version__}
     check_plan(path_of(out), plan, header, mixed)
@@ -219,13 +224,6 @@ def _make_again(run: RunDirectory, mixed: bool, meter: Meter) -> tuple[Bounds | 
         return bounds, planned["made_with"] or facts.made_with
 
 
-def _files(paths: Sequence[str]) -> list[str]:
-    """Return names of inputs that other processes can read."""
-    if STDIN in paths:
-        raise FastmaskError("standard input: other processes cannot read it; write it to a file")
-    return input_files([os.fspath(path) for path in paths])
-
-
 def _plan(out: str, paths: list[str], scorer: Scorer, replan: bool = False) -> dict | None:
     """Make the plan of a run, one process at a time; return it, None where the run is finished.
 
@@ -245,6 +243,8 @@ def _plan(out: str, paths: list[str], scorer: Scorer, replan: bool = False) -> d
             if run.plan is None:
                 with closing(LocalExecutor(scorer, inputs)) as executor:
                     write_plan_of(run, executor, inputs)
+            if not inputs.places:
+                raise no_rows(paths)
             return run.plan
 
 
@@ -279,7 +279,7 @@ def _score_into(
                 bounds = write_missing(run, executor, inputs)
                 bounds = write_again(run, executor, inputs, bounds)
             if not run.entries:
-                raise InputError(", ".join(paths), None, None, "no rows to score")
+                raise no_rows(paths)
             inputs.check(stores=True)
             return finish_run(run, bounds, facts.made_with)
 

@@ -77,7 +77,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
     if engine.part is not None:
         part = Part.read(engine.part)
         made = score_part(corpus, out, ScoreConfig(**options), part=part, mixed=engine.mixed, meter=meter)
-        if not quiet:
+        if not quiet and not made["is_finished"]:
             say(f"{out}: part {part} is made, {made['shards']:,} of {counted(made['of'], 'shard')}, "
                f"{counted(made['rows'], 'document')}, "
                 f"in {time.monotonic() - began:,.0f} s; fastmask finish completes it when all parts are")  # fmt: skip

@@ -129,6 +129,8 @@ def lock_in(directory: Path | Url, name: str, shared: bool = False) -> FileLock 
     """Make a directory if it is not there and lock a file in it, as ``FileLock`` does; a store has no locks."""
     if isinstance(directory, Url):
         return NoLock()
+    if directory.exists() and not directory.is_dir():
+        raise OutputError(f"{directory} is a file, not a directory")
     directory.mkdir(parents=True, exist_ok=True)
     return FileLock(directory / name, shared)
 

@@ -142,7 +142,8 @@ class Url:
 
         def found(fs: Any, path: str) -> list[str]:
             names = fs.glob(path) if pattern else fs.find(path)
-            return sorted(str(fs.unstrip_protocol(name)) for name in names if not pattern or fs.isfile(name))
+            files = (name for name in names if not name.endswith("/"))  # which stands for a folder in some stores
+            return sorted(str(fs.unstrip_protocol(name)) for name in files if not pattern or fs.isfile(name))
 
         return (Url(pattern) if pattern else self).tried(found)
 

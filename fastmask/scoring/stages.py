@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from ..core.config import ScoreConfig
-from ..core.errors import FastmaskError, OutputError
+from ..core.errors import FastmaskError, InputError, OutputError
 from ..core.locked import listed
 from ..core.plain import Json
+from ..shards.journal import without_results
 from ..shards.statistics import read_statistics, recorded
 from ..shards.writer import RunDirectory
 from ..text.documents import reading_of
 from ..text.hashed import HashedInputs
+from ..text.listing import input_files
 from ..text.places import Places
+from ..text.streams import STDIN
 from .cascade import Bounds, is_made_with, merged_certificate, widened_by
 from .executor import Executor, Made, Wanted
 from .machine import Facts, unlike
+
+
+def corpus_files(paths: Sequence[str], *outs: str, is_shared: bool = True) -> list[str]:
+    """Return names of input files; what runs write is none, where a folder of inputs has that, too.
+
+    Args:
+        outs: where this run writes.
+        is_shared: whether other processes read them.
+    """
+    if is_shared and STDIN in paths:
+        raise FastmaskError("standard input: other processes cannot read it; write it to a file")
+    return input_files([os.fspath(path) for path in paths], lambda names: without_results(names, *outs))
 
 
 def planned_inputs(paths: list[str], config: ScoreConfig) -> HashedInputs:
@@ -24,6 +40,11 @@ def planned_inputs(paths: list[str], config: ScoreConfig) -> HashedInputs:
     fields = config.text_field, config.corpus_label_field
     reading = reading_of(*fields, config.encoding, config.max_text_mb, id_field=config.id_field)
     return HashedInputs(paths, Places(reading, config.shard_rows))
+
+
+def no_rows(paths: list[str]) -> InputError:
+    """Return the error of a corpus without a row."""
+    return InputError(listed(paths, 3), None, None, "no rows to score")
 
 
 def rows_in(entries: dict[int, Json]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from ..core.durable import TEMPORARY, append, read_appended
 from ..core.errors import OutputError
 from ..core.plain import Json, parse_json
-from ..core.urls import Url
+from ..core.urls import Url, path_of
 from .schema import MANIFEST, OLD_MANIFEST, PLAN, PLANNED, SHARD_NAME, STATISTICS, is_entry
 from .sound import entry_fault
 
@@ -26,6 +28,23 @@ def is_ours(name: str) -> bool:
     """Return whether a file in a shard directory was written by fastmask, and not by the user."""
     known = name in _NAMES or name.endswith(TEMPORARY)
     return known or any(pattern.fullmatch(name) for pattern in (SHARD_NAME, PART_JOURNAL))
+
+
+def without_results(names: Sequence[str], *outs: str) -> list[str]:
+    """Return the names of files, less those that runs write: into ``outs``, and where a plan or a manifest is named."""
+    folders = {_real(path_of(out)) for out in outs}
+    folders |= {_real(path_of(name).parent) for name in names if name.rpartition("/")[2] in (PLAN, MANIFEST)}
+
+    def is_result(name: str) -> bool:
+        path = path_of(name)
+        is_known = is_ours(path.name) or _ANY_JOURNAL.fullmatch(path.name) is not None
+        return is_known and _real(path.parent) in folders
+
+    return [name for name in names if not is_result(name)]
+
+
+def _real(folder: Path | Url) -> str:
+    return str(folder) if isinstance(folder, Url) else os.path.realpath(folder)
 
 
 def journals_in(out: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from ..core.config_engine import Part
-from ..core.durable import lock_in, os_errors_named, write_atomically
+from ..core.durable import FileLock, NoLock, lock_in, os_errors_named, write_atomically
 from ..core.errors import OutputError
 from ..core.locked import differences, listed
 from ..core.plain import Json
@@ -28,6 +28,7 @@ from .schema import file_fault, manifest_path
 
 log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_TRY = (0.05, 0.2, 0.5)
 
 
 def part_journals(out: Path | Url) -> list[Path | Url]:
@@ -116,10 +117,7 @@ class PartDirectory:
         self.path, self.part = out, part
         self._journal: Path | Url | None = None
         with os_errors_named(out):
-            try:
-                self._lock = lock_in(out, LOCK, shared=True)
-            except BlockingIOError:
-                raise OutputError(f"{out}: another fastmask run is writing here") from None
+            self._lock = _shared_lock(out)
         try:
             self._open(header, mixed)
         except BaseException:
@@ -135,6 +133,12 @@ class PartDirectory:
         self.wanted = self.part.shards(len(plan["places"]))
         mine = [entry for entry in entries_of_parts(self.path, header_in(plan)) if entry["index"] in self.wanted]
         self.entries = good_entries(self.path, mine)
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows the part's shards have."""
+        shard_rows = self.plan["config"]["shard_rows"]
+        return int(min(self.wanted.stop * shard_rows, self.plan["rows"]) - self.wanted.start * shard_rows)
 
     def write_shard(self, index: int, shard: EncodedShard) -> None:
         """Write a shard, then journal it; OutputError where that cannot be done."""
@@ -156,6 +160,16 @@ class PartDirectory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _shared_lock(out: Path | Url) -> FileLock | NoLock:
+    """Return the lock that parts hold together; a part that ends has it alone for a moment, to remove its file."""
+    for wait in (*_SECONDS_TO_TRY, None):
+        with suppress(BlockingIOError):
+            return lock_in(out, LOCK, shared=True)
+        if wait is not None:
+            time.sleep(wait)
+    raise OutputError(f"{out}: another fastmask run is writing here")
 
 
 def good_entries(out: Path | Url, entries: list[Json]) -> dict[int, Json]:

@@ -57,13 +57,14 @@ def read_rows(
         stamps: of the inputs when they were hashed: one that has been replaced is an error.
 
     Raises:
-        InputError: at once for a path that cannot be read, a label field that was named and that no input has, or an id
-            field for an input without fields; while iterating for bad rows and damaged files.
+        InputError: at once for a path that cannot be read, unless it has been hashed, a label field that was named and
+            that no input has, or an id field for an input without fields; while iterating for bad rows and damaged
+            files.
         FastmaskError: for an unknown encoding.
     """
     _check_encoding(encoding)
     paths = input_files(paths)
-    for path in paths:
+    for path in paths if stamps is None else ():  # what was hashed has been looked at
         check_path(path)
     if id_field is not None and (plain := [path for path in paths if not has_fields(path)]):
         raise InputError(source_name(plain[0]), None, id_field, "lines of text have no fields to take ids from")

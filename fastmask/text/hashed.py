@@ -69,17 +69,23 @@ class PlannedInputs(HashedInputs):
     Args:
         entries, places, rows: as they were found then.
         stamps: size and time of change of each by its name, as they were then. One with others, or without, is hashed.
+        shards: those that will be read: only the inputs that these are in are looked at; None: all.
 
     Raises:
         Unreadable: one cannot be read, or has another content.
     """
 
     def __init__(
-        self, entries: list[dict], places: Sequence[Sequence[int]], rows: int | None, stamps: Mapping[str, list[int]]
+        self,
+        entries: list[dict],
+        places: Sequence[Sequence[int]],
+        rows: int | None,
+        stamps: Mapping[str, list[int]],
+        shards: range | None = None,
     ):
         self.entries, self.rows, self.stamps = entries, rows, {}
         self.places = [Place(*place) for place in places]
-        for entry in entries:
+        for entry in entries if shards is None else entries[self._read_for(shards)]:
             path = entry["name"]
             check_path(path)
             self.stamps[path] = _stamp(path)
@@ -87,6 +93,14 @@ class PlannedInputs(HashedInputs):
                 _, digest, self.stamps[path] = _hashed(path)
                 if digest != entry["sha256"]:
                     raise changed(path)
+
+    def _read_for(self, shards: range) -> slice:
+        """Return which inputs neighbouring shards are in."""
+        assert self.places is not None
+        if not shards:
+            return slice(0)
+        last = self.places[shards.stop].input if shards.stop < len(self.places) else len(self.entries) - 1
+        return slice(self.places[shards.start].input, last + 1)
 
 
 def describe_inputs(paths: Sequence[str]) -> list[dict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..core.errors import Unreadable
@@ -16,28 +16,36 @@ SAVED, SPLITS = "state.json", "dataset_dict.json"
 """What ``save_to_disk`` of ``datasets`` writes: into the directory of a data set, of a dictionary of some."""
 
 
-def input_files(paths: Sequence[str]) -> list[str]:
+Choose = Callable[[list[str]], list[str]]
+"""Names of files -> those of them that are inputs."""
+
+
+def input_files(paths: Sequence[str], choose: Choose = list) -> list[str]:
     """Return the files of inputs in the order in which they are read; files are what they are themselves.
 
     A pattern and a directory give theirs by name; a directory all that is below it but names that begin with "." or
     "_", and one that ``datasets`` saved its own, in its order.
 
+    Args:
+        paths: of files, patterns, directories.
+        choose: takes from what a pattern or a directory gives what is no input.
+
     Raises:
         Unreadable: there is none, or a directory has one of an unknown format.
     """
-    return [file for path in paths for file in _files_of(path)]
+    return [file for path in paths for file in _files_of(path, choose)]
 
 
-def _files_of(path: str) -> list[str]:
+def _files_of(path: str, choose: Choose) -> list[str]:
     if path == STDIN:
         return [path]
     place = path_of(path)
     try:
         if is_pattern(path):
             found = place.files(path) if isinstance(place, Url) else sorted(_regular(glob.glob(path, recursive=True)))
-            return found or _none(path, "no file has such a name")
+            return choose(found) or _none(path, "no file has such a name")
         if not (is_url(path) and format_of(path)[0] in SUFFIXES) and place.is_dir():
-            return _in_directory(path, place)  # a store is not asked about what is a file by its name
+            return _in_directory(path, place, choose)  # a store is not asked about what is a file by its name
     except OSError as error:
         raise Unreadable(path, None, None, f"cannot be read: {error.strerror}") from error
     return [path if isinstance(place, Url) else str(place)]
@@ -57,14 +65,15 @@ def _none(path: str, reason: str) -> list[str]:
     raise Unreadable(path, None, None, reason)
 
 
-def _in_directory(path: str, place: Path | Url) -> list[str]:
+def _in_directory(path: str, place: Path | Url, choose: Choose) -> list[str]:
     if (place / SPLITS).exists():
         names = ", ".join(map(str, _json(place / SPLITS).get("splits", [])))
         return _none(path, f"holds several data sets: {names}; name one of them, as {place}/NAME")
     if (place / SAVED).exists():
-        return [str(place / str(one["filename"])) for one in _json(place / SAVED)["_data_files"]]
+        saved = [str(place / str(one["filename"])) for one in _json(place / SAVED)["_data_files"]]
+        return saved or _none(path, "is a data set without rows")
     found = place.files() if isinstance(place, Url) else sorted(_walked(place))
-    shown = [name for name in found if not _is_hidden(name[len(str(place)) :])]
+    shown = [name for name in choose(found) if not _is_hidden(name[len(str(place)) :])]
     for name in shown:
         if format_of(name)[0] not in SUFFIXES:
             reason = f"unknown format in a folder; a pattern chooses its files, as {place}/*.jsonl"

@@ -96,29 +96,39 @@ def check_path(path: str) -> None:
             raise Unreadable(source_name(path), None, None, "standard input is closed")
         return
     suffix, packing = format_of(path)
-    if is_url(path):
-        _check_url(path, suffix)
-    elif os.path.isdir(path):
-        raise Unreadable(path, None, None, "is a folder, expected a file")
-    elif not os.path.exists(path):
-        raise Unreadable(path, None, None, "no such file")
-    elif is_special(path):
-        raise Unreadable(path, None, None, "is not a regular file; - reads a stream from standard input")
-    if suffix not in SUFFIXES:
-        raise Unreadable(path, None, None, f"unknown format, expected {', '.join(SUFFIXES)}, or their .gz or .zst")
     try:
-        with open_input(path) as stream:
-            if packing and not stream.read(1):
-                raise Unreadable(path, None, None, f"{PACKINGS[packing]} stream is cut short")
+        size = _size_in_store(path) if is_url(path) else _size_on_disk(path)
     except OSError as error:
         raise Unreadable(path, None, None, f"cannot be read: {error.strerror}") from error
+    if suffix not in SUFFIXES:
+        raise Unreadable(path, None, None, f"unknown format, expected {', '.join(SUFFIXES)}, or their .gz or .zst")
+    if packing and not size:
+        raise Unreadable(path, None, None, f"{PACKINGS[packing]} stream is cut short")
 
 
-def _check_url(path: str, suffix: str) -> None:
-    """Raise Unreadable for a folder, or what is not there, where the name does not tell that it is a file."""
-    place = path_of(path)
-    if suffix not in SUFFIXES and (is_folder := place.is_dir()) | (not place.exists()):
-        raise Unreadable(path, None, None, "is a folder, expected a file" if is_folder else "no such file")
+def _size_on_disk(path: str) -> int:
+    """Return the size of a file that can be opened; Unreadable for what is no file, OSError for one closed to us."""
+    if os.path.isdir(path):
+        raise Unreadable(path, None, None, "is a folder, expected a file")
+    if not os.path.exists(path):
+        raise Unreadable(path, None, None, "no such file")
+    if is_special(path):
+        raise Unreadable(path, None, None, "is not a regular file; - reads a stream from standard input")
+    with open_input(path) as stream:
+        return os.fstat(stream.fileno()).st_size
+
+
+def _size_in_store(path: str) -> int:
+    """Return the size of an object, by one request at most; Unreadable for a folder, OSError for what is not there."""
+    place = Url(path)
+    try:
+        found = place.stat()
+    except FileNotFoundError:  # a driver remembers what it has listed
+        place.refresh()
+        found = place.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise Unreadable(path, None, None, "is a folder, expected a file")
+    return found.st_size
 
 
 def _url_of(file: io.BufferedReader) -> Url | None:

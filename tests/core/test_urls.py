@@ -54,6 +54,7 @@ def test_names_in_a_store(bucket):  # noqa: F811
     root = Url(bucket)
     for name in ("b/2.txt", "b/10.txt", "a.txt", "b/c/3.txt"):
         (root / name).write_bytes(b"x")
+    fsspec.filesystem("s3").pipe_file(f"{bucket}/b/", b"")  # a folder, as some programs make one
     assert root.files() == [f"{bucket}/{name}" for name in ("a.txt", "b/10.txt", "b/2.txt", "b/c/3.txt")]
     assert root.files(f"{bucket}/b/*.txt") == [f"{bucket}/b/10.txt", f"{bucket}/b/2.txt"]
     assert root.files(f"{bucket}/**/*.txt")[-1] == f"{bucket}/b/c/3.txt"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from helpers import contents, edit, fastmask, golden, held, kill_held, process, 
 from fastmask.core.config import ScoreConfig
 from fastmask.core.config_engine import Part
 from fastmask.core.durable import FileLock
+from fastmask.core.errors import InputError
+from fastmask.core.urls import Url
 from fastmask.pipeline import finish_parts, plan_corpus, score_corpus, score_part
 from fastmask.scoring.cascade import TIE, Bounds
 from fastmask.shards.plan import read_plan, write_plan
@@ -69,7 +72,8 @@ def test_parts_in_any_order_make_the_bytes_of_one_run(corpus, config, whole, tmp
     assert fastmask("finish", out).exit_code == 0
     assert contents(out) == contents(whole)
     assert "nothing to do" in fastmask("finish", out).stderr
-    assert "nothing to do" in fastmask("score", corpus, "-o", out, *options(config, "1/3")).stderr
+    said = fastmask("score", corpus, "-o", out, *options(config, "3/5")).stderr
+    assert said == f"{out} is complete for this configuration; nothing to do\n"
     assert "nothing to do" in fastmask("score", corpus, "-o", out, *options(config)).stderr
     assert contents(out) == contents(whole)
 
@@ -84,6 +88,7 @@ def test_a_plan_alone(planned, whole, corpus, config, tmp_path):
     assert plan["rows"] == 100 and plan["places"] == begins
     result = fastmask("plan", corpus, "-o", out, *options(config))
     assert result.exit_code == 0 and "planned, 8 shards of 100 documents" in result.stderr
+    assert "corpus.jsonl is a file, not a directory" in refusal(fastmask("plan", corpus, "-o", corpus))
     assert score_corpus([corpus], str(out), config) and contents(out) == contents(whole)
 
 
@@ -103,6 +108,37 @@ def test_missing_parts_are_named(planned, corpus, config, tmp_path):
     (out / "shard-00003.parquet").unlink()
     assert "6 of 8 shards are missing: run --part 1/3; --part 2/3; --part 3/3" in refusal(fastmask("finish", out))
     assert "no such directory" in refusal(fastmask("finish", tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    assert "empty: there is no plan, or a damaged one; fastmask plan" in refusal(fastmask("finish", tmp_path / "empty"))
+
+
+def test_a_corpus_without_rows(tmp_path):
+    paths = [tmp_path / f"{name}.txt" for name in "abcde"]
+    for path in paths:
+        path.touch()
+    for command in (["plan"], ["score", "--part", "1/2"], ["score"]):
+        line = refusal(fastmask(*command, *paths, "-o", tmp_path / "out", "--method", "random"))
+        assert line.endswith(f"{paths[0]}; {paths[1]}; {paths[2]}; and 2 more: no rows to score")
+
+
+def test_a_part_looks_at_its_own_inputs_alone(tmp_path, monkeypatch):
+    """Of ten thousand objects in a store each look is a request."""
+    urls = [f"memory://parts/{number}.txt" for number in range(8)]
+    for number, url in enumerate(urls):
+        Url(url).write_bytes(f"a good film {number}\n".encode())
+    config, out, asked = ScoreConfig(method="random", shard_rows=2), str(tmp_path / "out"), Counter()
+    plan_corpus(urls, out, config)
+    real = Url.stat
+    monkeypatch.setattr(Url, "stat", lambda url: (asked.update([str(url)]), real(url))[1])
+    for number, others in ((2, urls[1:4]), (1, urls[5:])):
+        asked.clear()
+        score_part(urls, out, config, part=Part(number, 2))
+        assert {asked[url] for url in others} == {1}
+    Url(urls[1]).write_bytes(b"another\n")
+    with pytest.raises(InputError, match=r"1\.txt: has changed since it was hashed"):
+        score_part(urls, out, config, part=Part(1, 2))
+    assert score_part(urls, out, config, part=Part(2, 2))["rows"] == 4
+    assert finish_parts(out)["totals"]["documents"] == 8
 
 
 def test_a_run_without_places_is_not_taken_for_complete(planned, corpus, config, tmp_path):
@@ -191,7 +227,7 @@ def test_a_changed_input_is_refused(config, tmp_path):
     assert "has changed since it was hashed" in refusal(fastmask("score", path, "-o", out, *options(config, "2/2")))
 
 
-def test_parts_and_whole_runs_keep_out_of_each_others_way(planned, corpus, config, tmp_path):
+def test_parts_and_whole_runs_keep_out_of_each_others_way(planned, corpus, config, tmp_path, monkeypatch):
     out = shutil.copytree(planned, tmp_path / "out")
     shared, second = (FileLock(out / ".fastmask.lock", shared=True) for _ in range(2))
     for command in (("score", corpus, "-o", out, *options(config)), ("finish", out)):
@@ -200,9 +236,12 @@ def test_parts_and_whole_runs_keep_out_of_each_others_way(planned, corpus, confi
     assert (out / ".fastmask.lock").exists()
     second.release()
     assert not (out / ".fastmask.lock").exists()
-    alone = FileLock(out / ".fastmask.lock")
-    assert "another fastmask run" in refusal(fastmask("score", corpus, "-o", out, *options(config, "1/2")))
-    alone.release()
+    alone, part = FileLock(out / ".fastmask.lock"), ("score", corpus, "-o", out, *options(config, "1/2"))
+    monkeypatch.setattr("fastmask.shards.parts.time.sleep", lambda seconds: None)
+    assert "another fastmask run" in refusal(fastmask(*part))
+    # as a part that ends has it, to remove its file
+    monkeypatch.setattr("fastmask.shards.parts.time.sleep", lambda seconds: alone.release())
+    assert fastmask(*part).exit_code == 0
 
 
 def test_only_one_process_plans(corpus, config, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from helpers import contents, fastmask, refusal, write_jsonl
 from stores import bucket, put, s3_server  # noqa: F401
 
 from fastmask.core.errors import Unreadable
-from fastmask.core.urls import Url
+from fastmask.core.urls import Url, path_of
 from fastmask.text.documents import read_documents, read_rows
 from fastmask.text.hashed import HashedInputs
 from fastmask.text.listing import input_files
@@ -91,6 +91,23 @@ def test_zstd_is_read_like_gzip(tmp_path):
         texts(path)
 
 
+def test_what_runs_write_is_no_input(folder, bucket):  # noqa: F811
+    """OUT in the folder of its inputs, or that folder itself: resumed, in parts, made again, beside another run's."""
+    url, names = put(folder, f"{bucket}/texts"), ["a.txt", "b.txt.gz", "c.jsonl.zst", "deep/d.jsonl"]
+    random = ("--method", "random", "--shard-rows", 5)
+    for base, out in ((folder, folder / "deep"), (folder, folder / "deep/out"), (url, url)):
+        run = ("score", base, "-o", out, *random)
+        assert fastmask(*run, "--part", "1/2").exit_code == 0
+        for again in (run, run, (*run, "--part", "2/2")):  # what the part left, then a finished run
+            assert fastmask(*again).exit_code == 0
+        manifest = json.loads((path_of(str(out)) / "_manifest.json").read_bytes())
+        assert [one["name"] for one in manifest["inputs"]] == [f"{base}/{name}" for name in names]
+    patterns = ("plan", f"{folder}/*.t*", f"{folder}/**/*.jsonl*", *random, "-o", folder / "deep/other")
+    for _ in range(2):
+        assert "3 shards of 12 documents" in fastmask(*patterns).stderr
+    assert input_files([f"{folder}/deep/shard-*"])  # as data they are what they are
+
+
 @pytest.mark.parametrize("packing", ["", ".zst"])
 def test_a_saved_data_set(tmp_path, packing):
     rows = {"text": LINES, "label": [n % 2 for n in range(len(LINES))]}
@@ -106,6 +123,9 @@ def test_a_saved_data_set(tmp_path, packing):
     ):
         texts(tmp_path / "dict")
     assert texts(tmp_path / "dict/test") == LINES
+    data.select([]).save_to_disk(tmp_path / "none")
+    with pytest.raises(Unreadable, match="none: is a data set without rows"):
+        texts(tmp_path / "none")
     (tmp_path / "saved/state.json").write_text("[]")
     with pytest.raises(Unreadable, match=r"state\.json: is not what datasets writes"):
         texts(tmp_path / "saved")
