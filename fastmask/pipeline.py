@@ -234,7 +234,8 @@ def _plan(out: str, paths: list[str], scorer: Scorer, replan: bool = False) -> d
         if not replan and (plan := read_plan(path_of(out))):  # another process has made it meanwhile
             return plan
         inputs, facts = planned_inputs(paths, scorer.config), facts_of(scorer, scorer.config)
-        with RunDirectory.open(out, facts.settings, facts.with_inputs(inputs.entries)) as run:
+        identity, advice = facts.with_inputs(inputs.entries), "plan and parts replace nothing: choose another directory"
+        with RunDirectory.open(out, facts.settings, identity, advice=advice) as run:
             if run.manifest is not None:
                 log.info(f"{out} is complete for this configuration; nothing to do")
                 return None

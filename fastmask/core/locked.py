@@ -31,6 +31,7 @@ class LockedDirectory:
     Attributes:
         LOCK: name of the lock's file.
         KEPT: pattern of files: an unfinished replacement that has some is kept.
+        advice: what to do where a run of other settings is there.
         path: the directory; while a replacement is being made, where it is made. A ``Path``, or a ``Url`` where a
             subclass can write to stores.
     """
@@ -40,7 +41,7 @@ class LockedDirectory:
 
     def __init__(self, path: Path | Url, header: dict[str, Any] | None = None):
         self.path: Any = path
-        self.header = header or {}
+        self.header, self.advice = header or {}, "--overwrite replaces it"
         self._lock: FileLock | NoLock | None = None
         self._replacement: Replacement | None = None
 
@@ -62,7 +63,7 @@ class LockedDirectory:
         """Raise OutputError, naming the differences, if what is there was made from another header."""
         if found := differences(there, self.header):
             reason = f"made with other settings: {listed(found)}"
-            raise OutputError(f"{self.path}: {reason} (--overwrite replaces it{what_was_begun(self.path)})")
+            raise OutputError(f"{self.path}: {reason} ({self.advice}{what_was_begun(self.path)})")
 
     def begin_beside(self, is_ours: Callable[[str], bool]) -> None:
         """Leave the directory as it is and begin a ``Replacement``; ``path`` is now where that is made."""

@@ -66,7 +66,9 @@ class RunDirectory(LockedDirectory):
         self._recorded: set[str] = set()
 
     @classmethod
-    def open(cls, out: str, config: Json, identity: Json, overwrite: bool = False) -> RunDirectory:
+    def open(
+        cls, out: str, config: Json, identity: Json, overwrite: bool = False, advice: str | None = None
+    ) -> RunDirectory:
         """Open ``out`` for writing: new, resumed, or ``finished`` by a run of the same settings.
 
         Args:
@@ -74,11 +76,13 @@ class RunDirectory(LockedDirectory):
             identity: what else decides the result, JSON-ready, with schema.IDENTITY_KEYS.
             overwrite: replace a run of other settings, or a damaged one, when the new one is finished: until then it is
                 made beside. One of the same settings still resumes.
+            advice: what to do instead where nothing is replaced.
 
         Raises:
             OutputError: it cannot be written, is in use, belongs to a run of other settings, or is damaged.
         """
         run = cls(path_of(out), make_header(config, identity))
+        run.advice = advice or run.advice
         with os_errors_named(run.path):
             recover(run.path)
             if not run._is_finished(overwrite):

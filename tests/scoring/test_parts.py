@@ -207,6 +207,8 @@ def test_other_settings_inputs_and_machines_are_refused(planned, corpus, config,
     part = ("score", corpus, "-o", out, *options(config, "1/2"))
     assert "--threshold was 0.05, is now 0.01" in refusal(fastmask(*part, "--threshold", 0.01))
     assert "planned for other inputs" in refusal(fastmask("score", corpus, corpus, *part[2:]))
+    line = refusal(fastmask("plan", corpus, "-o", whole, *options(config), "--threshold", 0.01))
+    assert line.endswith("is now 0.01 (plan and parts replace nothing: choose another directory)")
     edit(out / "_planned.json", lambda planned: planned["made_with"]["environment"].update(torch="2.0", cpu="another"))
     line = refusal(fastmask(*part))
     assert "torch 2.13.0" in line and ", not 2.0; --mixed lets machines differ" in line and "another" not in line
