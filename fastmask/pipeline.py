@@ -17,6 +17,7 @@ from .core.errors import FastmaskError, OutputError
 from .core.startup import set_ray
 from .core.urls import Url, path_of
 from .report.progress import Meter
+from .report.terminal import totals_line
 from .scoring.cascade import Bounds, widened_by
 from .scoring.executor import Executor, LocalExecutor, Wanted
 from .scoring.machine import Facts, facts_of
@@ -69,7 +70,7 @@ def score_corpus(
         out: output directory; a partial one of the same configuration is resumed, a finished one left alone.
         config: what to do; defaults to ScoreConfig().
         overwrite: replace a directory of another configuration.
-        meter: told of progress (see ``progress.Meter``); without one it is shown in a notebook only.
+        meter: told of progress; by default notebooks and terminals show it, and totals are logged.
         control: another directory, for the same sentences with as many masks each at random positions.
         engine: where shards are made; defaults to this process.
 
@@ -79,14 +80,15 @@ def score_corpus(
     Raises:
         FastmaskError: with one line for the user.
     """
-    config, meter, engine = config or ScoreConfig(), meter or Meter.here(), engine or EngineConfig()
-    out = os.fspath(out)
-    runs = [(out, config)]
+    config, shown_by, engine = config or ScoreConfig(), meter or Meter.here(), engine or EngineConfig()
+    runs = [(out := os.fspath(out), config)]
     if control is not None:
         runs.append((os.fspath(control), _checked_control(config, out, os.fspath(control))))
     paths = corpus_files(paths, *(place for place, _ in runs), is_shared=engine.engine != "local")
     with seekable_standard_input(paths):
-        manifest, *_ = [_score_into(place, paths, settings, overwrite, meter, engine) for place, settings in runs]
+        manifest, *_ = [_score_into(place, paths, settings, overwrite, shown_by, engine) for place, settings in runs]
+    if meter is None:  # who gives one says it in words of its own
+        log.info(totals_line(out, manifest))
     return manifest
 
 

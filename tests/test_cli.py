@@ -12,6 +12,7 @@ from helpers import contents, fastmask, golden, process, refusal, rows_of, write
 from fastmask.cli import cli
 from fastmask.core.config import EvaluateConfig, ExportConfig, RemaskConfig, ScoreConfig
 from fastmask.core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
+from fastmask.report.screen import say_loading
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +237,26 @@ def test_a_seed_beyond_64_bits(corpus, tmp_path):
     for method in ("random", "greedy"):
         result = fastmask("score", corpus, "-o", tmp_path / method, "--method", method, "--seed", 2**63 - 1)
         assert result.exit_code == 0
+
+
+def test_help_says_what_an_option_is():
+    """A noun phrase or a sentence by itself, and a default where there is one, also that of a switch."""
+    for name, one in cli.commands.items():
+        for option in (option for option in one.params if isinstance(option, click.Option)):
+            assert re.fullmatch(r"[A-Z].{10,}\.", option.help), (name, option.help)
+            assert not re.match(r"(Of|Instead|Those|All this|Also|No)\b", option.help), (name, option.help)
+    assert re.search(r"--certify / --no-certify .*\[default:\s+certify\]", fastmask("score", "--help").stdout, re.S)
+
+
+def test_a_terminal_is_not_empty_while_libraries_load(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    say_loading(quiet=True)
+    monkeypatch.setenv("RANK", "1")
+    say_loading(quiet=False)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("RANK", "0")
+    say_loading(quiet=False)
+    assert capsys.readouterr().err == "loading libraries and model ...\n"
 
 
 def test_usage():

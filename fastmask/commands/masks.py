@@ -24,13 +24,14 @@ def explain(text, **options):
     """Score TEXT and show its tokens by importance, the masked ones marked. Nothing is written."""
     from ..core.startup import start_numba
     from ..report.highlight import surfaces
+    from ..report.progress import Meter
     from ..report.terminal import sentence_table, sentence_text
     from ..scoring.api import records_of
     from ..scoring.scorer import Scorer
 
     start_numba()
     console = make_console()
-    scorer = Scorer(ScoreConfig(**options))
+    scorer = Scorer(ScoreConfig(**options), meter=Meter(make_console(stderr=True)))
     records = list(records_of([text], scorer))
     if not records:
         raise FastmaskError("TEXT: there is no token in it")
@@ -53,7 +54,7 @@ def explain(text, **options):
 @options_of(EngineConfig)
 @click.option("--control", help="Directory of a random twin: the same sentences with as many masks each.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it was made with another configuration.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 def score(corpus, out, control, overwrite, quiet, **options):
     """Score CORPUS files into a directory of shards.
 
@@ -85,7 +86,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
     manifest = score_corpus(corpus, out, ScoreConfig(**options), overwrite=overwrite, meter=meter, control=control,
                             engine=engine)  # fmt: skip
     if not quiet:
-        say(f"{totals_line(out, manifest)} in {time.monotonic() - began:,.0f} s")
+        say(totals_line(out, manifest, time.monotonic() - began))
     for line in label_warnings(out, manifest):
         say(f"warning: {line}")
 
@@ -95,7 +96,7 @@ def score(corpus, out, control, overwrite, quiet, **options):
 @click.option("-o", "--out", required=True, help="Directory of the shards.")
 @options_of(ScoreConfig)
 @settings_file
-@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no summary.")
 def plan(corpus, out, quiet, **options):
     """Plan what score makes of CORPUS, without a shard: hash it, find where shards begin, measure error bounds.
 
@@ -113,7 +114,7 @@ def plan(corpus, out, quiet, **options):
 @command("Complete a directory whose parts are made.", resumes=True)
 @click.argument("out")
 @click.option("--mixed", is_flag=True, help="Let this machine differ from the one that made the plan.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 def finish(out, mixed, quiet):
     """Complete OUT when all parts of score --part are made; name the parts to run again if some are not."""
     from ..core.startup import start_numba

@@ -15,11 +15,11 @@ from .group import command, leave
 
 @command("Show what a directory of shards holds.")
 @click.argument("out")
-@click.option("--rows", default=0, show_default=True, help="Also show the first so many sentences and their masks.")
-@click.option("--top", default=0, show_default=True, help="Also show so many of the words that are masked most often.")
-@click.option("--by-class", is_flag=True, help="Those words of each class, instead of all sentences.")
-@click.option("--compare", help="Instead: how far another directory, of the same sentences, agrees with it.")
-@click.option("--json", "as_json", is_flag=True, help="All this as one JSON object.")
+@click.option("--rows", default=0, show_default=True, help="Number of sentences to show with their masks.")
+@click.option("--top", default=0, show_default=True, help="Number of words to show, those masked most often.")
+@click.option("--by-class", is_flag=True, help="Count the words of --top class by class.")
+@click.option("--compare", help="Show only how far another directory of the same sentences agrees.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables, for programs.")
 def inspect(out, rows, top, by_class, compare, as_json):
     """Show what is in a finished shard directory."""
     from ..scoring.inspecting import agreement_facts, facts
@@ -39,8 +39,8 @@ def inspect(out, rows, top, by_class, compare, as_json):
 @command("Write a page about a directory of shards.")
 @click.argument("out")
 @click.option("-o", "--page", default="report.html", show_default=True, help="File of the page.")
-@click.option("--compare", help="Another directory of the same sentences: how far its masks agree.")
-@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+@click.option("--compare", help="Another directory of the same sentences; the page says how far its masks agree.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no summary.")
 def report(out, page, compare, quiet):
     """Write a page about a finished shard directory: its masks, importances and sentences in one HTML file."""
     from ..scoring.overview import write_overview
@@ -72,7 +72,7 @@ def verify(out, repair):
 
 @command("Choose other masks from the scores of SHARDS.", resumes=True)
 @options_of(RemaskConfig)
-@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no summary.")
 def remask(quiet, **options):
     """Choose other masks from the scores of SHARDS, as score would with these options.
 
@@ -97,7 +97,7 @@ def remask(quiet, **options):
 @click.option("--tokenizer", required=True, help="Model whose tokenizer it is: a directory or a hub id.")
 @click.option("-o", "--out", required=True, help="Directory of the new shards.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it was made from something else.")
-@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no summary.")
 def remap(shards, tokenizer, out, overwrite, quiet):
     """Write the masks of SHARDS in the tokens of another model, to pre-train that one.
 
@@ -114,7 +114,7 @@ def remap(shards, tokenizer, out, overwrite, quiet):
 
 @command("Write SHARDS as another trainer's files.")
 @options_of(ExportConfig)
-@click.option("-q", "--quiet", is_flag=True, help="No last line.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no summary.")
 def export(quiet, **options):
     """Write the training sequences of SHARDS, corrupted once, for another trainer."""
     from ..data.exporting import export_shards

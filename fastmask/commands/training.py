@@ -7,15 +7,16 @@ import click
 from ..core.config import EvaluateConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.options import options_of
-from ..report.screen import console_unless, make_console
+from ..report.screen import console_unless, make_console, say_loading
 from .group import command
 
 
 @command("Train a classifier on labelled texts.")
 @options_of(FinetuneConfig)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 def finetune(quiet, **options):
     """Train a sequence classifier on labelled TRAIN files: .jsonl, .csv, .tsv or .parquet, also .gz."""
+    say_loading(quiet)
     from ..train.finetune import finetune as run
 
     run(FinetuneConfig(**options))
@@ -23,9 +24,10 @@ def finetune(quiet, **options):
 
 @command("Train a masker, which masks a large corpus quickly.")
 @options_of(MaskerConfig)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 def train_masker(quiet, **options):
     """Train a token classifier on finished SHARDS to mask as they are masked; for score --method masker."""
+    say_loading(quiet)
     from ..train.masker import train_masker as run
 
     run(MaskerConfig(**options))
@@ -33,13 +35,14 @@ def train_masker(quiet, **options):
 
 @command("Train a masked-language model on SHARDS.", resumes=True)
 @options_of(PretrainConfig)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress and no summary.")
 def pretrain(quiet, **options):
     """Train a masked-language model on SHARDS, directories of fastmask score.
 
     The same command resumes a run that was stopped. Several processes train together under
     torchrun --nproc-per-node N -m fastmask pretrain ...
     """
+    say_loading(quiet)
     from ..train.pretrain import pretrain as run
 
     run(PretrainConfig(**options), console_unless(quiet))
@@ -47,9 +50,10 @@ def pretrain(quiet, **options):
 
 @command("Compare fine-tuned models over seeds.")
 @options_of(EvaluateConfig)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def evaluate(quiet, **options):
     """Compare arms over seeds: means, paired intervals, a paired test, and what so many seeds could have shown."""
+    say_loading(quiet)
     from ..experiment.arms import evaluate as run
     from ..report.comparison import tables
     from ..train.evaluate import statements
@@ -65,7 +69,7 @@ def evaluate(quiet, **options):
 @click.argument("recipe")
 @click.option("--dry-run", is_flag=True, help="Show the steps and what is complete, and stop.")
 @click.option("--overwrite", is_flag=True, help="Make again what was made from other settings or inputs.")
-@click.option("-q", "--quiet", is_flag=True, help="No plan and no progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show neither plan nor progress, only the result.")
 def run(recipe, dry_run, overwrite, quiet):
     """Do all three stages as RECIPE.toml says, for selective and for random masks, and compare them.
 

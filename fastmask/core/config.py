@@ -20,6 +20,7 @@ from .urls import is_url
 BY_METHOD = "Options of single methods"
 READING = "Reading text"
 RUNNING = "Speed and precision"
+MASKS, BOOTSTRAP = "Masks of the training sequences", "Intervals"
 CONTROL = "random"
 """The method of controls."""
 METHODS = {
@@ -224,7 +225,7 @@ class ScoreConfig:
     precision: str = option("auto", "Precision of the first pass; masks do not depend on it.",
                             choices=("auto", "float32", "float16", "bfloat16"), group=RUNNING)  # fmt: skip
     certify: bool = option(True, "Ask again in higher precision where a decision is in doubt.", group=RUNNING)
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.", check=_device, group=RUNNING)
+    device: str = option("auto", "Device to score on: auto, cpu, cuda or cuda:N.", check=_device, group=RUNNING)
     kernels: str = option("auto", "Implementation of the forward pass.", choices=("auto", "torch", "triton"),
                           group=RUNNING)  # fmt: skip
     batch_tokens: int = option(0, "Tokens in a forward batch; 0 chooses what suits the model.", check=at_least(0),
@@ -309,16 +310,17 @@ class ExportConfig:
     to: str = required("Format: NVIDIA's BERT files (needs h5py), JSON lines, or MosaicML shards.",
                        choices=EXPORT_FORMATS)  # fmt: skip
     max_length: int = option(512, "Tokens of a sequence, special tokens included.", check=at_least(8))
-    max_predictions: int = option(
-        80, "Most masks of a sequence; where there are more, so many are drawn at random.", check=at_least(1)
-    )
+    max_predictions: int = option(80, "Most masks of a sequence; where there are more, so many are drawn at random.",
+                                  check=at_least(1), group=MASKS)  # fmt: skip
     corrupt: str = option("0.8,0.1,0.1", "Shares of masked tokens that become [MASK], a random token, and stay as they "
-                          "are.", check=lambda text: shares_fault(shares_of(text)))  # fmt: skip
-    sample: bool = option(False, "Draw the masks by the probabilities (mask_prob) of SHARDS, anew in each epoch.")
+                          "are.", check=lambda text: shares_fault(shares_of(text)), group=MASKS)  # fmt: skip
+    sample: bool = option(
+        False, "Draw masks by the probabilities (mask_prob) of SHARDS, anew in each epoch.", group=MASKS
+    )
     epochs: int = option(1, "How often each sequence is written, corrupted anew each time.", check=at_least(1))
     seed: int = option(0, "Seed of the corruption (which masked tokens become what), and of masks with --sample.",
                        check=at_least(0))  # fmt: skip
-    overwrite: bool = option(False, "Replace OUT.")
+    overwrite: bool = option(False, "Replace OUT if it is there.")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -340,8 +342,8 @@ class EvaluateConfig:
     label_field: str = shared(ScoreConfig, "label_field")
     encoding: str = shared(ScoreConfig, "encoding")
     max_text_mb: int = shared(ScoreConfig, "max_text_mb")
-    resamples: int = option(10_000, "Draws of the bootstrap.", check=at_least(100))
-    seed: int = option(0, "Seed of those draws.", check=at_least(0))
+    resamples: int = option(10_000, "Draws of the bootstrap.", check=at_least(100), group=BOOTSTRAP)
+    seed: int = option(0, "Seed of the bootstrap.", check=at_least(0), group=BOOTSTRAP)
 
     def __post_init__(self) -> None:
         check_fields(self)

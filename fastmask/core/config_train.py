@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import (
+    MASKS,
+    RUNNING,
     ExportConfig,
     ScoreConfig,
     Unsaid,
@@ -28,6 +30,9 @@ CONFIGS = {
 }
 BATCH_SIZE, EPOCHS = 112, 1
 """What pre-training takes where neither of two options is given."""
+OPTIMIZER = "Optimizer"
+MODEL = "The new model"
+CHECKPOINTS = "Checkpoints"
 TRACKERS = ("tensorboard", "wandb", "trackio")
 UNSETTLING = ("out", "overwrite", "save_every", "track")
 """Options of trainers that leave the result as it is."""
@@ -60,28 +65,30 @@ class FinetuneConfig:
     test: tuple[str, ...] = option((), "Labelled file on which the saved model is measured; may be repeated.")
     init: str | None = option(None, "Model to start from: a directory or a hub id.")
     config: str | None = option(None, "Shape of a new model with a vocabulary learned from the texts, instead of "
-                                "--init.", choices=tuple(CONFIGS))  # fmt: skip
-    new_head: bool = option(False, "Start with a new classification head even where the model has one.")
+                                "--init.", choices=tuple(CONFIGS), group=MODEL)  # fmt: skip
+    new_head: bool = option(False, "Start with a new classification head even where the model has one.", group=MODEL)
     classes: tuple[str, ...] = option(
-        (), "Name of a class; once for each class, in the order of their indices. Default: as the labels have them."
+        (),
+        "Name of a class; once for each class, in the order of their indices. Default: as the labels have them.",
+        group=MODEL,
     )
-    vocab_size: int = option(8192, "Size of the vocabulary that --config learns.", check=at_least(100))
+    vocab_size: int = option(8192, "Size of the vocabulary that --config learns.", check=at_least(100), group=MODEL)
     epochs: int = option(10, "Passes over the training data.", check=at_least(1))
     batch_size: int = option(32, "Texts in a step.", check=at_least(1))
     lr: float = option(2e-5, "Peak learning rate of AdamW.", check=above_zero)
     warmup: float = option(0.1, "Share of the steps in which the learning rate grows; in the rest it falls linearly.",
-                           check=within(0, 1, "a share, 0 to 1"))  # fmt: skip
-    weight_decay: float = option(0.01, "Weight decay of AdamW.", check=not_negative)
+                           check=within(0, 1, "a share, 0 to 1"), group=OPTIMIZER)  # fmt: skip
+    weight_decay: float = option(0.01, "Weight decay of AdamW.", check=not_negative, group=OPTIMIZER)
     max_length: int = shared(ScoreConfig, "max_length", Unsaid(256))
-    dtype: str = option("float32", "Dtype of the saved weights.", choices=("float32", "float16"))
+    dtype: str = option("float32", "Dtype of the saved weights.", choices=("float32", "float16"), group=MODEL)
     text_field: str = shared(ScoreConfig, "text_field")
     label_field: str = shared(ScoreConfig, "label_field")
     encoding: str = shared(ScoreConfig, "encoding")
     on_error: str = shared(ScoreConfig, "on_error")
     max_text_mb: int = shared(ScoreConfig, "max_text_mb")
-    device: str = option("auto", "Device to train on.", choices=("auto", "cpu", "cuda"))
+    device: str = option("auto", "Device to train on.", choices=("auto", "cpu", "cuda"), group=RUNNING)
     seed: int = option(13, "Seed of initial weights, order and dropout.", check=at_least(0))
-    overwrite: bool = option(False, "Replace OUT.")
+    overwrite: bool = option(False, "Replace OUT if it is there.")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -108,7 +115,9 @@ class MaskerConfig:
     lr: float = shared(FinetuneConfig, "lr", 1e-5)
     warmup: float = shared(FinetuneConfig, "warmup")
     weight_decay: float = shared(FinetuneConfig, "weight_decay")
-    mask_weight: float = option(3.0, "Weight of a masked token in the loss; others have 1.", check=above_zero)
+    mask_weight: float = option(
+        3.0, "Weight of a masked token in the loss; others have 1.", check=above_zero, group=OPTIMIZER
+    )
     max_length: int = shared(ScoreConfig, "max_length")
     dtype: str = shared(FinetuneConfig, "dtype")
     device: str = shared(FinetuneConfig, "device")
@@ -133,13 +142,13 @@ class PretrainConfig:
     batch_tokens: int | None = option(None, "Tokens in a step, instead of --batch-size.", check=at_least(1))
     part_tokens: int = option(4096, "Tokens in a forward and backward pass; a larger step adds up several "
                               "gradients.",
-                              check=at_least(1))  # fmt: skip
+                              check=at_least(1), group=RUNNING)  # fmt: skip
     max_steps: int | None = option(None, "Number of optimizer steps.", check=at_least(1))
     epochs: int | None = option(None, f"Passes over the data instead of --max-steps; {EPOCHS} if neither is "
                                 "given.", check=at_least(1))  # fmt: skip
-    save_every: int = option(500, "Steps between checkpoints.", check=at_least(1))
+    save_every: int = option(500, "Steps between checkpoints.", check=at_least(1), group=CHECKPOINTS)
     keep: str | None = option(None, "Shares of the steps after which the model is kept, too, as OUT/at-0.5.",
-                              check=lambda shares: kept_fault(shares_of(shares)))  # fmt: skip
+                              check=lambda shares: kept_fault(shares_of(shares)), group=CHECKPOINTS)  # fmt: skip
     eval: tuple[str, ...] = option(
         (), "Held-out shards on which the loss is measured at each checkpoint; may be repeated."
     )
@@ -150,11 +159,14 @@ class PretrainConfig:
                              check=at_least(8))  # fmt: skip
     pack: bool = option(False, "Fill sequences with more than one document.")
     corrupt: str = shared(ExportConfig, "corrupt")
-    sample: bool = option(False, "Draw new masks in each epoch, by the probabilities (mask_prob) in SHARDS.")
+    sample: bool = option(
+        False, "Draw masks by the probabilities (mask_prob) of SHARDS, anew in each epoch.", group=MASKS
+    )
     mask_schedule: str | None = option(None, "Share of tokens that --sample masks in the first and in the last step, "
-                                       "as in 0.30:0.05; linear between them.", check=_rates_fault)  # fmt: skip
+                                       "as in 0.30:0.05; linear between them.", check=_rates_fault,
+                                       group=MASKS)  # fmt: skip
     precision: str = option("auto", "Precision of the matrix products; auto is bfloat16 where the device is fast at "
-                            "it.", choices=("auto", "float32", "bfloat16"))  # fmt: skip
+                            "it.", choices=("auto", "float32", "bfloat16"), group=RUNNING)  # fmt: skip
     device: str = shared(FinetuneConfig, "device")
     seed: int = shared(FinetuneConfig, "seed", 0)
     track: str | None = option(None, "Tracker that is sent the losses, learning rate and speed of the steps.",

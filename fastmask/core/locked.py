@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,8 @@ identity. ``batch_tokens`` is not one: it changes the last bits of an importance
 VERSION = "fastmask_version"
 """Its third number may differ. A patch release writes the same bytes from the same input, or it is no patch release:
 whatever changes a mask, a number, a layout or an option is a new minor version, and cannot resume an older run."""
+
+_INPUT = re.compile(r"^inputs\[(\d+)\]")
 
 
 class LockedDirectory:
@@ -109,16 +112,19 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         is_hash = self.name == "like" or self.name.endswith("sha256")
+        name = _INPUT.sub(lambda found: f"input {int(found[1]) + 1}", self.name)
         if self.was and self.now and is_hash:  # two hashes tell a user nothing
-            return f"{self.name.removesuffix('sha256').rstrip('._')} has other content"
-        return f"{self.name} was {self.was or 'absent'}, is now {self.now or 'absent'}"
+            return f"{name.removesuffix('sha256').rstrip('._')} has other content"
+        return f"{name.removesuffix('.name')} was {self.was or 'absent'}, is now {self.now or 'absent'}"
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[Difference]:
     """Return what keeps a run of header ``here`` from resuming one of header ``there``."""
     was, now = _settings(there), _settings(here)
     found = (Difference(name, was.get(name), now.get(name)) for name in {**was, **now})
-    return [one for one in found if not _agree(*one)]
+    unequal = {one.name: one for one in found if not _agree(*one)}
+    # other content is said once, not also by its size
+    return [one for name, one in unequal.items() if name.replace(".bytes", ".sha256") not in {*unequal} - {name}]
 
 
 def listed(found: Sequence[object], most: int = 20) -> str:

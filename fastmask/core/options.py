@@ -39,7 +39,7 @@ def _parameter(field: Field[Any]) -> Callable[..., Any]:
     if flag_of(field).isupper():
         return click.argument(field.name, nargs=-1 if multiple else 1, required=required)
     default: dict[str, Any] = {} if required else {"default": field.default}
-    shown = not (required or field.default is None or field.default == () or isinstance(field.default, bool))
+    shown = not (required or field.default is None or field.default == () or field.default is False)
     return click.option(*_declared(field), field.name, cls=GroupedOption, group=field.metadata["group"] or MAIN,
                         help=field.metadata["help"], required=required, show_default=shown, multiple=multiple,
                         **default, **_kind(field))  # fmt: skip

@@ -11,10 +11,12 @@ from .. import __version__
 from ..core.durable import os_errors_named, write_atomically
 from ..core.errors import FastmaskError
 from ..core.plain import Json, check_regular
+from ..core.words import counted
 from .certificate import levels, settings, statements
 from .charts import importance_chart, places_chart, shares_chart
 from .highlight import Sentence, environment
 from .overview import LEAST_USES, PLACES, Overview
+from .terminal import empty_rows
 
 GENERATOR = '<meta name="generator" content="fastmask'
 """What is in the head of each page, so that no other file is replaced."""
@@ -126,11 +128,12 @@ def _overlap(o: Overview) -> Json:
 def _run(o: Overview) -> Json:
     """Return what there is to say about the run."""
     manifest, certificate = o.manifest, o.manifest["certificate"]
-    model = (manifest["model"] or {}).get("name")
+    model, empty = (manifest["model"] or {}).get("name"), empty_rows(manifest)
     return {
         "config": manifest["config"],
         "totals": manifest["totals"],
         "skipped": manifest["skipped"],
+        "without_text": empty and f"{counted(empty, 'row')} without text",
         "model": model and short(str(model)),
         "origin": list(_origin(manifest)),
         "statements": list(statements(certificate, manifest["config"])) if o.sound_certificate else [],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..core.words import counted
 from .notebook import Notebook, NotebookBar, notebook
-from .screen import shown
+from .screen import make_console, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,8 +118,8 @@ class Meter:
 
     @classmethod
     def here(cls) -> Meter:
-        """Return one that shows progress in a notebook, and nothing elsewhere."""
-        return cls(notebook())
+        """Return one that shows progress in a notebook or on a terminal, and nothing elsewhere."""
+        return cls(notebook() or make_console(stderr=True))
 
     @contextmanager
     def running(self, total: int | None, done: int) -> Iterator[None]:
@@ -156,5 +156,5 @@ class Meter:
         if self._console is None or isinstance(self._console, Notebook) or not self._console.is_terminal:
             yield
             return
-        with self._console.status(f"loading {shown(name)}"):
+        with self._console.status(f"loading model {shown(name)}"):
             yield

@@ -107,6 +107,12 @@ def console_unless(quiet: bool):
     return None if quiet else make_console(stderr=True)
 
 
+def say_loading(quiet: bool) -> None:
+    """Say on a terminal, from one of several ranks, that libraries and a model are loaded, which takes seconds."""
+    if not quiet and sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+        say("loading libraries and model ...")
+
+
 class Door(io.TextIOWrapper):
     """A standard stream through which whatever a library writes, a warning or a traceback, comes clean."""
 

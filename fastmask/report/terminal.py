@@ -47,11 +47,12 @@ def summary(manifest: dict, certified: str) -> Group:
     return Group(table, *(Text(f"  {one_line(message)}") for message in [*first, *more]))
 
 
-def totals_line(out: str, manifest: dict) -> str:
-    """Return one line about a finished shard directory."""
+def totals_line(out: str, manifest: dict, seconds: float | None = None) -> str:
+    """Return one line about a finished shard directory, and how long it took if that is given."""
     total, skipped = manifest["totals"], manifest["skipped"]["count"]
     line = f"{out}: {counted(total['rows'], 'sentence')}, {counted(total['tokens'], 'token')}, "
     line += f"{total['masked']:,} masked ({_share(total['masked'], total['tokens'])})"
+    line += "" if seconds is None else f" in {seconds:,.0f} s"
     empty = empty_rows(manifest)
     line += f"; {counted(empty, 'row')} without text left out" if empty else ""
     return line + (f"; {counted(skipped, 'row')} skipped" if skipped else "")

@@ -36,24 +36,22 @@ class Scorer:
     """
 
     def __init__(self, config: ScoreConfig, is_aspect: bool = False, meter: Meter | None = None):
-        self.config, self.method = config, load_method(config)
+        self.config, self.method, self.meter = config, load_method(config), meter or Meter()
+        self._first_row = 0
         self.files = resolve_model(config.model)
-        self.tokenizer = load_tokenizer(self.files)
-        self.encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.files.name)
+        with self.meter.loading(self.files.name):
+            self.tokenizer = load_tokenizer(self.files)
+            self.encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.files.name)
+            self.engine = self.method.without_model(config, self.tokenizer, self._advance) or self._loaded(is_aspect)
         others, needed = self.method.keeps_other_labels, self.method.needs_labels
         self.classes = replace(self.files.classes, keep_others=others, drop_none=needed)
-        self.meter = meter or Meter()
-        self._first_row = 0
-        self.engine = self.method.without_model(config, self.tokenizer, self._advance) or self._loaded(is_aspect)
         for remark in filter(None, (self.engine.remark, self._without_words())):
             log.info(remark)
 
     def _loaded(self, is_aspect: bool) -> ShardScorer:
-        with self.meter.loading(self.files.name):
-            from .loading import load_engine  # torch and the kernels
+        from .loading import load_engine  # torch and the kernels
 
-            how = self.config, self.files, self.tokenizer, is_aspect, self._advance
-            engine = load_engine(self.method, *how)
+        engine = load_engine(self.method, self.config, self.files, self.tokenizer, is_aspect, self._advance)
         self.config = engine.config
         return engine
 

@@ -15,6 +15,8 @@ _FIELD_CHARS = 1 << 28  # csv's own limit, 131,072, is below the length of real 
 _QUOTED_CHARS = 1 << 24  # a quoted field longer than this was left open
 _QUOTED = r'"[^"]*(?:""[^"]*)*"'
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+CHOOSE = " (--text-field names another)"
+"""What to do where a file has no column of the text."""
 
 Decode = Callable[[int, bytes], str]
 """A line's number and bytes -> its text; InputError for bytes that are not in the encoding."""
@@ -226,7 +228,7 @@ def _places(names: list[str], columns: Sequence[str], source: str, delimiter: st
         header = ", ".join(names)
         others = [word for mark, word in _SEPARATORS.items() if mark != delimiter and mark in header]
         hint = f"; are its fields separated by {others[0]}?" if len(names) == 1 and others else ""
-        raise Unreadable(source, 1, columns[0], f"no such column, the header has: {header}{hint}")
+        raise Unreadable(source, 1, columns[0], f"no such column, the header has: {header}{hint or CHOOSE}")
     for name in columns:
         if names.count(name) > 1:
             raise Unreadable(source, 1, name, "the header has this column twice")

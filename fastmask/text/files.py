@@ -20,7 +20,7 @@ from ..core.labels import NO_LABEL
 from ..core.plain import parse_json
 from ..core.urls import path_of
 from ..core.words import counted
-from .delimited import CsvRecords, strip_newline, tsv_records
+from .delimited import CHOOSE, CsvRecords, strip_newline, tsv_records
 from .streams import (
     MB,
     NumberedLines,
@@ -205,7 +205,7 @@ def _check_columns(schema, path: str, columns: Sequence[str]) -> None:
 
     text_field = columns[0]
     if text_field not in schema.names:
-        raise Unreadable(path, None, text_field, f"no such column, the file has: {', '.join(schema.names)}")
+        raise Unreadable(path, None, text_field, f"no such column, the file has: {', '.join(schema.names)}{CHOOSE}")
     for name in columns:
         if schema.names.count(name) > 1:
             raise Unreadable(path, None, name, "the file has this column twice")

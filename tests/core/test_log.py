@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import fastmask
 from fastmask.core.config_train import PretrainConfig
 from fastmask.core.log import SILENT, at_level
 from fastmask.report.screen import log_shown
@@ -25,6 +26,13 @@ def test_from_python_it_is_silent_until_somebody_listens(setting, shown):
     code += "log.info('a line, 5 %'), log.warning('a warning')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", shown)
+
+
+def test_a_run_from_python_tells_its_totals(tmp_path, said):
+    (tmp_path / "c.txt").write_text("A film.\n\n")
+    fastmask.score_corpus([tmp_path / "c.txt"], tmp_path / "out", fastmask.ScoreConfig(method="random", mask_rate=1.0))
+    line = "out: 1 sentence, 3 tokens, 3 masked (100.0%); 1 row without text left out"
+    assert said.messages[-1] == f"{tmp_path}/{line}"
 
 
 def test_a_command_prints_clean_lines_and_leaves_the_logger_as_it_was(capsys, caplog):

@@ -54,7 +54,7 @@ def test_a_page_says_what_the_manifest_says(masks, tmp_path):
     total = o.manifest["totals"]
     assert f"{total['masked']:,} of {total['tokens']:,}, in {o.masked_sentences} of {total['rows']} sentences" in text
     assert "threshold 0.05" in text and "below 0.05 a token is masked" in text and "classified right" in text
-    assert "1 rows were left out" in text and "reviews.jsonl" in text
+    assert "1 row was left out" in text and "reviews.jsonl" in text
     decisions = o.manifest["certificate"]["decisions"]
     assert f"{decisions:,} decisions" in text and "float32" in text and "--no-certify" not in text
     assert "--model" in text and "--on-error" in text and "Settings left at their defaults" in text

@@ -46,6 +46,13 @@ def test_of_an_unknown_number_no_time_is_left(clock, said):
     assert said.messages == ["1,234 rows, 82 rows/s, 2 tokens/s"]
 
 
+def test_loading_is_said_on_a_terminal():
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    with Meter(console).loading("bert"):
+        pass
+    assert "loading model bert" in console.file.getvalue()
+
+
 def test_a_bar_on_a_terminal(said):
     stream = io.StringIO()
     console = Console(file=stream, width=100, force_terminal=True, color_system=None)

@@ -171,7 +171,9 @@ def test_a_sentence_that_is_not_scored_says_why(tmp_path, mr_tiny):
 def test_rows_without_text_are_counted(tmp_path):
     (tmp_path / "c.txt").write_text("A film.\n\n \nAnother.\n")
     result = fastmask("score", tmp_path / "c.txt", "-o", tmp_path / "out", "--method", "random")
-    assert "; 2 rows without text left out" in result.stderr
+    assert re.search(r"%\) in \d+ s; 2 rows without text left out\n", result.stderr)
+    assert fastmask("report", tmp_path / "out", "-o", tmp_path / "r.html", "-q").exit_code == 0
+    assert "No row was left out, but for 2 rows without text." in (tmp_path / "r.html").read_text()
     assert "4 (2 of them without text)" in fastmask("inspect", tmp_path / "out").stdout
     (tmp_path / "d.jsonl").write_text('{"text": "A film."}\n{"text": 3}\n{"text": ""}\n')
     options = "-o", tmp_path / "other", "--method", "random", "--on-error", "skip"

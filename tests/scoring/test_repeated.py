@@ -76,7 +76,7 @@ def test_a_changed_tokenizer_is_noticed(run, tmp_path):
 
 def test_changed_inputs_are_noticed(run, tmp_path):
     (tmp_path / "corpus.txt").write_text(TEXT.swapcase())
-    assert "inputs[0] has other content" in refusal(fastmask(*run))
+    assert ": input 1 has other content (" in refusal(fastmask(*run))
     assert fastmask(*run, "--overwrite").exit_code == 0
     assert "nothing to do" in fastmask(*run).stderr
 

@@ -115,7 +115,7 @@ def test_repair_needs_the_inputs_as_they_were(corpus, whole, tmp_path):
     before, text = contents(out), Path(corpus).read_text()
     try:
         Path(corpus).write_text(text.replace("film", "movie"))
-        assert "inputs[0] has other content" in refusal(fastmask("verify", out, "--repair"))
+        assert "input 1 has other content" in refusal(fastmask("verify", out, "--repair"))
     finally:
         Path(corpus).write_text(text)
     assert contents(out) == before
@@ -131,7 +131,8 @@ def test_a_changed_corpus_is_not_resumed(corpus, config, whole, tmp_path):
     out, other = shutil.copytree(whole, tmp_path / "out"), tmp_path / "corpus.jsonl"
     other.write_text(Path(corpus).read_text() + '{"text": "one more"}\n')
     line = refusal(fastmask("score", other, "-o", out, "--model", config.model, "--shard-rows", SHARD_ROWS))
-    assert "inputs[0].name was" in line and "inputs[0].bytes was" in line
+    said = f'input 1 was "{corpus}", is now "{other}"; input 1 has other content (--overwrite'
+    assert said in line and "bytes" not in line
 
 
 def test_two_runs_at_once(corpus, config, tmp_path):

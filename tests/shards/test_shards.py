@@ -74,7 +74,7 @@ def test_other_settings_are_refused_by_name(state, request):
     assert "--threshold was 0.05, is now 0.01" in message
     assert '--stop-words was "language", is now "none"' in message
     assert "model has other content" in message
-    assert 'inputs[0].sha256 was "ef", is now absent' in message
+    assert 'input 1.sha256 was "ef", is now absent' in message
     assert "--method" not in message and "model.name" not in message and "\n" not in message
     assert contents(out) == before
 
@@ -288,7 +288,7 @@ def test_repair_needs_the_same_inputs(copy, partial):
 
 def test_many_differences_are_cut_short(partial):
     inputs = [{"path": str(number)} for number in range(50)]
-    with pytest.raises(OutputError, match="and 32 more"):
+    with pytest.raises(OutputError, match="and 31 more"):
         open_run(partial, identity={**IDENTITY, "inputs": inputs})
 
 

@@ -241,7 +241,7 @@ FILE_FAULTS = {
     "empty.txt.gz": (b"", None, None, "gzip stream is cut short"),
     "plain.txt.gz": (b"not gzipped", 1, None, "corrupt gzip stream"),
     "cut.parquet.gz": (gzip.compress(parquet_bytes([("a", 1)]))[:-20], None, None, "gzip stream is cut short"),
-    "column.csv": (b"body,label\nx,1\n", 1, "text", "no such column, the header has: body, label"),
+    "column.csv": (b"body,label\nx,1\n", 1, "text", "has: body, label (--text-field names another)"),
     "empty.csv": (b"", 1, "text", "no such column"),
     "twice.csv": (b"text,label,label\nx,1,2\n", 1, "label", "the header has this column twice"),
     "twice.tsv": (b"text\tlabel\t text\nx\t1\t2\n", 1, "text", "the header has this column twice"),
@@ -271,7 +271,7 @@ def test_faults_of_files(tmp_path, name, on_error):
 
 @pytest.mark.parametrize(
     ("columns", "reason"),
-    [([("body", ["x"])], "no such column, the file has: body"), ([("text", [1])], "column of strings"),
+    [([("body", ["x"])], r"no such column, the file has: body \(--text-field"), ([("text", [1])], "column of strings"),
      ([("text", ["x"]), ("label", [0]), ("label", [1])], 'field "label": the file has this column twice')],
 )  # fmt: skip
 def test_parquet_columns_at_fault(tmp_path, columns, reason):
