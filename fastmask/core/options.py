@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .config import Unsaid, flag_of
 
@@ -20,6 +21,13 @@ class GroupedOption(click.Option):
     def __init__(self, *args: Any, group: str = MAIN, **more: Any):
         super().__init__(*args, **more)
         self.group = group
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return its name for an error, and the variable that it comes from."""
+        hint, name = super().get_error_hint(ctx), self.name or ""
+        if ctx and ctx.get_parameter_source(name) == ParameterSource.ENVIRONMENT:
+            return f"{hint} from {ctx.auto_envvar_prefix}_{name.upper()}"
+        return hint
 
 
 def options_of(configuration: type, *names: str) -> Callable[..., Any]:

@@ -61,8 +61,9 @@ def remap_masks(
         FastmaskError: ``texts`` end too early, or a text is shorter than its masks say.
         OutputError: the shards are unfinished or damaged.
     """
-    if not tokenizer.is_fast:
-        raise ModelError(f"{tokenizer.name_or_path}: is not a fast tokenizer, so it gives no character positions")
+    if not getattr(tokenizer, "is_fast", False):
+        name = getattr(tokenizer, "name_or_path", tokenizer)
+        raise ModelError(f"{name}: is not a fast tokenizer of transformers, so it gives no character positions")
     opened = shards if isinstance(shards, ShardSet) else open_shards(shards)
     rows, target = (row for batch in opened.batches() for row in batch.to_pylist()), Target(tokenizer, opened.manifest)
     if texts is not None:

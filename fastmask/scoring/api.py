@@ -135,6 +135,9 @@ def _encoded(texts: Iterator[Text], scorer: Scorer) -> Iterator[tuple[list[Text]
     """Yield as many texts as a shard holds at a time, and their sentences."""
     config, first = scorer.config, 0
     while batch := list(islice(texts, config.shard_rows)):
+        for number, text in enumerate(batch, first):
+            if not isinstance(text[0] if isinstance(text, tuple | list) and len(text) == 2 else text, str):
+                raise FastmaskError(f"texts: number {number} is {text!r:.100}; give strings or (string, label) pairs")
         yield (
             batch,
             encode_texts(

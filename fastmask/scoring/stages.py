@@ -23,16 +23,18 @@ from .executor import Executor, Made, Wanted
 from .machine import Facts, unlike
 
 
-def corpus_files(paths: Sequence[str], *outs: str, is_shared: bool = True) -> list[str]:
+def corpus_files(paths: str | os.PathLike[str] | Sequence[str], *outs: str, is_shared: bool = True) -> list[str]:
     """Return names of input files; what runs write is none, where a folder of inputs has that, too.
 
     Args:
+        paths: the inputs; a name by itself is one.
         outs: where this run writes.
         is_shared: whether other processes read them.
     """
+    paths = [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if is_shared and STDIN in paths:
         raise FastmaskError("standard input: other processes cannot read it; write it to a file")
-    return input_files([os.fspath(path) for path in paths], lambda names: without_results(names, *outs))
+    return input_files(paths, lambda names: without_results(names, *outs))
 
 
 def planned_inputs(paths: list[str], config: ScoreConfig) -> HashedInputs:

@@ -138,3 +138,5 @@ def test_a_tokenizer_without_positions(made):
 
     with pytest.raises(ModelError, match="slow: is not a fast tokenizer"):
         remap_masks(made(TEXTS[:1]), Slow())
+    with pytest.raises(ModelError, match="bert: is not a fast tokenizer of transformers"):
+        remap_masks(made(TEXTS[:1]), "bert")

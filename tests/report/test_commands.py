@@ -58,6 +58,9 @@ def test_settings_come_from_the_environment(corpus, tmp_path, monkeypatch):
     assert fastmask("score", corpus, "-o", tmp_path / "out", "--config", tmp_path / "s.toml").exit_code == 0
     config = settings_of(tmp_path / "out")
     assert (config["method"], config["seed"], config["mask_rate"]) == ("random", 5, 0.5)
+    monkeypatch.setenv("FASTMASK_SCORE_SEED", "five")
+    result = fastmask("score", corpus, "-o", tmp_path / "out")
+    assert "'--seed' from FASTMASK_SCORE_SEED: 'five' is not a valid integer" in result.stderr
 
 
 @pytest.mark.parametrize(("text", "said"), [

@@ -87,6 +87,24 @@ def test_faults_are_told_at_once_or_at_their_text(mr_tiny, tmp_path):
         next(records)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [(float("nan"), "nan"), (("a", "b", "c"), "('a', 'b', 'c')"), (None, "None")]
+)
+def test_what_is_no_text_is_named(text, said, mr_tiny):
+    """A column of a table often has a NaN where there is no text."""
+    records = fastmask.score(["good", ["a film", "1"], text], mr_tiny, method="random")
+    with pytest.raises(fastmask.FastmaskError) as error:
+        list(records)
+    assert str(error.value) == f"texts: number 2 is {said}; give strings or (string, label) pairs"
+
+
+def test_a_name_by_itself_is_one_input(tmp_path):
+    (tmp_path / "c.txt").write_text("A film.\n")
+    for number, name in enumerate((tmp_path / "c.txt", str(tmp_path / "c.txt"))):
+        manifest = fastmask.score_corpus(name, tmp_path / str(number), fastmask.ScoreConfig(method="random"))
+        assert [one["name"] for one in manifest["inputs"]] == [str(name)]
+
+
 def test_score_is_a_function_at_every_call(mr_tiny):
     """A submodule called ``score`` takes the name of the function once it is imported."""
     for _ in range(2):
