@@ -195,6 +195,12 @@ def test_names_that_break_others():
     assert not {path.name for path in (ROOT / "fastmask").rglob("*.py")} & {"types.py", "tokenize.py"}
 
 
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.parametrize(
     "path",
     sorted([*FILES, *(ROOT / "tests").rglob("*.py")]),
