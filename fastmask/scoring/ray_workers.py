@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 LINE = "line"
 """In the place of a method's name: a line that a worker has logged, and its level."""
 SECONDS_BEFORE_A_WORD = 60.0
+SECONDS_TO_CONNECT = 10.0
 
 
 class Relay(Meter):
@@ -183,6 +185,7 @@ def cluster(address: str | None) -> Iterator[None]:
         return
     # "local": not that of somebody else, which may run on this machine
     local = {"address": "local", "num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+    check_answers(address)
     where: dict[str, Any] = local if address is None else {"address": address}
     on_term = signal.getsignal(signal.SIGTERM)
     try:
@@ -196,6 +199,17 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_answers(address: str | None) -> None:
+    """Raise FastmaskError where nobody listens at HOST:PORT; Ray tries for minutes and prints lines of its own."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
+    except OSError as error:
+        raise FastmaskError(f"--address {address}: no Ray cluster: {error.strerror or error}") from error
 
 
 @contextmanager

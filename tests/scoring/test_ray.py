@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 from collections import Counter, deque
 from pathlib import Path
@@ -26,7 +27,7 @@ from fastmask.pipeline import score_corpus
 from fastmask.report.progress import Meter
 from fastmask.scoring.machine import Facts
 from fastmask.scoring.ray_executor import RayExecutor, _Call
-from fastmask.scoring.ray_workers import Actor, Worker, WorkerLost, Workers, share_of
+from fastmask.scoring.ray_workers import Actor, Worker, WorkerLost, Workers, check_answers, share_of
 from fastmask.shards.writer import RunDirectory
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +125,21 @@ def test_what_does_not_go_together(corpus, tmp_path):
     assert "means nothing without --engine ray" in refusal(fastmask("score", corpus, "--workers", 2))
     assert "not together" in refusal(fastmask("score", corpus, "--engine", "ray", "--part", "1/2"))
     assert "other processes cannot read it" in refusal(fastmask("score", "-", "-o", tmp_path / "o", "--engine", "ray"))
+
+
+def test_where_nobody_listens():
+    """Said at once, by us: Ray tries for two minutes and prints lines of its own."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        free = one.getsockname()[1]  # bound, and nobody listens
+        for address, reason in (
+            (f"127.0.0.1:{free}", "Connection refused"),
+            ("127.0.0.1:70000", "port must be 0-65535"),
+        ):
+            with pytest.raises(FastmaskError, match=f"^--address {address}: no Ray cluster: .*{reason}"):
+                check_answers(address)
+    check_answers("auto")
+    check_answers(None)
 
 
 NODES = [{"CPU": 8.0}, {"CPU": 8.0}, {"memory": 1.0}]
