@@ -260,6 +260,7 @@ def test_a_terminal_is_not_empty_while_libraries_load(monkeypatch, capsys):
 
 
 def test_usage():
+    assert fastmask().stderr == fastmask("--help").stdout  # without a word, and in as many lines
     assert fastmask("score").exit_code == 2 and fastmask("score", "x", "-o", "y", "--method", "best").exit_code == 2
     assert fastmask("--version").stdout.startswith("fastmask, version ")
     for name in ("score", "explain", "inspect", "verify"):

@@ -64,6 +64,8 @@ class Commands(click.Group):
 def _clean_errors() -> Iterator[None]:
     try:
         yield
+    except click.exceptions.NoArgsIsHelpError:  # the help, of many lines and all of it ours
+        raise
     except click.ClickException as error:
         error.message = one_line(error.message)  # type: ignore[misc]  # click calls it final
         raise

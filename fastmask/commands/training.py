@@ -65,13 +65,13 @@ def evaluate(quiet, **options):
         console.print(line)
 
 
-@command("Do all of it, and compare, as RECIPE.toml says.", resumes=True)
+@command("Do the whole experiment of a recipe, and compare.", resumes=True)
 @click.argument("recipe")
 @click.option("--dry-run", is_flag=True, help="Show the steps and what is complete, and stop.")
 @click.option("--overwrite", is_flag=True, help="Make again what was made from other settings or inputs.")
 @click.option("-q", "--quiet", is_flag=True, help="Show neither plan nor progress, only the result.")
 def run(recipe, dry_run, overwrite, quiet):
-    """Do all three stages as RECIPE.toml says, for selective and for random masks, and compare them.
+    """Do the experiment of RECIPE, a TOML file: fine-tune, mask, pre-train on selective and on random masks, compare.
 
     A step whose output is complete for this configuration is skipped; the same command resumes a run that was stopped.
     """
