@@ -132,12 +132,8 @@ def test_where_nobody_listens():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         free = one.getsockname()[1]  # bound, and nobody listens
-        for address, reason in (
-            (f"127.0.0.1:{free}", "Connection refused"),
-            ("127.0.0.1:70000", "port must be 0-65535"),
-        ):
-            with pytest.raises(FastmaskError, match=f"^--address {address}: no Ray cluster: .*{reason}"):
-                check_answers(address)
+        with pytest.raises(FastmaskError, match=f"^--address 127.0.0.1:{free}: no Ray cluster: Connection refused$"):
+            check_answers(f"127.0.0.1:{free}")
     check_answers("auto")
     check_answers(None)
 
