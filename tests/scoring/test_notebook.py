@@ -16,7 +16,7 @@ from shard_samples import as_format_1
 
 import fastmask
 from fastmask.core.errors import FastmaskError
-from fastmask.report.notebook import NotebookBar, notebook
+from fastmask.report.notebook import Notebook, NotebookBar, notebook
 from fastmask.report.progress import Meter
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +87,13 @@ def test_hostile_words_stay_text(tmp_path):
     assert not set(html) & set("\u202e\x1b")
 
 
-def test_elsewhere_there_is_no_notebook(monkeypatch):
-    assert notebook() is None and Meter.here()._console is None
+def test_elsewhere_there_is_no_notebook(monkeypatch, capsys):
+    assert notebook() is None and not isinstance(Meter.here()._console, Notebook)
+    with Meter.here().running(2, 0):
+        pass
+    assert capsys.readouterr() == ("", "")  # standard error is no terminal
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1)))
-    assert notebook() is not None and Meter.here()._console is not None
+    assert notebook() is not None and isinstance(Meter.here()._console, Notebook)
 
 
 def test_a_bar_without_a_total():
