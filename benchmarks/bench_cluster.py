@@ -28,12 +28,7 @@ MODEL = harness.SHARED / "models/mr-minilm"
 SHARD_ROWS = 100
 WORKERS, BYTES = 1000, 10**13
 ROWS_OF_A_SHARD = (1024, 8192, 65_536, 262_144)
-GREEDY_TOKENS_A_SENTENCE = 257.6
-"""Real tokens that greedy scoring of MR sends through the encoder, from results/score.json."""
-CPU_SENTENCES_PER_SECOND = 48.2
-"""Greedy with MiniLM on two cores, from there, too."""
-H200_TOKENS_PER_SECOND = 770_000
-"""Greedy with BERT-base's shape, from results/gpu_suite.txt and docs/gpus.md."""
+RESULTS = Path(__file__).parent / "results"
 
 
 def arm(corpus: str, model: str, out: str, workers: int) -> dict:
@@ -201,10 +196,16 @@ def simulate(seconds: float, spread: float, driver: float, workers: int, shards:
     return {"driver_busy": busy / free, "of_ideal": shards * seconds / workers / free}
 
 
+def measured_rates() -> dict[str, float]:
+    """Greedy sentences a second of workers, as other benchmarks have measured them."""
+    gpu, processor = (json.loads((RESULTS / f"{name}.json").read_text("utf-8")) for name in ("gpu_suite", "score"))
+    return {f"{gpu['machine']['gpu']}, BERT-base": gpu["sections"]["bert-base greedy"]["sentences_per_second"],
+            "2 cores, MiniLM": processor["arms"]["fastmask"]["sentences_per_second"]}  # fmt: skip
+
+
 def simulation(parts: dict, bytes_a_row: float, options) -> list[dict]:
-    """Shards of several sizes on many workers, at the rate of an H200 or a processor, on this disk or a fast one."""
-    h200 = H200_TOKENS_PER_SECOND / GREEDY_TOKENS_A_SENTENCE
-    rates = {"H200, BERT-base": h200, "2 cores, MiniLM": CPU_SENTENCES_PER_SECOND}
+    """Shards of several sizes on many workers, at the rate of a GPU or a processor, on this disk or a fast one."""
+    rates = measured_rates()
     disks = {"measured": parts["write_seconds_a_byte"], "1 GB/s": 1e-9}
     found = []
     for (name, rate), (disk, a_byte), rows in product(rates.items(), disks.items(), ROWS_OF_A_SHARD):
