@@ -36,9 +36,10 @@ WARM_LINES = 200
 
 def command(corpus: Path, model: Path, threads: int, folder: Path) -> dict:
     """One run of the command: seconds from start to exit, tokens, and the peak memory of its process (MB)."""
-    out = folder / "out"
+    folder.mkdir(exist_ok=True)
+    out = Path(tempfile.mkdtemp(dir=folder), "out")  # where nothing is complete yet
     line = [sys.executable, "-m", "fastmask", "score", corpus, "-o", out, "--model", model, "--method", "random",
-            "--threads", threads, "--overwrite", "-q"]  # fmt: skip
+            "--threads", threads, "-q"]  # fmt: skip
     start = time.perf_counter()
     process = subprocess.Popen([str(word) for word in line])
     _, status, usage = os.wait4(process.pid, 0)
