@@ -20,7 +20,8 @@ LOADED = re.compile(
 
 def repository_files() -> list[str]:
     """Return the paths of all pages, and of the files that they have links to."""
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("fastmask/**/*.md")]
+    found = ("*.md", "docs/*.md", "benchmarks/*.md", "benchmarks/evidence/*.md", "fastmask/**/*.md")
+    pages = [page for pattern in found for page in ROOT.glob(pattern)]
     linked = {(page.parent / link).resolve() for page in pages for link in LINK.findall(page.read_text("utf-8"))}
     return sorted({str(path.relative_to(ROOT)) for path in {*pages, *linked} if path.is_file()})
 
