@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import sys
 from collections import defaultdict
@@ -116,8 +117,9 @@ def pretrain_on(files: Sequence[str], work: Path) -> None:
     score_corpus(files, masks, ScoreConfig(model=new, method="random"))
     settings = PretrainConfig(shards=(masks,), init=new, out=str(work / "general"), sample=True, pack=True,
                               epochs=EPOCHS, batch_tokens=STEP_TOKENS, lr=RATE, warmup=0.1, save_every=100)  # fmt: skip
-    pretrain(settings, print)
+    pretrain(settings)
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level="INFO", format="%(message)s")
     main(Path(sys.argv[1]), Path(sys.argv[2]))
