@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..core.plain import Json
 from .charts import HEIGHT, Lines, Scale, lines_chart
@@ -27,10 +27,17 @@ GROUPS = {
 
 
 class Curve(NamedTuple):
-    """Lines of one chart: its title, and (name, points from left to right) of the method and its control."""
+    """Lines of one chart.
+
+    Attributes:
+        title: of the chart.
+        of: (name, points from left to right) of the method and, if it has one, its control.
+        bands: of each line the interval of each point, None where there is none; nothing where no line has any.
+    """
 
     title: str
     of: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+    bands: Sequence[Sequence[Sequence[float]] | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +116,33 @@ def _pair(r: Json, entry: Json, axis: Scale) -> Json:
 
 
 def _along(r: Json) -> Iterator[Curve]:
-    """Yield accuracy along pre-training of each method and its control, in percent by percent."""
-    curve: dict[str, Any] = r.get("curve", {})
-    for one in curve.get("reach", ()):
-        yield Curve(name_of(r, one["arm"]), [
-            (name_of(r, arm), [(100 * share, 100 * mean) for share, mean in
-                               zip(curve["shares"], curve["arms"][arm]["mean"], strict=True)])
-            for arm in (one["arm"], one["control"])])  # fmt: skip
+    """Yield accuracy along pre-training of each method and its control, then of arms without, in percent by percent."""
+    if "curve" not in r:
+        return
+    shares, found = r["curve"]["shares"], r["curve"]["arms"]
+    pairs = [(one["arm"], one["control"]) for one in r["curve"]["reach"]]
+    alone = [(arm,) for arm in found if not any(arm in pair for pair in pairs)]
+    for arms in (*pairs, *alone):
+        lines = [(name_of(r, arm), [(100 * share, 100 * mean) for share, mean in
+                                    zip(shares, found[arm]["mean"], strict=True)]) for arm in arms]  # fmt: skip
+        yield Curve(name_of(r, arms[0]), lines, [found[arm]["band"] for arm in arms])
 
 
 def _drawn(curve: Curve, percent: bool) -> Json:
     """Return a chart with the table of its numbers, a line for each x of any of its lines."""
     names = [name for name, _ in curve.of]
     by_x = [dict(points) for _, points in curve.of]
-    table = [(f"{x:g}%" if percent else f"{x:,.0f}", [f"{own[x]:.2f}" if x in own else "–" for own in by_x])
+    bands = curve.bands or [None] * len(names)
+    within = [dict(zip(own, band or (), strict=False)) for own, band in zip(by_x, bands, strict=True)]
+    table = [(f"{x:g}%" if percent else f"{x:,.0f}", [_cell(*line, x) for line in zip(by_x, within, strict=True)])
              for x in sorted({x for own in by_x for x in own})]  # fmt: skip
     chart: Lines = lines_chart(f"Curves: {' and '.join(names)}", HEIGHT, [points for _, points in curve.of])
     return {"title": curve.title, "names": names, "chart": chart, "table": table}
+
+
+def _cell(line: Mapping[float, float], band: Mapping[float, Sequence[float]], x: float) -> str:
+    """Return a point of a line as text, with its interval, in percent, if it has one."""
+    if x not in line:
+        return "–"
+    low, high = (f"{100 * bound:.2f}" for bound in band.get(x, (0.0, 0.0)))
+    return f"{line[x]:.2f} ({low} to {high})" if x in band else f"{line[x]:.2f}"

@@ -34,7 +34,8 @@ def test_what_it_says():
     assert "masker 75.62 0.48" in cells and "12,345" in cells and "random, 15% 65.50 0.71" in cells
     assert "masker − random, as many as masker +14.75" in cells and "equal work" in text
     assert "Between methods" in text and "greedy − masker" in text and "share of steps" in text
-    assert "50% 37.81 30.44" in cells  # half of the accuracies
+    assert "50% 37.81 (37.43 to 38.19) 30.44 (" in cells  # half of the accuracies, t of three degrees of freedom
+    assert ("aria-label", "Curves: random, 15%") in found.attributes  # an arm without control
     assert ("aria-label", "Curves: masker and control") in found.attributes and "2.25" in text
 
 
