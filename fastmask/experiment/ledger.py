@@ -39,6 +39,7 @@ _RESUMED = ("score", "pretrain")
 """Commands that can be resumed; the others replace their directory by themselves, at their end."""
 _PERMITTED = "again"
 """Key in the entry of a step that is being made again; its old output stays until the new one is complete."""
+WEIGHTS = "*.safetensors"
 _MODELS = ("finetune", "train-masker", "pretrain")
 # Options that do not change the result: where it goes, how often a run is saved.
 _UNSETTLING = (*UNSETTLING, "json", "picture")
@@ -176,7 +177,11 @@ class Ledger(LockedDirectory):
                 (name,) = before
                 raise InputError(name, None, None, f"has changed while {step.name} was made from it")
         directory, made = self.path / step.name, self.place(step)
-        entry = {"made_from": self._header(step), "weights": _weights(made), "fingerprint": self._made(step, made)}
+        entry = {
+            "made_from": self._header(step),
+            "weights": _weights(step, made),
+            "fingerprint": self._made(step, made),
+        }
         if made != directory:
             # before the rename, so that after a kill in it the next run knows what is there
             self._steps[step.name] = {**entry, _PERMITTED: True}
@@ -209,14 +214,13 @@ class Ledger(LockedDirectory):
         """Return the fingerprint of what a step made; that in its entry if the weights have not been touched since."""
         if step.command not in _MODELS:
             return _sha256(_result(step, directory))
-        if entry and entry["weights"] == _weights(directory):
+        if entry and entry["weights"] == _weights(step, directory):
             return entry["fingerprint"]
-        return model_identity(directory)
+        return _hash_of_all([model_identity(model) for model in _models(step, directory)])
 
     def _of_file(self, name: str) -> str:
         """Return the hash of an input; of a pattern or a folder one of its files' hashes."""
-        found = [self._of_one(file) for file in input_files((name,))]
-        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+        return _hash_of_all([self._of_one(file) for file in input_files((name,))])
 
     def _of_one(self, name: str) -> str:
         check_path(name)
@@ -236,20 +240,31 @@ def _is_whole(step: Step, directory: Path) -> bool:
     """Return whether the result is there, and the weights of a model, or the page of the last comparison."""
     if step.name == REPORT and not (directory / PAGE).is_file():
         return False
-    models = [directory] if step.command in _MODELS else []
-    if step.command == "pretrain" and step.config.keep:
-        models += [directory / kept_name(share) for share in shares_of(step.config.keep)]
-    return _result(step, directory).is_file() and all(map(_weights, models))
+    there = _result(step, directory).is_file()
+    return there and all(any(model.glob(WEIGHTS)) for model in _models(step, directory))
 
 
 def _result(step: Step, directory: Path) -> Path | Url:
     return manifest_path(directory) if step.command == "score" else directory / RESULTS[step.command]
 
 
-def _weights(directory: Path) -> dict[str, list[int]]:
-    """Return file -> [size, time of change] of a model's weights."""
-    found = sorted(directory.glob("*.safetensors"))
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
+def _models(step: Step, directory: Path) -> list[Path]:
+    """Return where a step leaves models: in its directory, and where pre-training keeps some on the way."""
+    if step.command not in _MODELS:
+        return []
+    kept = shares_of(step.config.keep) if step.command == "pretrain" and step.config.keep else ()
+    return [directory, *(directory / kept_name(share) for share in kept)]
+
+
+def _weights(step: Step, directory: Path) -> dict[str, list[int]]:
+    """Return file -> [size, time of change] of the weights of a step's models."""
+    found = (path for model in _models(step, directory) for path in sorted(model.glob(WEIGHTS)))
+    return {str(path.relative_to(directory)): [path.stat().st_size, path.stat().st_mtime_ns] for path in found}
+
+
+def _hash_of_all(hashes: list[str]) -> str:
+    """Return one hash of several; a single one as it is."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _fault(document: Any) -> str | None:

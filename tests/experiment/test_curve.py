@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import fastmask, golden, write_jsonl
+from helpers import fastmask, golden, refusal, write_jsonl
 from scipy import stats
 
 from fastmask.core.errors import FastmaskError
@@ -104,5 +104,11 @@ def test_a_run_with_a_curve(tmp_path, mr_tiny, golden_dir, monkeypatch):
     assert curve["shares"] == [0, 0.25, 0.5, 1] and len(curve["arms"]["random-15"]["mean"]) == 4
     kept = tmp_path / "run" / "pretrained" / "random-15" / "at-0.5"
     assert kept.is_dir() and "complete" in fastmask("run", "r.toml", "--dry-run").stdout
+    weights = kept / "model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes((kept.parent / "model.safetensors").read_bytes())
+    assert "its files are not those that were made" in refusal(fastmask("run", "r.toml", "-q"))
+    weights.write_bytes(before)
+    assert "to do" not in fastmask("run", "r.toml", "--dry-run").stdout
     kept.rename(tmp_path / "gone")
     assert "to do again" in fastmask("run", "r.toml", "--dry-run").stdout
