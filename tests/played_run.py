@@ -46,6 +46,11 @@ def played_training(config, *_):
         )
 
 
+def played_predictions(config, place):
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "predictions.json").write_text(read_by(config) + config.test)
+
+
 def play(monkeypatch) -> None:
     """Let steps take no time, and replace their directories as the real ones do."""
     plays = {
@@ -53,15 +58,16 @@ def play(monkeypatch) -> None:
         "train.pretrain.pretrain": played_training,
         "train.finetune.finetune": played_training,
         "train.masker.train_masker": played_training,
-        "experiment.arms.evaluate": lambda config, asked: {
+        "experiment.compared.evaluate": lambda config, asked: {
             "arms": {arm.partition("=")[0]: {} for arm in config.arms},
             "differences": [],
             "method": {},
         },
-        "report.comparison.draw": lambda *_: None,
-        "experiment.pages.write_pages": lambda recipe, report, place, runs: (place / "index.html").touch(),
-        "experiment.run.totals_line": lambda *_: "",
-        "experiment.run.label_warnings": lambda *_: [],
+        "experiment.doing.write_predictions": played_predictions,
+        "experiment.compared.draw": lambda *_: None,
+        "experiment.compared.write_pages": lambda recipe, report, place, runs: (place / "index.html").touch(),
+        "experiment.doing.totals_line": lambda *_: "",
+        "experiment.doing.label_warnings": lambda *_: [],
     }
     for name, play in plays.items():
         monkeypatch.setattr(f"fastmask.{name}", play)

@@ -130,7 +130,7 @@ def test_there_is_a_lowest_module():
 
 def test_the_order_of_stages_is_known_to_one_file():
     assert {name for name in MODULES if "pipeline" in IMPORTS[name]} == {
-        "commands.masks", "commands.shards", "__init__", "experiment.run"}  # fmt: skip
+        "commands.masks", "commands.shards", "__init__", "experiment.doing"}  # fmt: skip
 
 
 @pytest.mark.parametrize("path", kernel_files(), ids=lambda p: p.stem)

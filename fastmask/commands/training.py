@@ -68,9 +68,16 @@ def evaluate(quiet, **options):
 @command("Do the whole experiment of a recipe, and compare.", resumes=True)
 @click.argument("recipe")
 @click.option("--dry-run", is_flag=True, help="Show the steps and what is complete, and stop.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Steps done at a time, each in a process with its share of the cores and, of several GPUs, one.",
+)
 @click.option("--overwrite", is_flag=True, help="Make again what was made from other settings or inputs.")
 @click.option("-q", "--quiet", is_flag=True, help="Show neither plan nor progress, only the result.")
-def run(recipe, dry_run, overwrite, quiet):
+def run(recipe, dry_run, jobs, overwrite, quiet):
     """Do the experiment of RECIPE, a TOML file: fine-tune, mask, pre-train on selective and on random masks, compare.
 
     A step whose output is complete for this configuration is skipped; the same command resumes a run that was stopped.
@@ -87,7 +94,7 @@ def run(recipe, dry_run, overwrite, quiet):
     if dry_run:
         return
     with steps:
-        report = steps.run(console_unless(quiet))
+        report = steps.run(console_unless(quiet), jobs)
     console.print(tables(report))
     for line in (*work_lines(report), "", *verdict(report), *curve_lines(report), ""):
         console.print(line)

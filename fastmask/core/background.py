@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Generator
@@ -67,3 +68,8 @@ def _offer(entry: Entry, ready: queue.Queue[Entry], stopped: threading.Event) ->
             return ready.put(entry, timeout=_POLL_SECONDS)
         except queue.Full:
             continue
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -40,3 +40,14 @@ def at_level(level: int) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def kept() -> Iterator[list[tuple[int, str]]]:
+    """Yield a list that is given the level and the text of each line logged inside a ``with``."""
+    lines: list[tuple[int, str]] = []
+    listener = listen(lambda level, line: lines.append((level, line)))
+    try:
+        yield lines
+    finally:
+        logging.getLogger("fastmask").removeHandler(listener)

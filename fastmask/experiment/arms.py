@@ -17,15 +17,12 @@ from ..core.durable import os_errors_named, write_atomically
 from ..core.errors import FastmaskError, InputError, ModelError
 from ..core.labels import Classes
 from ..core.plain import parse_json, read_regular
-from ..models.directory import load_tokenizer, resolve_model
-from ..models.trainable import enable_packing
-from ..models.weights import load_classifier
+from ..models.directory import resolve_model
 from ..report.comparison import draw
 from ..text.documents import read_documents
 from ..train.evaluate import compare
-from ..train.examples import Row, class_index, encode_rows, find_classes, has_pairs, labelled_rows
-from ..train.predict import predict
-from ..train.reading import reading_of
+from ..train.examples import Row, class_index, find_classes, labelled_rows
+from .predictions import PREDICTIONS, Predictions, predictions_of, read_written
 from .questions import Asked
 
 log = logging.getLogger(__name__)
@@ -33,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One seed of an arm: a model directory or a file of predictions; its seed if ``metrics.json`` tells it."""
+    """One seed of an arm: a model's directory, or that of its predictions, or a file of these; its seed if it tells."""
 
     path: Path
     seed: int | None
@@ -65,15 +62,20 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
     if not rows:
         raise FastmaskError(f"{config.test}: holds no labelled text")
     arms = find_runs(config.arms)
-    models = {run.path: resolve_model(str(run.path)) for runs in arms.values() for run in runs if run.path.is_dir()}
+    models = {run.path: read_written(run.path) or resolve_model(str(run.path))
+              for runs in arms.values() for run in runs if run.path.is_dir()}  # fmt: skip
     classes = _classes(models, rows)
     labels = np.array([class_index(row, classes) for row in rows], np.int64)
     predictions: dict[str, list[np.ndarray]] = {}
     names = {} if asked is None else asked.names
     for name, runs in arms.items():
         for run in runs:
-            found = _of_model(models[run.path], rows, classes, config.max_length) if run.path in models else (
-                read_predictions(run.path, classes))  # fmt: skip
+            model = models.get(run.path)
+            if model is None:
+                found = read_predictions(run.path, classes)
+            else:
+                found = model.predicted if isinstance(model, Predictions) else (
+                    predictions_of(model, rows, config.max_length))  # fmt: skip
             predictions.setdefault(name, []).append(found)
             right = np.mean(found == labels) if len(found) == len(labels) else 0
             log.info(f"{names.get(name, name)}: {run.path}: accuracy {right:.4f}")
@@ -87,7 +89,7 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
 
 
 def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:
-    """Return the runs of each arm, paired: by the seeds in their ``metrics.json`` where all have one, else in order.
+    """Return the runs of each arm, paired: by the seeds that they tell where all do, else in order.
 
     Args:
         arms: ``NAME=PATH``, patterns expanded in the order of their names.
@@ -130,8 +132,9 @@ def _same_seed(runs: list[Run]) -> tuple[Run, Run] | None:
 
 
 def _seed_of(path: Path) -> int | None:
+    written = PREDICTIONS if (path / PREDICTIONS).exists() else "metrics.json"
     try:
-        return int(parse_json(read_regular(path / "metrics.json"))["config"]["seed"])
+        return int(parse_json(read_regular(path / written))["config"]["seed"])
     except (OSError, ArithmeticError, ValueError, KeyError, TypeError):
         return None
 
@@ -145,17 +148,6 @@ def _classes(models: dict, rows: Sequence[Row]) -> Classes:
             theirs, ours = ", ".join(files.class_names), ", ".join(classes.names)
             raise ModelError(f"{files.name}: its classes are {theirs}, not {ours}")
     return classes or find_classes(rows)
-
-
-def _of_model(files, rows: Sequence[Row], classes: Classes, max_length: int) -> np.ndarray:
-    """Return a model's argmax classes of the rows, int64 [N]."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, tokenizer = load_classifier(files, torch.float32), load_tokenizer(files)
-    how = reading_of(model, tokenizer, files.name, max_length, has_pairs(rows))
-    examples = encode_rows(tokenizer, rows, classes, *how)
-    return predict(enable_packing(model).to(device), examples, device)
 
 
 def read_predictions(path: Path, classes: Classes) -> np.ndarray:

@@ -16,7 +16,7 @@ from .. import __version__
 from ..core.config import MAX_TEXT_MB, SENTIMENT, WORD_LISTS, ScoreConfig, shares_of
 from ..core.config_train import UNSETTLING
 from ..core.directories import begun_beside, recover, replace_directory
-from ..core.durable import TEMPORARY, json_bytes, os_errors_named, remove_temporaries, write_atomically
+from ..core.durable import TEMPORARY, os_errors_named, remove_temporaries, write_atomically
 from ..core.errors import InputError, OutputError
 from ..core.locked import VERSION, LockedDirectory, differences, listed
 from ..core.plain import parse_json, read_regular
@@ -27,13 +27,14 @@ from ..text.hashed import describe_inputs
 from ..text.listing import input_files
 from ..text.streams import Stamp, check_path
 from ..train.run_directory import kept_name
-from .steps import PAGE, REPORT, Step
+from .predictions import PREDICTIONS
+from .steps import PAGE, PREDICT, REPORT, Step
 
 STEPS, LOCK = "steps.json", ".fastmask-run.lock"
 MODEL_FILES = ("config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "*.txt",
                "*.model")  # fmt: skip
 RESULTS = {"finetune": "metrics.json", "train-masker": "metrics.json", "pretrain": "pretrain.json",
-           "evaluate": "report.json"}  # fmt: skip
+           PREDICT: PREDICTIONS, "evaluate": "report.json"}  # fmt: skip
 """What each command but ``score`` writes last."""
 _RESUMED = ("score", "pretrain")
 """Commands that can be resumed; the others replace their directory by themselves, at their end."""
@@ -113,7 +114,7 @@ class Ledger(LockedDirectory):
             return Planned(step, COMPLETE)
         if _PERMITTED in entry:
             return Planned(step, BEGUN)
-        if step.command == "evaluate":  # made in seconds, and from other steps only: needs no --overwrite
+        if step.command in ("evaluate", PREDICT):  # made in seconds, and from other steps only: needs no --overwrite
             return Planned(step, AGAIN)
         # what has changed in the steps that it needs is told there
         own: list[object] = [one for one in changed if not one.name.startswith("needs.")]
@@ -233,7 +234,8 @@ class Ledger(LockedDirectory):
     def _keep(self) -> None:
         with os_errors_named(self.path / STEPS):
             document = {"steps": self._steps, "files": self._files}
-            write_atomically(self.path / STEPS, json_bytes(document))
+            # after each of perhaps a thousand steps: with line breaks it would take twenty times as long
+            write_atomically(self.path / STEPS, json.dumps(document).encode())
 
 
 def _is_whole(step: Step, directory: Path) -> bool:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.config import ScoreConfig, demand, on_disk
-from ..core.durable import json_bytes, os_errors_named, write_atomically
 from ..core.errors import FastmaskError, ModelError, OutputError
 from ..models.directory import resolve_model
 from ..models.weights import MASKED_LM, load_trained
-from ..report.progress import Meter
-from ..report.terminal import totals_line
-from ..scoring.method import label_warnings, method_named
+from ..scoring.method import method_named
 from ..shards.schema import read_manifest
 from ..text.documents import read_rows
-from .curve import curve_of
+from .doing import do, warn_of_labels
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
-from .questions import NO_PRETRAINING, Asked, control_of
 from .recipe import Recipe, TaskFiles, read_recipe
-from .steps import PAGE, PICTURE, REPORT, Step, compared_at, pretrained, steps_of
-from .work import add_work, compared_work
+from .steps import PAGE, PICTURE, REPORT, Step, steps_of
+from .workers import Workers, threads_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +46,7 @@ class Run:
     def __init__(self, path: str, overwrite: bool = False):
         self.recipe: Recipe = read_recipe(path)
         self.steps, self.overwrite = steps_of(self.recipe), overwrite
+        self._named = {step.name: step for step in self.steps}
         demand(not (fault := on_disk(self.recipe.general.out)), f"out {self.recipe.general.out}", fault)
         self.out = Path(self.recipe.general.out)
         self.ledger = Ledger(self.out)
@@ -73,18 +71,19 @@ class Run:
             planned[step.name] = Planned(step, TO_DO) if waits else self.ledger.state(step)
         return list(planned.values())
 
-    def run(self, console: Console | None = None) -> dict:
-        """Run the steps that are not complete, in order.
+    def run(self, console: Console | None = None, jobs: int = 1) -> dict:
+        """Run the steps that are not complete, each as soon as those that it needs are.
 
         Args:
             console: see ``progress.Progress``.
+            jobs: how many steps may run at a time, see ``Workers``.
 
         Returns:
             The report of the comparison.
 
         Raises:
             OutputError: a step was made from other settings or inputs, and ``overwrite`` is off.
-            FastmaskError: whatever a step raises; the same recipe resumes there.
+            FastmaskError: whatever a step raises, once those that run beside it have ended; the same recipe resumes.
         """
         plan = self.plan()
         for planned in plan:  # before anything is done
@@ -92,24 +91,56 @@ class Run:
         if any(planned.state != COMPLETE for planned in plan):
             self._check_labels()
             self._check_models([planned.step for planned in plan if planned.state != COMPLETE])
-        for number, step in enumerate(self.steps, 1):
-            planned = self.ledger.state(step)
-            if planned.state == COMPLETE:
-                self.ledger.settle(step)
-                if step.command == "score":  # as ``fastmask score`` does, which says it again, too
-                    _warn(directory := str(self.out / step.name), read_manifest(directory))
-                continue
-            self._check_allowed(planned)
-            if step.name == REPORT and not self.overwrite and (kept := self.ledger.keep_report(step)):
-                log.warning(f"{self.out / step.name}: was of other seeds, arms or settings, and is kept as {kept}")
-            if planned.state == AGAIN:
-                self.ledger.make_again(step)
-            log.info(f"[{number}/{len(self.steps)}] {step.name}: {step.command}")
-            read = self.ledger.read_by(step)
-            self._do(step, console)
-            self.ledger.finish(step, read)
-            _free_device_memory()
+        with Workers(jobs) as workers:
+            self._work(workers, console if jobs == 1 else None)
         return json.loads((self.out / REPORT / RESULTS["evaluate"]).read_text("utf-8"))
+
+    def _work(self, workers: Workers, console: Console | None) -> None:
+        """Do the steps; after an error no more are started, but those that run are waited for, and recorded."""
+        waiting, read = dict(self._named), dict[str, dict]()
+        error: Exception | None = None
+        while (not error and waiting) or len(workers):
+            ready = None if error or workers.is_full else _first_ready(waiting, read)
+            if ready is None:
+                for ended in workers.ended():
+                    for level, line in ended.lines:
+                        log.log(level, line)
+                    before, error = read.pop(ended.name), error or ended.error
+                    if not ended.error:
+                        self.ledger.finish(self._named[ended.name], before)
+                continue
+            del waiting[ready.name]
+            if self._is_to_do(ready):
+                read[ready.name] = self.ledger.read_by(ready)
+                workers.start(ready.name, self._work_of(ready, workers.jobs, console))
+        if error:
+            raise error
+
+    def _work_of(self, step: Step, jobs: int, console: Console | None) -> Callable[[], object]:
+        number = list(self._named).index(step.name) + 1
+        log.info(f"[{number}/{len(self.steps)}] {step.name}: {step.command}")
+        if step.name == REPORT:
+            from .compared import write_last
+
+            return partial(write_last, self.recipe, step)
+        if jobs > 1 and isinstance(step.config, ScoreConfig):
+            step = replace(step, config=replace(step.config, threads=step.config.threads or threads_of(jobs)))
+        return partial(do, step, self.ledger.place(step), self.out / step.name, self.overwrite, console)
+
+    def _is_to_do(self, step: Step) -> bool:
+        """Return whether a step is to be done, whose needed steps are complete; the record is ready for it then."""
+        planned = self.ledger.state(step)
+        if planned.state == COMPLETE:
+            self.ledger.settle(step)
+            if step.command == "score":  # as ``fastmask score`` does, which says it again, too
+                warn_of_labels(self.out / step.name, read_manifest(str(self.out / step.name)))
+            return False
+        self._check_allowed(planned)
+        if step.name == REPORT and not self.overwrite and (kept := self.ledger.keep_report(step)):
+            log.warning(f"{self.out / step.name}: was of other seeds, arms or settings, and is kept as {kept}")
+        if planned.state == AGAIN:
+            self.ledger.make_again(step)
+        return True
 
     def results(self) -> dict[str, Path]:
         """Return what the comparison has written: kind -> file."""
@@ -140,70 +171,11 @@ class Run:
                         raise ModelError(f"{self.recipe.source}: {step.config.method}: {error}; name another model "
                                          f"in [methods.{step.config.method}]") from error  # fmt: skip
 
-    def _do(self, step: Step, console: Console | None) -> None:
-        directory, place = self.out / step.name, str(self.ledger.place(step))
-        if step.command == "score":
-            from ..pipeline import score_corpus
 
-            meter = Meter(console)
-            manifest = score_corpus(step.files, place, step.config, overwrite=self.overwrite, meter=meter)
-            log.info(totals_line(str(directory), manifest))
-            _warn(str(directory), manifest)
-        elif step.command == "pretrain":
-            from ..train.pretrain import pretrain
-
-            pretrain(replace(step.config, out=place, overwrite=self.overwrite), console)
-        elif step.command == "finetune":
-            from ..train.finetune import finetune
-
-            finetune(replace(step.config, overwrite=True))
-        elif step.command == "train-masker":
-            from ..train.masker import train_masker
-
-            train_masker(replace(step.config, overwrite=True))
-        else:
-            self._compare(step)
-
-    def _compare(self, step: Step) -> None:
-        from ..report.comparison import draw
-        from .arms import evaluate
-        from .pages import write_pages
-
-        with os_errors_named(self.out):
-            (self.out / step.name).mkdir(parents=True, exist_ok=True)
-        asked = Asked.by(self.recipe.choices) if step.name == REPORT else None
-        report = evaluate(replace(step.config, picture=None), asked)
-        if step.name == REPORT:
-            runs = {arm: self._pretrainings(arm) for arm in report["arms"] if arm != NO_PRETRAINING}
-            self._add_pretraining(report, runs)
-            draw(report, step.config.picture)
-            write_pages(self.recipe, report, self.out / step.name, runs)
-        path = self.out / step.name / RESULTS[step.command]
-        with os_errors_named(path):
-            write_atomically(path, json_bytes(report))
-
-    def _add_pretraining(self, report: dict, runs: dict[str, list[Path]]) -> None:
-        """Add to the report what the arms were pre-trained on, and what became of them on the way."""
-        add_work(report, runs)
-        report["pretraining"] = {
-            choice.name: compared_work(runs[choice.name], runs[control_of(choice.name)])
-            for choice in self.recipe.choices if not choice.is_random
-        }  # fmt: skip
-        if shares := self.recipe.general.curve:
-            earlier = {share: json.loads((self.out / compared_at(share) / RESULTS["evaluate"]).read_text("utf-8"))
-                       for share in shares}  # fmt: skip
-            pairs = [(choice.name, control_of(choice.name)) for choice in self.recipe.choices if not choice.is_random]
-            report["curve"] = curve_of({**earlier, 1.0: report}, NO_PRETRAINING, pairs)
-
-    def _pretrainings(self, arm: str) -> list[Path]:
-        """Return the directories of an arm's pre-training: one, or one a seed."""
-        general = self.recipe.general
-        return [self.out / name for name in dict.fromkeys(pretrained(general, arm, seed) for seed in general.seeds)]
-
-
-def _warn(masks: str, manifest: dict) -> None:
-    for line in label_warnings(masks, manifest):
-        log.warning(line)
+def _first_ready(waiting: Mapping[str, Step], running: Container[str]) -> Step | None:
+    """Return the first step that needs none of those that wait or run; None where there is none."""
+    return next((step for step in waiting.values()
+                 if not any(name in waiting or name in running for name in step.needs)), None)  # fmt: skip
 
 
 def _check_task(task: TaskFiles) -> None:
@@ -221,12 +193,3 @@ def _check_libraries(steps: list[Step]) -> None:
     for name in ("scipy", "matplotlib"):
         if find_spec(name) is None:
             raise FastmaskError(f"the comparison needs {name}; pip install 'fastmask[evaluate]'")
-
-
-def _free_device_memory() -> None:
-    """Free the device memory that torch caches: the next step may run in other processes, which need it."""
-    if "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()

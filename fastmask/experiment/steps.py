@@ -13,7 +13,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from ..core.config import EvaluateConfig, ScoreConfig
+from ..core.config import MAX_TEXT_MB, EvaluateConfig, ScoreConfig
 from ..core.config_train import FinetuneConfig, MaskerConfig, PretrainConfig
 from ..core.errors import FastmaskError
 from ..models.weights import MASKED_LM, MASKER
@@ -21,10 +21,11 @@ from ..scoring.method import load_method
 from ..text.files import has_fields
 from ..train.run_directory import kept_name
 from .choices import Choice
+from .predictions import PredictConfig
 from .questions import NO_PRETRAINING, control_of
 from .recipe import METHODS, General, Recipe
 
-REPORT, PICTURE, PAGE = "report", "report.svg", "index.html"
+REPORT, PICTURE, PAGE, PREDICT = "report", "report.svg", "index.html", "predict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Step:
 
     Attributes:
         name: of the step, and of its directory under the run's.
-        command: the fastmask command that it is.
+        command: the fastmask command that it is, or PREDICT.
         config: the configuration of that command.
         files: the user's files that it reads, other than models; the inputs where the command is ``score``.
         models: the user's models that it starts from.
@@ -84,13 +85,18 @@ class _Steps:
                     yield self._finetune(arm, seed)
         for share in self.recipe.general.curve:
             yield from (self._finetune(arm, seed, share) for arm in self.arms[1:] for seed in seeds)
+        for share in (*self.recipe.general.curve, 1.0):
+            yield from (self._predict(arm, seed, share) for arm in self._arms_at(share) for seed in seeds)
             yield self._compare(share)
-        yield self._compare()
 
     @property
     def arms(self) -> tuple[str, ...]:
         """Return the arms: no pre-training, then each method after its control, so that baselines come first."""
         return (NO_PRETRAINING, *(arm for choice in self.recipe.choices for arm in _arms_of(choice)))
+
+    def _arms_at(self, share: float) -> tuple[str, ...]:
+        """Return the arms that there are after a share of the steps of pre-training."""
+        return self.arms if share == 1 else self.arms[1:]
 
     @property
     def _classifier_step(self) -> tuple[str, ...]:
@@ -206,10 +212,16 @@ class _Steps:
                 raise FastmaskError(f"sample: {choice.name} gives no probabilities to draw masks by")
         return Step(name, "pretrain", config, (), (general.init,), (masks_of(arm),), config.eval)
 
+    def _predict(self, arm: str, seed: int, share: float) -> Step:
+        general, own = self.recipe.general, self.recipe.options["evaluate"]
+        model, longest = _at(share, _finetuned(arm, seed)), self._finetune(NO_PRETRAINING, general.seeds[0]).config
+        config = PredictConfig(self._path(model), seed, self.recipe.task.test, longest.max_length,
+                               own.get("max_text_mb", MAX_TEXT_MB), **self._reading())  # fmt: skip
+        return Step(_at(share, _predicted(arm, seed)), PREDICT, config, (self.recipe.task.test,), (), (model,))
+
     def _compare(self, share: float = 1.0) -> Step:
         task, seeds, whole = self.recipe.task, self.recipe.general.seeds, share == 1
-        arms_then = self.arms if whole else self.arms[1:]
-        runs = {_at(share, _finetuned(arm, seed)): arm for arm in arms_then for seed in seeds}
+        runs = {_at(share, _predicted(arm, seed)): arm for arm in self._arms_at(share) for seed in seeds}
         arms = tuple(f"{arm}={escape(self._path(name))}" for name, arm in runs.items())
         longest = self._finetune(NO_PRETRAINING, seeds[0]).config.max_length
         picture = self._path(f"{REPORT}/{PICTURE}") if whole else None
@@ -254,3 +266,7 @@ def kept_model(pretraining: str, share: float) -> str:
 
 def _finetuned(arm: str, seed: int) -> str:
     return f"finetuned/{arm}-{seed}"
+
+
+def _predicted(arm: str, seed: int) -> str:
+    return f"predicted/{arm}-{seed}"

@@ -32,6 +32,7 @@ class PackedTensors:
         cu_seqlens: [B + 1], where each sequence starts; the last is T.
         padded_index: [B, L], token of each padded place; past a sequence's end, its first token.
         real: bool [B, L], the places that hold a token.
+        places: [T], the place of each token in [B, L] laid end to end.
         is_padded: whether some place holds none.
         is_typed: whether other families are given the token types.
         runs: (sequences, tokens of each) of neighbours of one length, in order, where attention is to take each run
@@ -44,6 +45,7 @@ class PackedTensors:
     cu_seqlens: torch.Tensor
     padded_index: torch.Tensor
     real: torch.Tensor
+    places: torch.Tensor
     is_padded: bool
     is_typed: bool
     runs: tuple[tuple[int, int], ...]
@@ -74,6 +76,7 @@ def pack(
         cu_seqlens=tensor(starts),
         padded_index=tensor(index),
         real=tensor(real),
+        places=tensor(np.flatnonzero(real)),
         is_padded=not real.all(),
         is_typed=is_typed,
         runs=_runs(lengths) if device == "cpu" else (),
@@ -109,7 +112,7 @@ def packed_attention(
     if packing.runs:
         return _attention_by_runs(query, key, value, scaling, dropout, packing.runs, sliding_window), None
     index = packing.padded_index
-    padded = [states[0].transpose(0, 1)[index].transpose(1, 2) for states in (query, key, value)]
+    padded = [_gathered(states[0].transpose(0, 1), index).transpose(1, 2) for states in (query, key, value)]
     mask = packing.real[:, None, None, :] if packing.is_padded else None
     near = _near(index.shape[1], sliding_window, query.device)
     if near is not None:  # past a sequence's end too a row has to see something: NaN times 0 is NaN
@@ -117,7 +120,12 @@ def packed_attention(
     context = torch.nn.functional.scaled_dot_product_attention(
         *padded, attn_mask=mask, dropout_p=dropout, scale=scaling
     )
-    return context.transpose(1, 2)[packing.real].unsqueeze(0), None
+    return _gathered(context.transpose(1, 2).flatten(0, 1), packing.places).unsqueeze(0), None
+
+
+def _gathered(rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return ``rows[index]``, whose gradient on a GPU is a sum in place of a sort; it does not wait for the device."""
+    return rows.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 def _near(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import sys
 import threading
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from fastmask_kernels import processor
 
+from ..core.background import usable_cores
 from ..core.config import ScoreConfig
 from ..core.errors import FastmaskError
 from ..core.records import EncodedSentences
@@ -41,11 +41,6 @@ POOL_TOKENS = 131072
 
 class Stopped(Exception):
     """Raised in worker threads after ``Backend.stop``."""
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Backend:

@@ -162,6 +162,7 @@ def test_steps_in_order(tmp_path):
         ("finetuned/masker-control-2", "finetune"),
         ("finetuned/masker-1", "finetune"),
         ("finetuned/masker-2", "finetune"),
+        *((f"predicted/{arm}-{seed}", "predict") for arm in ("none", "masker-control", "masker") for seed in (1, 2)),
         ("report", "evaluate"),
     ]
     assert_in_order(found)
@@ -186,9 +187,12 @@ def test_what_the_steps_are_told(tmp_path):
     tuned = found["finetuned/masker-2"]
     assert (tuned.config.init, tuned.config.seed, tuned.needs) == ("o/pretrained/masker", 2, ("pretrained/masker",))
     assert all(step.config.new_head for step in found.values() if step.command == "finetune")
+    answers = found["predicted/masker-2"]
+    assert (answers.config.model, answers.config.seed, answers.config.test) == ("o/finetuned/masker-2", 2, "test.jsonl")
+    assert answers.needs == ("finetuned/masker-2",) and answers.files == ("test.jsonl",)
     report = found["report"].config
-    assert report.arms[:3] == ("none=o/finetuned/none-1", "none=o/finetuned/none-2",
-                               "masker-control=o/finetuned/masker-control-1")  # fmt: skip
+    assert report.arms[:3] == ("none=o/predicted/none-1", "none=o/predicted/none-2",
+                               "masker-control=o/predicted/masker-control-1")  # fmt: skip
     assert (report.test, report.label_field, report.max_length) == ("test.jsonl", "class", 256)
 
 

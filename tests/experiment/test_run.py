@@ -103,7 +103,7 @@ def test_the_whole_pipeline(done):
     assert 'Beside <span class="name">masker-control</span>' in (directory / "run/report/masker.html").read_text()
     assert all((directory / "run/report" / name).is_file() for name in links)
     assert result.stdout.split()[:3] == ["step", "command", "state"]
-    assert "[13/13] report: evaluate" in result.stderr
+    assert "[19/19] report: evaluate" in result.stderr
 
 
 def head_of(directory: Path, init) -> dict:
@@ -135,7 +135,7 @@ def test_a_second_run_does_nothing(done, monkeypatch):
 def test_a_warning_is_said_again(done, monkeypatch):
     monkeypatch.chdir(done[0])
     monkeypatch.setattr(
-        "fastmask.experiment.run.label_warnings", lambda out, manifest: [f"{out}: {manifest['totals']['rows']}"]
+        "fastmask.experiment.doing.label_warnings", lambda out, manifest: [f"{out}: {manifest['totals']['rows']}"]
     )
     assert fastmask("run", "r.toml").stderr.splitlines()[0].startswith("warning: run/task-masks: ")
     assert fastmask("run", "r.toml", "-q").stderr == ""
@@ -230,7 +230,8 @@ def test_what_is_lost_is_made_again(copy, monkeypatch):
     found = states(copy, monkeypatch)
     assert {name for name, state in found.items() if state != "complete"} == {
         "pretrained/masker-control", "finetuned/masker-control-1", "finetuned/masker-control-2",
-        "finetuned/masker-1", "finetuned/masker-2", "report"}  # fmt: skip
+        "finetuned/masker-1", "finetuned/masker-2", "report",
+        *(f"predicted/{arm}-{seed}" for arm in ("masker", "masker-control") for seed in (1, 2))}  # fmt: skip
     result = fastmask("run", "r.toml")
     assert result.exit_code == 0 and made(copy) == before
     assert "finetuned/masker-control-1: finetune" not in result.stderr  # the same came out of what it needs
@@ -258,7 +259,8 @@ def test_a_seed_more_adds_its_runs_and_compares_again(copy, monkeypatch):
     before = made(copy)
     found = states(copy, monkeypatch)
     assert {name for name, state in found.items() if state != "complete"} == {
-        "finetuned/none-3", "finetuned/masker-control-3", "finetuned/masker-3", "report"}  # fmt: skip
+        *(f"{step}/{arm}-3" for step in ("finetuned", "predicted") for arm in ("none", "masker-control", "masker")),
+        "report"}  # fmt: skip
     assert fastmask("run", "r.toml", "-q").exit_code == 0
     assert json.loads((copy / "run/report/report.json").read_text())["seeds"] == 3
     assert all(made(copy)[name] == data for name, data in before.items() if "report" not in name)
@@ -286,7 +288,7 @@ def test_a_run_may_be_moved(copy, monkeypatch):
 def test_dry_run_writes_nothing(tmp_path, mr_tiny, golden_dir, monkeypatch):
     monkeypatch.chdir(write(tmp_path / "d", mr_tiny, golden_dir, each="true"))
     result = fastmask("run", "r.toml", "--dry-run")
-    assert result.exit_code == 0 and result.stdout.count("to do") == 15
+    assert result.exit_code == 0 and result.stdout.count("to do") == 21
     assert not Path("run").exists()
 
 
