@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.errors import ModelError, first_line
-from ..core.panics import panics_told
 from .directory import ModelFiles, weight_files
 from .tokenizer import vocabulary
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 # How the names of input embeddings end, in all families of transformers' encoders.
@@ -21,8 +18,6 @@ NAMES = (
     "word_embeddings.weight", "tok_embeddings.weight", "embed_tokens.weight", "wte.weight", "word_embedding.weight",
     "shared.weight",
 )  # fmt: skip
-_BEFORE = "a "
-"""What a word is written after, so that it has the pieces of one inside a sentence."""
 
 
 def input_embeddings(files: ModelFiles) -> np.ndarray:
@@ -69,32 +64,21 @@ class WordEmbeddings:
         size, special = vocabulary(tokenizer)
         if len(self._table) < size:
             raise ModelError(f"{files.name}: has {len(self._table)} input embeddings for {size} ids")
-        self._name = files.name
-        self._special, self._backend = np.array(special, np.int64), tokenizer.backend_tokenizer
+        self._special = np.array(special, np.int64)
 
-    def of(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def of(self, offsets: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which words have a vector, bool [W], and all vectors, float64 [W, D]; zeros where there is none.
 
-        A word that the tokenizer cannot write has none.
+        A word without a piece or with a special one, as the unknown one, has none.
+
+        Args:
+            offsets: int64 [W + 1], of the words' pieces in ids int [T].
         """
-        with panics_told(self._name):
-            pieces = _pieces(self._backend, words)
-        ids = np.array([index for one in pieces for index in one], np.int64)
-        lengths = np.array([len(one) for one in pieces], np.int64)
-        word = np.repeat(np.arange(len(words)), lengths)
-        unknown = np.bincount(word[np.isin(ids, self._special)], minlength=len(words)) > 0
-        has_one = (lengths > 0) & ~unknown
-        vectors = np.zeros((len(words), self._table.shape[1]))
-        if len(ids):
-            starts = (np.cumsum(lengths) - lengths)[lengths > 0]
-            sums = np.add.reduceat(self._table[ids].astype(np.float64), starts)
-            vectors[lengths > 0] = sums / lengths[lengths > 0, None]
-        vectors[~has_one] = 0.0
-        return has_one, vectors
-
-
-def _pieces(backend: Tokenizer, words: Sequence[str]) -> list[list[int]]:
-    """Return the ids of each word as it is written inside a sentence."""
-    encoded = backend.encode_batch([_BEFORE + word for word in words], add_special_tokens=False)
-    after = len(_BEFORE) - 1
-    return [[index for index, span in zip(one.ids, one.offsets, strict=True) if span[1] > after] for one in encoded]
+        first, lengths = offsets[:-1], np.diff(offsets)
+        special = np.add.reduceat(np.append(np.isin(ids, self._special), 0), first)
+        has_one = (lengths > 0) & (special == 0)
+        vectors = np.zeros((len(lengths), self._table.shape[1]))
+        for k in range(lengths[has_one].max(initial=0)):
+            longer = np.flatnonzero(has_one & (lengths > k))
+            vectors[longer] += self._table[ids[first[longer] + k]]
+        return has_one, vectors / np.maximum(lengths, 1)[:, None]

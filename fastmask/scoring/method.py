@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..models.module_encoder import ModuleEncoder
+    from ..text.tokens import TextEncoder
     from .asking import Asker
     from .backend import Backend
     from .blocks import SentenceBlock
@@ -172,8 +173,8 @@ class ShardScorer(Protocol):
 class CorpusScorer(ShardScorer, Protocol):
     """A ``ShardScorer`` whose shards follow from statistics of the whole corpus, too."""
 
-    def statistics(self, shards: Iterator[EncodedSentences]) -> bytes:
-        """Return the statistics of a corpus, lines of JSON, from all its shards in order.
+    def statistics(self, shards: Iterator[EncodedSentences], encoder: TextEncoder) -> bytes:
+        """Return the statistics of a corpus, lines of JSON, from all its shards in order, and what encoded these.
 
         Raises:
             FastmaskError: there is nothing in the corpus that the method could go by.

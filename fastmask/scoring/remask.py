@@ -31,6 +31,7 @@ from ..shards.reader import open_shards
 from ..shards.schema import header_of, inherited, manifest_path
 from ..shards.statistics import read_statistics, recorded
 from ..shards.writer import RunDirectory
+from ..text.tokens import TextEncoder
 from .again import Again, bounds_in, check_weights, joined_certificate
 from .cascade import TIE, Bounds, is_made_with, merged_certificate, widened_by
 from .method import CorpusScorer, Recalled, Rules, ShardScorer, Stored, load_method, never_masked
@@ -179,9 +180,9 @@ class _Remask:
         if not isinstance(self.alone, CorpusScorer):
             return None
         if self.counts_again:
-            return self.alone.statistics(
-                scored.sentences for _, scored in self._stored(range(len(self.manifest["shards"])))
-            )
+            shards = (scored.sentences for _, scored in self._stored(range(len(self.manifest["shards"]))))
+            encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.manifest["tokenizer"]["name"])
+            return self.alone.statistics(shards, encoder)
         if (found := read_statistics(self.source.path, self.manifest["certificate"])) is None:
             raise OutputError(f"{self.path}: its manifest says nothing of the statistics of its words")
         return found

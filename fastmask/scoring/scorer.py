@@ -78,7 +78,7 @@ class Scorer:
     def statistics(self, shards: Iterator[EncodedSentences]) -> bytes:
         """See ``CorpusScorer.statistics``."""
         assert isinstance(self.engine, CorpusScorer)
-        return self.engine.statistics(shards)
+        return self.engine.statistics(shards, self.encoder)
 
     def prepare(self, statistics: bytes) -> None:
         """See ``CorpusScorer.prepare``."""

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..core.arrays import offsets_of
 from ..core.config import ScoreConfig
 from ..core.errors import InputError
 from ..models.directory import resolve_model
 from ..models.embeddings import WordEmbeddings
+from ..text.tokens import TextEncoder
 from ..text.vectors import WordVectors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_BATCH = 4096
+_BATCH = 512
+"""Words whose vectors are held: few enough that they stay near the processor."""
+_BEFORE = "a "
+"""What a word is written after, so that it has the pieces of one inside a sentence."""
 _DIGITS = 6
 """Of a cosine: what more there is depends on how a processor adds."""
 
@@ -26,8 +31,8 @@ class Vectors(Protocol):
 
     name: str
 
-    def of(self, words: Mapping[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield numbers int64 [n] of words that have a vector, and these, float64 [n, D]."""
+    def of(self, words: Mapping[str, int], encoder: TextEncoder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield numbers int64 [n] of words that have a vector, and these, float64 [n, D]. Args: of the model's."""
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -40,7 +45,10 @@ class FileVectors:
 
     def __init__(self, path: str):
         self._file, self.name = WordVectors(path), path
-        self.of = self._file.of
+
+    def of(self, words: Mapping[str, int], encoder: TextEncoder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """See ``Vectors.of``."""
+        return self._file.of(words)
 
     def identity(self) -> dict[str, Any]:
         """See ``Vectors.identity``."""
@@ -54,12 +62,12 @@ class ModelVectors:
         self._files, self._tokenizer = resolve_model(model), tokenizer
         self.name = self._files.name
 
-    def of(self, words: Mapping[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def of(self, words: Mapping[str, int], encoder: TextEncoder) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """See ``Vectors.of``."""
         embeddings = WordEmbeddings(self._files, self._tokenizer)
         texts, numbers = list(words), np.fromiter(words.values(), np.int64, len(words))
         for start in range(0, len(texts), _BATCH):
-            has_one, rows = embeddings.of(texts[start : start + _BATCH])
+            has_one, rows = embeddings.of(*word_pieces(texts[start : start + _BATCH], encoder))
             yield numbers[start : start + _BATCH][has_one], rows[has_one]
 
     def identity(self) -> dict[str, Any]:
@@ -72,32 +80,46 @@ def vectors_of(config: ScoreConfig, tokenizer: PreTrainedTokenizerBase) -> Vecto
     return ModelVectors(config.model, tokenizer) if config.vectors is None else FileVectors(config.vectors)
 
 
-def largest_cosines(words: Sequence[str], others: Sequence[str], what: str, vectors: Vectors) -> np.ndarray:
+def word_pieces(words: Sequence[str], encoder: TextEncoder) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pieces of words as they are written inside a sentence: offsets int64 [W + 1] and ids int32 [T]."""
+    tokens = encoder.tokenize([_BEFORE + word for word in words])
+    is_word = tokens.end >= len(_BEFORE)
+    return offsets_of(is_word)[tokens.offsets], tokens.ids[is_word]
+
+
+def largest_cosines(
+    words: Sequence[str], others: Sequence[str], what: str, vectors: Vectors, encoder: TextEncoder
+) -> np.ndarray:
     """Return the largest cosine of each word to one of others, float64 [W]; NaN where a vector is missing.
 
     A word that is one of the others has 1, with a vector or without.
 
     Args:
         what: the others are, for the error.
+        encoder: of the model's tokenizer.
 
     Raises:
         InputError, ModelError: vectors cannot be read, or none of the others has one.
     """
     found = np.full(len(words), np.nan)
-    targets = [units for _, units in _directions(vectors, others)]
+    targets = [units for _, units in _directions(vectors.of(_numbered(others), encoder))]
     if not targets:
         raise InputError(vectors.name, None, None, f"has a vector for none of {what}")
     ends = np.concatenate(targets).T
-    for at, units in _directions(vectors, words):
+    for at, units in _directions(vectors.of(_numbered(words), encoder)):
         found[at] = np.clip(np.round((units @ ends).max(axis=1), _DIGITS), -1.0, 1.0)
     same = set(others)
     found[[number for number, word in enumerate(words) if word in same]] = 1.0
     return found
 
 
-def _directions(vectors: Vectors, words: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _numbered(words: Sequence[str]) -> dict[str, int]:
+    return {word: number for number, word in enumerate(words)}
+
+
+def _directions(vectors: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield numbers int64 [n] of words whose vectors are not zero, and these at length 1, float64 [n, D]."""
-    for at, rows in vectors.of({word: number for number, word in enumerate(words)}):
+    for at, rows in vectors:
         length = np.linalg.norm(rows, axis=1)
         if (has_one := length > 0).any():
             yield at[has_one], rows[has_one] / length[has_one, None]

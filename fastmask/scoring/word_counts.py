@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numba as nb
 import numpy as np
-from fastmask_kernels.splitmix import mix
 
-from ..core.arrays import JIT
 from ..report.overview import Word
 from .policy import Items
 from .rows import Rows
+from .word_types import word_keys
 
 MOST_WORDS = 2**17
 """Different words that are held and counted."""
@@ -35,7 +33,7 @@ class WordCounts:
         """Count the words of some rows; without words their tokens."""
         items = Items.of(rows.offsets, rows.word)
         ends = np.append(items.starts[1:], len(rows.input_ids))
-        keys, first, which = np.unique(_word_keys(rows.input_ids, items.starts, ends), True, True)
+        keys, first, which = np.unique(word_keys(rows.input_ids, items.starts, ends), True, True)
         starts, ends = items.starts[first], ends[first]
         self._insert(keys, lambda k: rows.input_ids[starts[k] : ends[k]].tobytes())
         at = np.searchsorted(self.keys, keys)
@@ -73,15 +71,3 @@ class WordCounts:
         for row, counts in enumerate(self._counts):
             np.add.at(sums[row], which, counts)
         return [Word(text, *counts) for text, counts in zip(of, sums.T.tolist(), strict=True)]
-
-
-@nb.njit(**JIT)
-def _word_keys(input_ids: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return a hash of each word's token ids, uint64 [I]."""
-    keys = np.empty(len(starts), np.uint64)
-    for k in range(len(starts)):
-        key = np.uint64(ends[k] - starts[k])
-        for at in range(starts[k], ends[k]):
-            key = mix(key, input_ids[at])
-        keys[k] = key
-    return keys

@@ -1,9 +1,4 @@
-"""What the methods that go by words share: word types, their counts in a corpus, and masks from a score for each.
-
-A word is what the tokenizer takes for one (column ``word``); its type is the decoded text of its pieces, without regard
-to case or to marks around it (``text.words.word_form``). A word with a special token or with an unknown one has no
-text, and no score.
-"""
+"""What the methods that go by words share: counts of word types in a corpus, and masks from a score for each."""
 
 from __future__ import annotations
 
@@ -13,98 +8,30 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numba as nb
 import numpy as np
-from fastmask_kernels.splitmix import mix
 
-from ..core.arrays import JIT
 from ..core.config import DEFAULT_RATE, ScoreConfig
 from ..core.errors import FastmaskError
-from ..core.memo import Memo
-from ..core.panics import panics_told
 from ..core.records import EncodedSentences, ScoredSentences
-from ..models.tokenizer import vocabulary
-from ..text.words import word_form
+from ..text.tokens import TextEncoder
 from .cascade import Bounds
 from .method import Method, Progress, Rules, never_masked
 from .policy import Items, choose, ragged_positions
+from .word_types import WordTypes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_TYPES = 1 << 19
 """Word types that are counted; when there are more, the rarer half is forgotten."""
-MOST_WRITINGS = 1 << 20
-"""Runs of pieces whose word type is remembered."""
 MOST_CLASSES = 100
-UNKNOWN, NO_TEXT = -1, -2
-"""What stands for the type of a word that is not counted, and of one that has none."""
-
-
-@nb.njit(**JIT)
-def _hashes(starts: np.ndarray, input_ids: np.ndarray, out: np.ndarray) -> None:
-    for w in range(len(starts)):
-        end = starts[w + 1] if w + 1 < len(starts) else len(input_ids)
-        state = np.uint64(end - starts[w])
-        for t in range(starts[w], end):
-            state = mix(state, input_ids[t])
-        out[w] = state
-
-
-class WordTypes:
-    """Finds the word type of each word: its number in ``index``, or UNKNOWN or NO_TEXT.
-
-    Args:
-        tokenizer: of the tokens.
-        index: the types by text; new ones are added if it ``grows``.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, index: dict[str, int], grows: bool):
-        self.index, self._grows, self._name = index, grows, tokenizer.name_or_path
-        self._backend = tokenizer.backend_tokenizer
-        self._special = np.array(vocabulary(tokenizer)[1], np.int32)
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget which pieces write which type; ``index`` may have been changed."""
-        self._memo, self._type = Memo(), np.empty(0, np.int64)
-
-    def of(self, words: Items, input_ids: np.ndarray) -> np.ndarray:
-        """Return the type of each of W words, int64 [W]."""
-        if self._memo.used > MOST_WRITINGS:
-            self.forget()
-        hashes, known = np.empty(len(words.starts), np.uint64), self._memo.used
-        _hashes(words.starts, input_ids, hashes)
-        slots = self._memo.slots(hashes)
-        fresh = np.flatnonzero(slots >= known)
-        if len(fresh):
-            first = fresh[np.unique(slots[fresh], return_index=True)[1]]  # in the order of the new slots
-            self._type = np.append(self._type, self._new(words, input_ids, first))
-        found: np.ndarray = self._type[slots]
-        return found
-
-    def _new(self, words: Items, input_ids: np.ndarray, which: np.ndarray) -> np.ndarray:
-        ends = np.append(words.starts[1:], len(input_ids))
-        pieces = [input_ids[words.starts[w] : ends[w]] for w in which]
-        with panics_told(self._name):
-            texts = self._backend.decode_batch([one.tolist() for one in pieces], skip_special_tokens=False)
-        special = np.isin(np.concatenate(pieces), self._special)
-        owner = np.repeat(np.arange(len(pieces)), [len(one) for one in pieces])
-        is_special = np.bincount(owner[special], minlength=len(pieces)) > 0
-        forms = ("" if bad else word_form(text) for bad, text in zip(is_special, texts, strict=True))
-        return np.fromiter((self._number(form) for form in forms), np.int64, len(pieces))
-
-    def _number(self, form: str) -> int:
-        if not form or "\ufffd" in form:
-            return NO_TEXT
-        return self.index.setdefault(form, len(self.index)) if self._grows else self.index.get(form, UNKNOWN)
 
 
 class Counts(NamedTuple):
     """What is counted of a corpus with V word types.
 
     Attributes:
-        words: the types.
+        words: the types; types: finds them.
         times: int64 [V], how often each stands there.
         maskable: int64 [V], how many of its tokens may be masked.
         by_class: float64 [K, V], how often in sentences of each class; of aspects, one for each.
@@ -113,6 +40,7 @@ class Counts(NamedTuple):
     """
 
     words: list[str]
+    types: WordTypes
     times: np.ndarray
     maskable: np.ndarray
     by_class: np.ndarray
@@ -177,7 +105,7 @@ class Counting:
         rows = (np.pad(self._classes[one], (0, size - len(self._classes[one]))) for one in classes)
         by_class = np.array([*rows]).reshape(len(classes), size)
         times, maskable = (self._rows[name].astype(np.int64) for name in ("count", "maskable"))
-        return Counts(list(self.types.index), times, maskable, by_class, classes, self.tokens)
+        return Counts(list(self.types.index), self.types, times, maskable, by_class, classes, self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +139,11 @@ class WordScores:
 class WordScorer:
     """Turns counts of a corpus into scores of its words: what a method that goes by words has of its own."""
 
-    def scores(self, counts: Counts) -> WordScores:
+    def scores(self, counts: Counts, encoder: TextEncoder) -> WordScores:
         """Return the scores of the words counted.
+
+        Args:
+            encoder: of the corpus; what it knows is not tokenized again.
 
         Raises:
             FastmaskError: the corpus or a file has not what is needed.
@@ -275,11 +206,12 @@ class WordMasks:
 
     def __init__(self, scorer: WordScorer, tokenizer: PreTrainedTokenizerBase, rules: Rules, progress: Progress):
         self.scorer, self.tokenizer, self.rules, self.progress = scorer, tokenizer, rules, progress
+        self.types = WordTypes(tokenizer, {}, False)
 
     def calibrate(self, shards: Iterator[EncodedSentences]) -> None:
         """Return None: there are no errors to bound."""
 
-    def statistics(self, shards: Iterator[EncodedSentences]) -> bytes:
+    def statistics(self, shards: Iterator[EncodedSentences], encoder: TextEncoder) -> bytes:
         """See ``CorpusScorer.statistics``: a line of JSON a word type."""
         counting, labelled = Counting(self.tokenizer, self.rules), self.scorer.labelled()
         if labelled:
@@ -289,8 +221,9 @@ class WordMasks:
             shards = (replace(shard, unit_label=np.full_like(shard.unit_label, -1)) for shard in shards)
         for shard in shards:
             counting.add(shard)
-        counts = counting.counts()
-        return self.scorer.scores(counts).lines(counts)
+        self.types, counts = counting.types, counting.counts()
+        self.types.grows = False
+        return self.scorer.scores(counts, encoder).lines(counts)
 
     def prepare(self, statistics: bytes) -> None:
         """See ``CorpusScorer.prepare``."""
@@ -305,7 +238,7 @@ class WordMasks:
         # the last ones are those of words without a type: UNKNOWN and NO_TEXT count from the end
         self.word_score = np.array([*score, None, None], np.float64)
         self.word_prob = np.array([*prob, None, None], np.float64) if -1.0 not in prob else None
-        self.types = WordTypes(self.tokenizer, index, False)
+        self.types.renumber(index)
 
     def score(self, shard: EncodedSentences, bounds: Bounds | None) -> ScoredSentences:
         """Return the scores and masks of a shard."""

@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from fastmask.core.errors import ModelError
 from fastmask.models.directory import ModelFiles
 from fastmask.models.embeddings import WordEmbeddings
+from fastmask.scoring.similar import word_pieces
+from fastmask.text.tokens import TextEncoder
 
 
 def files(folder, tensors) -> ModelFiles:
@@ -30,7 +32,9 @@ def byte_level() -> PreTrainedTokenizerFast:
 def test_the_mean_over_pieces_as_inside_a_sentence(kind, tmp_path):
     table = torch.arange(20.0).reshape(10, 2)
     model = files(tmp_path, {"m.decoder.weight": table + 1, "m.embed_tokens.weight": table.to(kind)})
-    has_one, rows = WordEmbeddings(model, byte_level()).of(["good", "goood", "gx"])
+    tokenizer = byte_level()
+    pieces = word_pieces(["good", "goood", "gx"], TextEncoder(tokenizer.backend_tokenizer))
+    has_one, rows = WordEmbeddings(model, tokenizer).of(*pieces)
     assert has_one.tolist() == [True, True, False]
     # "Ġgood" is 8; " goood" is Ġ 4, go 5, o 2, od 6: the means of rows (2 k, 2 k + 1)
     assert np.array_equal(rows, [[16, 17], [8.5, 9.5], [0, 0]])

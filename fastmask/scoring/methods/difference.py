@@ -29,7 +29,8 @@ from ...text.streams import STDIN
 from ...text.tokens import TextEncoder
 from ..policy import Items
 from ..similar import largest_cosines, vectors_of
-from ..words import NO_TEXT, Counts, WordMethod, WordScorer, WordScores, WordTypes
+from ..word_types import NO_TEXT
+from ..words import Counts, WordMethod, WordScorer, WordScores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,9 +66,9 @@ class _Scorer(WordScorer):
         """See ``WordScorer.identity``."""
         return {"background_files": self.inputs.entries, **self.vectors.identity()}
 
-    def scores(self, counts: Counts) -> WordScores:
+    def scores(self, counts: Counts, encoder: TextEncoder) -> WordScores:
         """See ``WordScorer.scores``."""
-        there, total = self._background(counts)
+        there, total = self._background(counts, encoder)
         weight = tf_icf(counts.times, there, total)
         can_be = (counts.maskable > 0) & (counts.times * float(total) > there * float(counts.times.sum()))
         can_be &= np.fromiter(map(_is_word, counts.words), bool, len(counts.words))
@@ -76,17 +77,16 @@ class _Scorer(WordScorer):
         if not anchors:
             raise FastmaskError("--background: no word is more frequent in the corpus than there")
         marks = {counts.words[v]: {"tf_icf": float(weight[v])} for v in order[: len(anchors)]}
-        return WordScores(largest_cosines(counts.words, anchors, "the anchors", self.vectors), more=marks)
+        score = largest_cosines(counts.words, anchors, "the anchors", self.vectors, encoder)
+        return WordScores(score, more=marks)
 
-    def _background(self, counts: Counts) -> tuple[np.ndarray, int]:
+    def _background(self, counts: Counts, encoder: TextEncoder) -> tuple[np.ndarray, int]:
         """Return how often each word of the corpus stands in the background, int64 [V], and how many words that has."""
         found, total = np.zeros(len(counts.words), np.int64), 0
-        types = WordTypes(self.tokenizer, {word: number for number, word in enumerate(counts.words)}, grows=False)
-        encoder = TextEncoder(self.tokenizer.backend_tokenizer, self.tokenizer.name_or_path)
         for pieces, repeats in self._pieces():
             tokens = encoder.tokenize(pieces)
             words = Items.of(tokens.offsets, word_numbers(tokens.begins, tokens.offsets))
-            kind = types.of(words, tokens.ids)
+            kind = counts.types.of(words, tokens.ids)
             times = np.repeat(repeats, np.diff(words.offsets))
             total += int(times[kind != NO_TEXT].sum())
             found += np.bincount(kind[kind >= 0], times[kind >= 0], minlength=len(found)).astype(np.int64)

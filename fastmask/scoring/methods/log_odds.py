@@ -70,7 +70,7 @@ class _Scorer(WordScorer):
         """See ``WordScorer.identity``."""
         return {"labelled_files": self.inputs.entries} if self.config.labelled else {}
 
-    def scores(self, counts: Counts) -> WordScores:
+    def scores(self, counts: Counts, encoder: TextEncoder) -> WordScores:
         """See ``WordScorer.scores``."""
         by_class, prior = counts.by_class, counts.times.astype(np.float64)
         if len(by_class) < 2:

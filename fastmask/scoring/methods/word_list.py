@@ -26,6 +26,7 @@ from ...core.config import SENTIMENT, ScoreConfig
 from ...core.errors import InputError
 from ...models.directory import ASSETS
 from ...text.stop_words import words_in
+from ...text.tokens import TextEncoder
 from ...text.words import word_form
 from ..similar import largest_cosines, vectors_of
 from ..words import Counts, WordMethod, WordScorer, WordScores
@@ -72,9 +73,9 @@ class _Scorer(WordScorer):
         """See ``WordScorer.identity``."""
         return {"words_sha256": hashlib.sha256("\n".join(self.words).encode()).hexdigest(), **self.vectors.identity()}
 
-    def scores(self, counts: Counts) -> WordScores:
+    def scores(self, counts: Counts, encoder: TextEncoder) -> WordScores:
         """See ``WordScorer.scores``."""
-        score = largest_cosines(counts.words, self.words, "the words of --words", self.vectors)
+        score = largest_cosines(counts.words, self.words, "the words of --words", self.vectors, encoder)
         weight = np.where(np.isnan(score), 0.0, self.function(np.nan_to_num(score)))
         return WordScores(score, scaled(weight, counts.maskable, self.rate * counts.tokens))
 
