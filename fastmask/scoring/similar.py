@@ -22,6 +22,8 @@ _BATCH = 512
 """Words whose vectors are held: few enough that they stay near the processor."""
 _BEFORE = "a "
 """What a word is written after, so that it has the pieces of one inside a sentence."""
+_ONE_THREAD, _LEAST_ROWS = 1 << 18, 8
+"""Multiplications that OpenBLAS leaves to one thread, and the rows of which it is worth to have so few."""
 _DIGITS = 6
 """Of a cosine: what more there is depends on how a processor adds."""
 
@@ -66,8 +68,10 @@ class ModelVectors:
         """See ``Vectors.of``."""
         embeddings = WordEmbeddings(self._files, self._tokenizer)
         texts, numbers = list(words), np.fromiter(words.values(), np.int64, len(words))
+        offsets, ids = word_pieces(texts, encoder)
         for start in range(0, len(texts), _BATCH):
-            has_one, rows = embeddings.of(*word_pieces(texts[start : start + _BATCH], encoder))
+            bounds = offsets[start : start + _BATCH + 1]
+            has_one, rows = embeddings.of(bounds - bounds[0], ids[bounds[0] : bounds[-1]])
             yield numbers[start : start + _BATCH][has_one], rows[has_one]
 
     def identity(self) -> dict[str, Any]:
@@ -107,10 +111,20 @@ def largest_cosines(
         raise InputError(vectors.name, None, None, f"has a vector for none of {what}")
     ends = np.concatenate(targets).T
     for at, units in _directions(vectors.of(_numbered(words), encoder)):
-        found[at] = np.clip(np.round((units @ ends).max(axis=1), _DIGITS), -1.0, 1.0)
+        found[at] = np.clip(np.round(_product(units, ends).max(axis=1), _DIGITS), -1.0, 1.0)
     same = set(others)
     found[[number for number, word in enumerate(words) if word in same]] = 1.0
     return found
+
+
+def _product(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return rows @ columns, of few columns in parts so small that OpenBLAS does not wake its threads for them.
+
+    These wait for each other longer than they work, and then spin.
+    """
+    few = _ONE_THREAD // columns.size
+    few = few if few >= _LEAST_ROWS else len(rows)
+    return np.concatenate([rows[at : at + few] @ columns for at in range(0, len(rows), few)])
 
 
 def _numbered(words: Sequence[str]) -> dict[str, int]:

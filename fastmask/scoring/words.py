@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_TYPES = 1 << 19
 """Word types that are counted; when there are more, the rarer half is forgotten."""
 MOST_CLASSES = 100
+_TOGETHER = 4096
+"""Lines of statistics that are parsed together."""
 
 
 class Counts(NamedTuple):
@@ -124,16 +126,15 @@ class WordScores:
 
     def lines(self, counts: Counts) -> bytes:
         """Return them as lines of JSON, the highest score first: what the plan keeps."""
-        words, times, more = counts.words, counts.times.tolist(), self.more or {}
-        score = np.where(np.isnan(self.score), -np.inf, self.score).tolist()
+        words, more, encode = counts.words, self.more or {}, json.JSONEncoder(ensure_ascii=False).encode
         columns = {"score": self.score} | ({} if self.mask_prob is None else {"mask_prob": self.mask_prob})
-        values = [[None if x != x else x for x in one.astype(np.float32).tolist()] for one in columns.values()]
-        encode = json.JSONEncoder(ensure_ascii=False).encode
-        rows = ({"word": words[v], "count": times[v], **dict(zip(columns, row, strict=True)), **more.get(words[v], {})}
-                for v, row in enumerate(zip(*values, strict=True)))  # fmt: skip
-        lines = [f"{encode(row)}\n" for row in rows]
-        order = sorted(range(len(words)), key=lambda v: (-score[v], words[v]))
-        return "".join(map(lines.__getitem__, order)).encode("utf-8", "surrogatepass")
+        numbers = [["null" if x != x else repr(x) for x in one.astype(np.float32).tolist()] for one in columns.values()]
+        added = (f", {encode(more[word])[1:-1]}" if word in more else "" for word in words)
+        line = '{"word": %s, "count": %d' + "".join(f', "{name}": %s' for name in columns) + "%s}\n"
+        lines = [line % row for row in zip(map(encode, words), counts.times.tolist(), *numbers, added, strict=True)]
+        by_word = np.array(sorted(range(len(words)), key=words.__getitem__), np.int64)
+        order = np.argsort(np.where(np.isnan(self.score), np.inf, -self.score)[by_word], kind="stable")
+        return "".join(map(lines.__getitem__, by_word[order].tolist())).encode("utf-8", "surrogatepass")
 
 
 class WordScorer:
@@ -230,11 +231,12 @@ class WordMasks:
         index: dict[str, int] = {}
         score: list[float | None] = []
         prob: list[float | None] = []
-        for line in statistics.splitlines():
-            row = json.loads(line)
-            index[row["word"]] = len(score)
-            score.append(row["score"])
-            prob.append(row.get("mask_prob", -1.0))
+        lines = statistics.splitlines()
+        for first in range(0, len(lines), _TOGETHER):
+            for row in json.loads(b"[%s]" % b",".join(lines[first : first + _TOGETHER])):
+                index[row["word"]] = len(score)
+                score.append(row["score"])
+                prob.append(row.get("mask_prob", -1.0))
         # the last ones are those of words without a type: UNKNOWN and NO_TEXT count from the end
         self.word_score = np.array([*score, None, None], np.float64)
         self.word_prob = np.array([*prob, None, None], np.float64) if -1.0 not in prob else None

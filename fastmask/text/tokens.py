@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _BATCH_CHARS = 1 << 18  # bounds the memory of the lists in between
-_CACHE_BYTES = 1 << 24
+_CACHE_BYTES = 1 << 25
 _WORD_BYTES = 96  # what a short word costs as a dictionary key, with its row in the table
 _TOKEN_BYTES = 13
 
