@@ -23,7 +23,7 @@ SAME = 0.7
 """Texts with such a share of words in common (Jaccard index of their sets) are near-duplicates."""
 SHAPE = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
 WORDPIECES, LENGTH = 8192, 256
-EPOCHS, RATE, STEP_TOKENS = 4, 5e-4, 8192
+EPOCHS, RATE, STEP_TOKENS = 24, 1e-3, 16384
 
 
 def main(data: Path, work: Path) -> None:
@@ -116,7 +116,8 @@ def pretrain_on(files: Sequence[str], work: Path) -> None:
     new, masks = str(work / "new"), str(work / "general-masks")
     score_corpus(files, masks, ScoreConfig(model=new, method="random"))
     settings = PretrainConfig(shards=(masks,), init=new, out=str(work / "general"), sample=True, pack=True,
-                              epochs=EPOCHS, batch_tokens=STEP_TOKENS, lr=RATE, warmup=0.1, save_every=100)  # fmt: skip
+                              epochs=EPOCHS, batch_tokens=STEP_TOKENS, part_tokens=STEP_TOKENS, lr=RATE, warmup=0.1,
+                              save_every=100)  # fmt: skip
     pretrain(settings)
 
 

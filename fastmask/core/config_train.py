@@ -140,7 +140,7 @@ class PretrainConfig:
     batch_size: int | None = option(None, f"Sequences in a step, over all processes; {BATCH_SIZE} if neither it nor "
                                     "--batch-tokens is given.", check=at_least(1))  # fmt: skip
     batch_tokens: int | None = option(None, "Tokens in a step, instead of --batch-size.", check=at_least(1))
-    part_tokens: int = option(4096, "Tokens in a forward and backward pass; a larger step adds up several "
+    part_tokens: int = option(4096, "Tokens in a forward and backward pass, about; a larger step adds up several "
                               "gradients.",
                               check=at_least(1), group=RUNNING)  # fmt: skip
     max_steps: int | None = option(None, "Number of optimizer steps.", check=at_least(1))

@@ -8,6 +8,7 @@ through the model's keyword arguments, so the model's own modules, dropout and p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,21 +112,31 @@ def packed_attention(
 
     if packing.runs:
         return _attention_by_runs(query, key, value, scaling, dropout, packing.runs, sliding_window), None
-    index = packing.padded_index
-    padded = [_gathered(states[0].transpose(0, 1), index).transpose(1, 2) for states in (query, key, value)]
+    padded = [_padded(states[0].transpose(0, 1), packing).transpose(1, 2) for states in (query, key, value)]
+    length = packing.real.shape[1]
     mask = packing.real[:, None, None, :] if packing.is_padded else None
-    near = _near(index.shape[1], sliding_window, query.device)
+    near = _near(length, sliding_window, query.device)
     if near is not None:  # past a sequence's end too a row has to see something: NaN times 0 is NaN
         mask = near if mask is None else near & (mask | ~packing.real[:, None, :, None])
-    context = torch.nn.functional.scaled_dot_product_attention(
-        *padded, attn_mask=mask, dropout_p=dropout, scale=scaling
-    )
-    return _gathered(context.transpose(1, 2).flatten(0, 1), packing.places).unsqueeze(0), None
+    with _any_shape() if query.is_cuda else nullcontext():
+        context = torch.nn.functional.scaled_dot_product_attention(
+            *padded, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
+    return context.transpose(1, 2).flatten(0, 1).index_select(0, packing.places).unsqueeze(0), None
 
 
-def _gathered(rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Return ``rows[index]``, whose gradient on a GPU is a sum in place of a sort; it does not wait for the device."""
-    return rows.index_select(0, index.flatten()).unflatten(0, index.shape)
+def _any_shape() -> AbstractContextManager:
+    """Return a context without cuDNN's attention, which is compiled for each new shape: most batches have one."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+def _padded(rows: torch.Tensor, packing: PackedTensors) -> torch.Tensor:
+    """Return rows [T, ...] at their places in [B, L, ...], and zeros at others; a GPU is not waited for."""
+    shape = packing.real.shape
+    empty = rows.new_zeros(shape.numel(), *rows.shape[1:])
+    return empty.index_copy(0, packing.places, rows).unflatten(0, shape)
 
 
 def _near(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:

@@ -63,8 +63,9 @@ class Builder:
         order = np.argsort(-lengths, kind="stable")
         begins = np.cumsum(lengths[order]) - lengths[order]
         total = int(lengths.sum())
-        # equal shares: a small last part would keep the device as busy as a full one
-        share = begins * -(-total // self.part_tokens) // total
+        # equal shares: a small last part would keep the device as busy as a full one. An eighth more is let be: a step
+        # of as many tokens goes over them by its last sequence, and would be two parts of half the size
+        share = begins * max(1, -(-total // (self.part_tokens * 9 // 8))) // total
         groups = np.split(order, np.flatnonzero(np.diff(share)) + 1)
         return tuple(self._part([items[i][1] for i in rows], [corrupted[i] for i in rows]) for rows in groups)
 
