@@ -25,6 +25,9 @@ def test_by_hand(tmp_path, given):
     assert found["film"] == {"count": 3, "score": 1.0, "tf_icf": pytest.approx(3 / 7 * log(7))}
     scores = {word: row["score"] for word, row in found.items()}
     assert scores == pytest.approx({"film": 1, "plot": 0.6, "fun": 0.8, "the": 1, "is": None})
+    assert [*found] == ["film", "the", "fun", "plot", "is"]  # the best first, of two that are equal by the alphabet
+    lines = (tmp_path / "o" / "_statistics.jsonl").read_text().splitlines()
+    assert lines[1] == '{"word": "the", "count": 1, "score": 1.0}' and lines[4].endswith('"score": null}')
     first, second = rows_of(tmp_path / "o")
     assert first["importance"] == pytest.approx([1, 1, 0.6]) and first["mask_index"] == [0]  # 0.4 of 3 tokens is 1
     assert second["importance"] == pytest.approx([1, 1, 0, 0.8]) and second["mask_index"] == [1]  # no stop word
