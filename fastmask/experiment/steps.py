@@ -75,19 +75,15 @@ class _Steps:
             yield self._mask(choice)
             if not choice.is_random:
                 yield self._control(choice)
-        for choice in choices:
-            for arm in _arms_of(choice):
-                for seed in seeds if self.recipe.general.pretrain_each_seed else seeds[:1]:
-                    yield self._pretrain(choice, arm, seed)
-        for arm in self.arms:
-            for seed in seeds:
-                if not (arm == NO_PRETRAINING and seed == seeds[0] and self._classifier_step):
-                    yield self._finetune(arm, seed)
-        for share in self.recipe.general.curve:
-            yield from (self._finetune(arm, seed, share) for arm in self.arms[1:] for seed in seeds)
-        for share in (*self.recipe.general.curve, 1.0):
-            yield from (self._predict(arm, seed, share) for arm in self._arms_at(share) for seed in seeds)
-            yield self._compare(share)
+        for seed in seeds:  # one after the other, so that a run that is stopped has some that are whole
+            for choice in choices if self.recipe.general.pretrain_each_seed or seed == seeds[0] else ():
+                yield from (self._pretrain(choice, arm, seed) for arm in _arms_of(choice))
+            for share in (1.0, *self.recipe.general.curve):
+                for arm in self._arms_at(share):
+                    if not (arm == NO_PRETRAINING and seed == seeds[0] and self._classifier_step):
+                        yield self._finetune(arm, seed, share)
+                    yield self._predict(arm, seed, share)
+        yield from (self._compare(share) for share in (*self.recipe.general.curve, 1.0))
 
     @property
     def arms(self) -> tuple[str, ...]:

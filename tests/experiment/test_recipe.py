@@ -157,12 +157,16 @@ def test_steps_in_order(tmp_path):
         ("masks/masker-control", "score"),
         ("pretrained/masker-control", "pretrain"),
         ("pretrained/masker", "pretrain"),
-        ("finetuned/none-2", "finetune"),
+        ("predicted/none-1", "predict"),
         ("finetuned/masker-control-1", "finetune"),
-        ("finetuned/masker-control-2", "finetune"),
+        ("predicted/masker-control-1", "predict"),
         ("finetuned/masker-1", "finetune"),
-        ("finetuned/masker-2", "finetune"),
-        *((f"predicted/{arm}-{seed}", "predict") for arm in ("none", "masker-control", "masker") for seed in (1, 2)),
+        ("predicted/masker-1", "predict"),
+        *(
+            (f"{kind}/{arm}-2", command)
+            for arm in ("none", "masker-control", "masker")
+            for kind, command in (("finetuned", "finetune"), ("predicted", "predict"))
+        ),
         ("report", "evaluate"),
     ]
     assert_in_order(found)
