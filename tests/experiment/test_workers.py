@@ -15,12 +15,13 @@ import torch
 from helpers import fastmask, golden, write_jsonl
 
 from fastmask.core.errors import FastmaskError, InputError
+from fastmask.experiment.run import Run
 from fastmask.experiment.workers import KILLED, Workers, threads_of
 
 RECIPE = """
 out = "{out}"
 init = "{model}"
-methods = ["greedy"]
+methods = ["random-15"]
 seeds = [1, 2]
 pretrain-each-seed = true
 curve = [0.5]
@@ -68,7 +69,7 @@ def test_side_by_side_as_one_after_the_other(folder):
     beside = fastmask("run", "beside.toml", "--jobs", "2")
     assert alone.exit_code == beside.exit_code == 0, beside.stderr
     one, two = made(folder / "alone"), made(folder / "beside")
-    assert len(one) == 30 and one == two
+    assert len(one) == 17 and one == two
     reports = [json.loads((folder / out / "report/report.json").read_text()) for out in ("alone", "beside")]
     assert reports[0]["arms"] == reports[1]["arms"] and reports[0]["curve"] == reports[1]["curve"]
     said = [line for line in beside.stderr.splitlines() if line.startswith("[")]
@@ -120,7 +121,7 @@ def test_workers_end_with_a_killed_run(folder):
     """No process goes on by itself, which would write what a resumed run writes."""
     child = subprocess.Popen([sys.executable, "-m", "fastmask", "run", "alone.toml", "--jobs", "2", "-q"])
     try:
-        while not list(folder.glob("alone/pretrained/*")):
+        while not list(folder.glob("alone/finetuned/.none-1*")):
             assert child.poll() is None
             time.sleep(0.05)
         workers = subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, text=True, check=True).stdout
@@ -130,7 +131,8 @@ def test_workers_end_with_a_killed_run(folder):
     assert len(workers.split()) >= 2
     while any(Path("/proc", number).exists() and alive(number) for number in workers.split()):
         time.sleep(0.05)
-    assert fastmask("run", "alone.toml", "--jobs", "2", "-q").exit_code == 0
+    with Run("alone.toml"):  # nobody has it
+        pass
 
 
 def alive(number: str) -> bool:
