@@ -139,7 +139,7 @@ def _from_model(config: FinetuneConfig, files: ModelFiles, hard: list[Row]):
     if config.new_head:
         missing = [name for name, _ in model.named_parameters() if is_head(model, name)]
         model = redrawn(model, missing, config.seed)
-    if missing:
+    elif missing:
         log.info(f"the classification head is new: {', '.join(sorted(missing))}")
     elif classes.names != files.class_names:
         theirs, ours = ", ".join(files.class_names), ", ".join(classes.names)

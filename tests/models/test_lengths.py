@@ -214,9 +214,10 @@ def test_new_heads_on_an_encoder_of_any_family(name, single, tmp_path):
     train = write_jsonl(tmp_path / "train.jsonl", [{"text": "good film" if n % 2 else "bad", "label": n % 2}
                                                    for n in range(8)])  # fmt: skip
     common = ("--epochs", 1, "--max-length", 20)
-    for out, head in (("tuned", ()), ("drawn", ("--new-head",))):
-        done = fastmask("finetune", train, "--init", bare, "-o", tmp_path / out, *common, *head)
-        assert done.exit_code == 0 and "the classification head is new" in done.stderr, done.stderr
+    for out, head in (("tuned", False), ("drawn", True)):
+        done = fastmask("finetune", train, "--init", bare, "-o", tmp_path / out, *common, *["--new-head"] * head)
+        assert done.exit_code == 0, done.stderr
+        assert ("the classification head is new" in done.stderr) is not head  # said where nobody asked for it
     texts, masks = write_jsonl(tmp_path / "texts.jsonl", [{"text": "good film"}, {"text": "bad"}]), tmp_path / "masks"
     scored = fastmask("score", texts, "-o", masks, "--model", tmp_path / "tuned", "--method", "prefix", "--threshold",
                       0.9, "--stop-words", "none", "--max-length", 20)  # fmt: skip
