@@ -46,8 +46,9 @@ def at_level(level: int) -> Iterator[None]:
 def kept() -> Iterator[list[tuple[int, str]]]:
     """Yield a list that is given the level and the text of each line logged inside a ``with``."""
     lines: list[tuple[int, str]] = []
-    listener = listen(lambda level, line: lines.append((level, line)))
-    try:
-        yield lines
-    finally:
-        logging.getLogger("fastmask").removeHandler(listener)
+    with at_level(logging.INFO):
+        listener = listen(lambda level, line: lines.append((level, line)))
+        try:
+            yield lines
+        finally:
+            logging.getLogger("fastmask").removeHandler(listener)

@@ -11,20 +11,20 @@ from ..core.plain import Json
 from ..report.comparison import draw
 from .arms import evaluate
 from .curve import curve_of
+from .ledger import RESULTS
 from .pages import write_pages
 from .questions import NO_PRETRAINING, Asked, control_of
 from .recipe import Recipe
 from .steps import Step, compared_at, pretrained
 from .work import add_work, compared_work
 
-RESULT = "report.json"
-
 
 def write_report(report: Json, place: Path) -> None:
     """Write a comparison's report into the directory of its step."""
-    with os_errors_named(place / RESULT):
+    path = place / RESULTS["evaluate"]
+    with os_errors_named(path):
         place.mkdir(parents=True, exist_ok=True)
-        write_atomically(place / RESULT, json_bytes(report))
+        write_atomically(path, json_bytes(report))
 
 
 def write_last(recipe: Recipe, step: Step) -> None:
@@ -51,7 +51,7 @@ def _add_pretraining(recipe: Recipe, report: Json, runs: dict[str, list[Path]]) 
     add_work(report, runs)
     report["pretraining"] = {arm: compared_work(runs[arm], runs[control]) for arm, control in pairs}
     if shares := recipe.general.curve:
-        before = {share: Path(recipe.general.out, compared_at(share), RESULT) for share in shares}
+        before = {share: Path(recipe.general.out, compared_at(share), RESULTS["evaluate"]) for share in shares}
         earlier = {share: json.loads(path.read_text("utf-8")) for share, path in before.items()}
         report["curve"] = curve_of({**earlier, 1.0: report}, NO_PRETRAINING, pairs)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.config import ScoreConfig, demand, on_disk
-from ..core.errors import FastmaskError, ModelError, OutputError
+from ..core.errors import FastmaskError, ModelError, OutputError, line_of
 from ..models.directory import resolve_model
 from ..models.weights import MASKED_LM, load_trained
 from ..scoring.method import method_named
@@ -22,7 +22,7 @@ from .doing import do, warn_of_labels
 from .ledger import AGAIN, COMPLETE, RESULTS, TO_DO, Ledger, Planned
 from .recipe import Recipe, TaskFiles, read_recipe
 from .steps import PAGE, PICTURE, REPORT, Step, steps_of
-from .workers import Workers, threads_of
+from .workers import Ended, Workers, threads_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,22 +99,32 @@ class Run:
         """Do the steps; after an error no more are started, but those that run are waited for, and recorded."""
         waiting, read = dict(self._named), dict[str, dict]()
         error: Exception | None = None
-        while (not error and waiting) or len(workers):
+        while (not error and waiting) or workers.running:
             ready = None if error or workers.is_full else _first_ready(waiting, read)
-            if ready is None:
-                for ended in workers.ended():
-                    for level, line in ended.lines:
-                        log.log(level, line)
-                    before, error = read.pop(ended.name), error or ended.error
-                    if not ended.error:
-                        self.ledger.finish(self._named[ended.name], before)
-                continue
-            del waiting[ready.name]
-            if self._is_to_do(ready):
-                read[ready.name] = self.ledger.read_by(ready)
-                workers.start(ready.name, self._work_of(ready, workers.jobs, console))
+            try:
+                if ready is None:
+                    ended = workers.ended()
+                    self._end(ended, read.pop(ended.name), workers)
+                elif self._is_to_do(waiting.pop(ready.name)):
+                    read[ready.name] = self.ledger.read_by(ready)
+                    workers.start(ready.name, self._work_of(ready, workers.jobs, console))
+            except Exception as fault:
+                error = error or fault
         if error:
             raise error
+
+    def _end(self, ended: Ended, read: dict, workers: Workers) -> None:
+        """Record a step that has ended, and log what it has logged if others run beside it; raise its error."""
+        if ended.error:
+            rest = f"; those that run are waited for: {', '.join(workers.running)}" if workers.running else ""
+            log.warning(f"{ended.name}: failed: {line_of(ended.error)}{rest}")
+        elif workers.jobs > 1:
+            log.info(f"{ended.name}: done")
+        for level, line in ended.lines:
+            log.log(level, line)
+        if ended.error:
+            raise ended.error
+        self.ledger.finish(self._named[ended.name], read)
 
     def _work_of(self, step: Step, jobs: int, console: Console | None) -> Callable[[], object]:
         number = list(self._named).index(step.name) + 1

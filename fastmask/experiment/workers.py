@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for
+from multiprocessing.connection import Connection, wait
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..core.background import usable_cores
 from ..core.errors import FastmaskError
 from ..core.log import kept
+from ..report.progress import now_and_then
 
-KILLED = "a worker process was killed, for lack of memory perhaps; the same command resumes, with fewer --jobs if so"
+KILLED = "its process was killed, for lack of memory perhaps; the same command resumes, with fewer --jobs if so"
+Done = tuple[list[tuple[int, str]], Exception | None, str]
+"""The level and text of each line logged (by processes, whose lines would be mixed), an error, and where it was."""
 
 
 class Ended(NamedTuple):
@@ -38,73 +41,121 @@ class Workers:
         jobs: at least 1.
     """
 
+    # no ProcessPoolExecutor: it stops all where one is killed, and may wait for ever for one that is killed early
+
     def __init__(self, jobs: int):
         self.jobs = jobs
-        self._pool: Executor = _Here() if jobs == 1 else _processes(jobs)
-        self._do = _do_here if jobs == 1 else _do_in_worker
-        self._others = set(multiprocessing.active_children())
-        self._running: dict[Future, str] = {}
+        self._done: list[Ended] = []
+        self._idle: list[_Worker] = []
+        self._busy: dict[Connection, tuple[str, _Worker]] = {}
+        self._begun: list[_Worker] = []
 
     @property
     def is_full(self) -> bool:
         """Return whether nothing more can be started before something ends."""
-        return len(self._running) == self.jobs
+        return len(self.running) == self.jobs
 
-    def __len__(self) -> int:
-        return len(self._running)
+    @property
+    def running(self) -> list[str]:
+        """Return the names of what has been started, and has not been returned as ended."""
+        return [*(ended.name for ended in self._done), *(name for name, _ in self._busy.values())]
 
     def start(self, name: str, work: Callable[[], object]) -> None:
         """Start something, which has to be picklable for other processes."""
-        self._running[self._pool.submit(self._do, work)] = name
+        if self.jobs == 1:
+            work()
+            _free_device_memory()
+            self._done.append(Ended(name, [], None))
+            return
+        worker = self._idle.pop() if self._idle else self._new()
+        worker.take(work)
+        self._busy[worker.connection] = name, worker
 
-    def ended(self) -> list[Ended]:
-        """Wait until something has ended, and return what has since the last call.
-
-        Raises:
-            FastmaskError: a process was killed.
-        """
-        futures = wait(self._running, return_when=FIRST_COMPLETED).done
+    def _new(self) -> _Worker:
+        # a terminal's interrupt goes to a new process, too, also while it begins: it has this mask from then on
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            return [Ended(self._running.pop(future), *future.result()) for future in futures]
-        except BrokenProcessPool as error:
-            raise FastmaskError(KILLED) from error
+            self._begun.append(_Worker(threads_of(self.jobs), len(self._begun)))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self._begun[-1]
+
+    def ended(self) -> Ended:
+        """Wait until something has ended, and return it."""
+        if self._done:
+            return self._done.pop()
+        name, worker = self._busy.pop(wait(list(self._busy))[0])  # type: ignore[call-overload]  # only connections
+        try:
+            lines, error, place = worker.connection.recv()
+        except (EOFError, OSError):
+            return Ended(name, [], FastmaskError(f"{name}: {KILLED}"))
+        self._idle.append(worker)
+        if error:
+            error.add_note(place)
+        return Ended(name, lines, error)
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not issubclass(kind, Exception):
-            for process in set(multiprocessing.active_children()) - self._others:
-                process.terminate()
-        self._pool.shutdown(cancel_futures=True)
+        for worker in self._begun:
+            worker.end(at_once=kind is not None and not issubclass(kind, Exception))
 
 
-class _Here(Executor):
-    """Calls at once what it is given."""
+class _Worker:
+    """A process that does what it is sent, and sends what has come of it."""
 
-    def submit(self, function, /, *args: Any, **more: Any) -> Future:
-        """Return a future that has its result; an error is raised."""
-        future: Future = Future()
-        future.set_result(function(*args, **more))
-        return future
+    def __init__(self, threads: int, number: int):
+        context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, threads, number))
+        self._process.start()
+        theirs.close()
+
+    def take(self, work: Callable[[], object]) -> None:
+        """Send it something to do; where it has been killed, that is seen when it should answer."""
+        try:
+            self.connection.send(work)
+        except OSError:
+            return
+
+    def end(self, at_once: bool) -> None:
+        """Let the process end, once it has done what it does unless ``at_once``, and wait for it."""
+        self.connection.close()
+        if at_once:
+            self._process.terminate()
+        self._process.join()
 
 
-def _do_here(work: Callable[[], object]) -> tuple[list[tuple[int, str]], Exception | None]:
-    work()
-    _free_device_memory()
-    return [], None
+def _serve(connection: Connection, threads: int, number: int) -> None:
+    """Do what comes, one after the other, until no more can come."""
+    _begin(threads, number)
+    while True:
+        try:
+            work = connection.recv()
+        except EOFError:
+            return
+        connection.send(_done(work))
 
 
-def _do_in_worker(work: Callable[[], object]) -> tuple[list[tuple[int, str]], Exception | None]:
-    """Return what was logged, as lines of several would be mixed, and the error, if there was one."""
+def _done(work: Callable[[], object]) -> Done:
     with kept() as lines:
         try:
             work()
         except Exception as error:
-            return lines, error
+            return lines, _portable(error), "".join(traceback.format_exception(error))
         finally:
             _free_device_memory()
-    return lines, None
+    return lines, None, ""
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error, or one that says the same where it is of a kind that another process cannot be given."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _free_device_memory() -> None:
@@ -121,32 +172,25 @@ def threads_of(jobs: int) -> int:
     return max(1, usable_cores() // jobs)
 
 
-def _processes(jobs: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor torch's threads
-    return ProcessPoolExecutor(jobs, context, _begin_worker, (threads_of(jobs), context.Value("i", 0)))
-
-
-def _begin_worker(threads: int, begun: Any) -> None:
-    """Make a worker process end with the one that started it, leave interrupts to that one, and take its share.
+def _begin(threads: int, number: int) -> None:
+    """Make a worker process end with the one that started it, and take its share.
 
     Args:
         threads: of torch.
-        begun: a shared counter of the processes.
+        number: of the process, from 0.
     """
-    import torch
-
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
     torch.set_num_threads(threads)
-    with begun.get_lock():
-        number, begun.value = begun.value, begun.value + 1
+    now_and_then.disabled = True  # what is logged is read at the end of a step
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if devices := named.split(",") if named else [str(device) for device in range(torch.cuda.device_count())]:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
 
 
 def _end_with(process: int) -> None:
-    wait_for([process])
+    wait([process])
     os._exit(1)

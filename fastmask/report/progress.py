@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
+now_and_then = log.getChild("now_and_then")
+"""Logs how far work is, for who reads it at once."""
 SECONDS_BETWEEN_LINES = 10.0
 RECENT = 20
 """The number of updates over which the loss that is shown is averaged, about."""
@@ -60,7 +62,7 @@ class Progress:
         elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             of = "" if self._total is None else f" of {self._total:,}"
-            log.info(f"{int(done):,}{of} {self._unit}, {figures}{self._left()}")
+            now_and_then.info(f"{int(done):,}{of} {self._unit}, {figures}{self._left()}")
 
     @property
     def _speed(self) -> str:
