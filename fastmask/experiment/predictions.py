@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 from ..core.durable import json_bytes, os_errors_named, write_atomically
 from ..core.errors import ModelError
 from ..core.labels import Classes
-from ..core.plain import read_regular
+from ..core.plain import parse_json, read_regular
 from ..models.directory import load_tokenizer, resolve_model
 from ..models.trainable import enable_packing
 from ..models.weights import load_classifier
+from ..shards.manifest import whole_fault
 from ..text.documents import read_documents
 from ..train.examples import Row, encode_rows, has_pairs, labelled_rows
 from ..train.predict import predict
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ..models.directory import ModelFiles
 
 PREDICTIONS = "predictions.json"
+WRITTEN = {"config": dict, "classes": [str], "numbers_are_names": bool, "predicted": [int]}
+"""The types of what it holds, as ``manifest.whole_fault`` takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +90,17 @@ def read_written(place: Path) -> Predictions | None:
         ModelError: it is damaged.
     """
     try:
-        content = json.loads(read_regular(place / PREDICTIONS))
-        classes = Classes(tuple(content["classes"]), content["numbers_are_names"])
-        return Predictions(str(place), classes, np.array(content["predicted"], np.int64))
+        content = parse_json(read_regular(place / PREDICTIONS))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{place / PREDICTIONS}: is damaged: {error}") from error
+    if fault := whole_fault(content, WRITTEN):
+        raise ModelError(f"{place / PREDICTIONS}: is damaged: {fault}")
+    names, predicted = tuple(content["classes"]), content["predicted"]
+    if not all(0 <= one < len(names) for one in predicted):
+        raise ModelError(f"{place / PREDICTIONS}: is damaged: predicted has what is no class's number")
+    return Predictions(str(place), Classes(names, content["numbers_are_names"]), np.array(predicted, np.int64))
 
 
 def predictions_of(files: ModelFiles, rows: Sequence[Row], max_length: int) -> np.ndarray:
