@@ -331,8 +331,8 @@ class EvaluateConfig:
     """The settings of ``fastmask evaluate``."""
 
     arms: tuple[str, ...] = required(
-        "NAME=PATH of a fine-tuned model, or of a file with a predicted class a line; once for each seed, or once with "
-        "a pattern (*) in PATH. The first NAME is the first baseline.",
+        "NAME=PATH of a fine-tuned model, of its answers that a run has kept, or of a file with a predicted class a "
+        "line; once for each seed, or once with a pattern (*) in PATH. The first NAME is the first baseline.",
         flag="--arm", check=_named_path)  # fmt: skip
     test: str = required("Labelled file that all models are compared on.")
     json: str | None = option(None, "File to write the report to, as JSON.")

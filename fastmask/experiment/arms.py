@@ -22,7 +22,7 @@ from ..report.comparison import draw
 from ..text.documents import read_documents
 from ..train.evaluate import compare
 from ..train.examples import Row, class_index, find_classes, labelled_rows
-from .predictions import PREDICTIONS, Predictions, predictions_of, read_written
+from .predictions import PREDICTIONS, Predictions, predictions_of, read_written, texts_of
 from .questions import Asked
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,10 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
               for runs in arms.values() for run in runs if run.path.is_dir()}  # fmt: skip
     classes = _classes(models, rows)
     labels = np.array([class_index(row, classes) for row in rows], np.int64)
+    texts = texts_of(rows)
+    for kept in models.values():
+        if isinstance(kept, Predictions) and kept.texts != texts:
+            raise ModelError(f"{kept.name}: its answers are not to the texts of {config.test}")
     predictions: dict[str, list[np.ndarray]] = {}
     names = {} if asked is None else asked.names
     for name, runs in arms.items():

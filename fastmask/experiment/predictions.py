@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from ..models.directory import ModelFiles
 
 PREDICTIONS = "predictions.json"
-WRITTEN = {"config": dict, "classes": [str], "numbers_are_names": bool, "predicted": [int]}
+WRITTEN = {"config": dict, "classes": [str], "numbers_are_names": bool, "predicted": [int], "texts": str}
 """The types of what it holds, as ``manifest.whole_fault`` takes them."""
 
 
@@ -52,11 +54,13 @@ class Predictions:
         name: the directory.
         classes: of the model.
         predicted: int64 [N], the class of each test row.
+        texts: hash of the texts of these rows, as ``texts_of`` gives it.
     """
 
     name: str
     classes: Classes
     predicted: np.ndarray
+    texts: str
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,10 +78,11 @@ def write_predictions(config: PredictConfig, place: str | Path) -> None:
     """
     documents = read_documents((config.test,), text_field=config.text_field, label_field=config.label_field,
                                encoding=config.encoding, max_text_mb=config.max_text_mb)  # fmt: skip
-    files = resolve_model(config.model)
-    predicted = predictions_of(files, list(labelled_rows(documents, config.label_field)), config.max_length)
+    files, rows = resolve_model(config.model), list(labelled_rows(documents, config.label_field))
+    predicted = predictions_of(files, rows, config.max_length)
     content = {"config": asdict(config), "classes": list(files.class_names),
-               "numbers_are_names": files.classes.numbers_are_names, "predicted": predicted.tolist()}  # fmt: skip
+               "numbers_are_names": files.classes.numbers_are_names, "predicted": predicted.tolist(),
+               "texts": texts_of(rows)}  # fmt: skip
     with os_errors_named(Path(place)):
         Path(place).mkdir(parents=True, exist_ok=True)
         write_atomically(Path(place, PREDICTIONS), json_bytes(content))
@@ -100,7 +105,13 @@ def read_written(place: Path) -> Predictions | None:
     names, predicted = tuple(content["classes"]), content["predicted"]
     if not all(0 <= one < len(names) for one in predicted):
         raise ModelError(f"{place / PREDICTIONS}: is damaged: predicted has what is no class's number")
-    return Predictions(str(place), Classes(names, content["numbers_are_names"]), np.array(predicted, np.int64))
+    classes = Classes(names, content["numbers_are_names"])
+    return Predictions(str(place), classes, np.array(predicted, np.int64), content["texts"])
+
+
+def texts_of(rows: Sequence[Row]) -> str:
+    """Return one sha256 of the texts of all rows, with their aspects, in order."""
+    return hashlib.sha256(json.dumps([[row.aspect, row.text] for row in rows]).encode()).hexdigest()
 
 
 def predictions_of(files: ModelFiles, rows: Sequence[Row], max_length: int) -> np.ndarray:

@@ -176,12 +176,13 @@ def _begin(threads: int, number: int) -> None:
     """Make a worker process end with the one that started it, and take its share.
 
     Args:
-        threads: of torch.
+        threads: of torch and of tokenizers.
         number: of the process, from 0.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))  # of tokenizers
     import torch
 
     torch.set_num_threads(threads)

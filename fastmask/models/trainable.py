@@ -136,7 +136,7 @@ def _padded(rows: torch.Tensor, packing: PackedTensors) -> torch.Tensor:
     """Return rows [T, ...] at their places in [B, L, ...], and zeros at others; a GPU is not waited for."""
     shape = packing.real.shape
     empty = rows.new_zeros(shape.numel(), *rows.shape[1:])
-    return empty.index_copy(0, packing.places, rows).unflatten(0, shape)
+    return empty.index_copy_(0, packing.places, rows).unflatten(0, shape)
 
 
 def _near(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:

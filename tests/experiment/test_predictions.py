@@ -3,11 +3,16 @@
 import json
 
 import pytest
+from helpers import write_jsonl
 
+from fastmask.core.config import EvaluateConfig
 from fastmask.core.errors import ModelError
-from fastmask.experiment.predictions import read_written
+from fastmask.experiment.arms import evaluate
+from fastmask.experiment.predictions import read_written, texts_of
+from fastmask.train.examples import Row
 
-WRITTEN = {"config": {"seed": 1}, "classes": ["no", "1"], "numbers_are_names": False, "predicted": [0, 1, 1]}
+WRITTEN = {"config": {"seed": 1}, "classes": ["no", "1"], "numbers_are_names": False, "predicted": [0, 1, 1],
+           "texts": ""}  # fmt: skip
 
 
 def test_what_is_damaged_is_not_compared(tmp_path):
@@ -25,3 +30,17 @@ def test_what_is_damaged_is_not_compared(tmp_path):
         (tmp_path / "predictions.json").write_text(json.dumps(WRITTEN | changed))
         with pytest.raises(ModelError, match=r"predictions\.json: is damaged: .*(predicted|classes)"):
             read_written(tmp_path)
+
+
+def test_answers_to_other_texts_are_not_compared(tmp_path):
+    rows = [Row(f"film {n}", None, n % 2, "", n) for n in range(4)]
+    for arm in "ab":
+        (tmp_path / arm).mkdir()
+        content = WRITTEN | {"classes": ["0", "1"], "numbers_are_names": True, "predicted": [0, 1, 0, 1]}
+        (tmp_path / arm / "predictions.json").write_text(json.dumps(content | {"texts": texts_of(rows)}))
+    arms = tuple(f"{arm}={tmp_path / arm}" for arm in "ab")
+    for name, texts in (("same", [row.text for row in rows]), ("other", [row.text for row in rows[::-1]])):
+        write_jsonl(tmp_path / f"{name}.jsonl", [{"text": text, "label": n % 2} for n, text in enumerate(texts)])
+    assert evaluate(EvaluateConfig(arms=arms, test=str(tmp_path / "same.jsonl")))["arms"]["a"]["accuracy"]["mean"] == 1
+    with pytest.raises(ModelError, match=r"a: its answers are not to the texts of .*other\.jsonl"):
+        evaluate(EvaluateConfig(arms=arms, test=str(tmp_path / "other.jsonl")))
