@@ -2,14 +2,12 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from helpers import fastmask, golden, refusal, rows_of, write_jsonl
 
 from fastmask.core.config import ScoreConfig
-from fastmask.experiment.ledger import Ledger
-from fastmask.experiment.run import Run
+from fastmask.experiment.doing import do
 from fastmask.experiment.steps import Step
 from fastmask.shards.writer import RunDirectory
 
@@ -206,8 +204,8 @@ def test_a_resumed_run_counts_what_was_there(rows, mr_tiny, tmp_path, monkeypatc
 def test_a_recipe_says_it_too(rows, mr_tiny, tmp_path, said):
     corpus = write_jsonl(tmp_path / "a.jsonl", flipped(rows, 10))
     step = Step("masks", "score", ScoreConfig(model=mr_tiny, segment="line"), (corpus,))
-    ledger = Ledger(tmp_path / "run")
-    Run._do(SimpleNamespace(out=ledger.path, ledger=ledger, overwrite=False), step, None)
+    place = tmp_path / "run" / "masks"
+    do(step, place, place, overwrite=False)
     last = said.records[-1]
     assert WARNING.format(tmp_path / "run" / "masks", 10) in f"warning: {last.message}" and last.levelname == "WARNING"
 
