@@ -19,10 +19,9 @@ from ..core.labels import Classes
 from ..core.plain import parse_json, read_regular
 from ..models.directory import resolve_model
 from ..report.comparison import draw
-from ..text.documents import read_documents
 from ..train.evaluate import compare
-from ..train.examples import Row, class_index, find_classes, labelled_rows
-from .predictions import PREDICTIONS, Predictions, predictions_of, read_written, texts_of
+from ..train.examples import Row, class_index, find_classes
+from .predictions import PREDICTIONS, Predictions, predictions_of, read_written, rows_of, texts_of
 from .questions import Asked
 
 log = logging.getLogger(__name__)
@@ -51,16 +50,7 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
         OutputError: a file cannot be written.
         FastmaskError: arms that cannot be paired.
     """
-    documents = read_documents(
-        (config.test,),
-        text_field=config.text_field,
-        label_field=config.label_field,
-        encoding=config.encoding,
-        max_text_mb=config.max_text_mb,
-    )
-    rows = list(labelled_rows(documents, config.label_field))
-    if not rows:
-        raise FastmaskError(f"{config.test}: holds no labelled text")
+    rows = rows_of(config)
     arms = find_runs(config.arms)
     models = {run.path: read_written(run.path) or resolve_model(str(run.path))
               for runs in arms.values() for run in runs if run.path.is_dir()}  # fmt: skip
@@ -77,9 +67,10 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
             model = models.get(run.path)
             if model is None:
                 found = read_predictions(run.path, classes)
+            elif isinstance(model, Predictions):
+                found = model.predicted
             else:
-                found = model.predicted if isinstance(model, Predictions) else (
-                    predictions_of(model, rows, config.max_length))  # fmt: skip
+                found = predictions_of(model, rows, config.max_length)
             predictions.setdefault(name, []).append(found)
             right = np.mean(found == labels) if len(found) == len(labels) else 0
             log.info(f"{names.get(name, name)}: {run.path}: accuracy {right:.4f}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.durable import json_bytes, os_errors_named, write_atomically
-from ..core.errors import ModelError
+from ..core.errors import FastmaskError, ModelError
 from ..core.labels import Classes
 from ..core.plain import parse_json, read_regular
 from ..models.directory import load_tokenizer, resolve_model
@@ -25,6 +25,7 @@ from ..train.predict import predict
 from ..train.reading import reading_of
 
 if TYPE_CHECKING:
+    from ..core.config import EvaluateConfig
     from ..models.directory import ModelFiles
 
 PREDICTIONS = "predictions.json"
@@ -68,6 +69,20 @@ class Predictions:
         return self.classes.names
 
 
+def rows_of(config: PredictConfig | EvaluateConfig) -> list[Row]:
+    """Return the labelled rows of the test file.
+
+    Raises:
+        InputError: the file cannot be read, or a row has no usable label.
+        FastmaskError: it has none.
+    """
+    documents = read_documents((config.test,), text_field=config.text_field, label_field=config.label_field,
+                               encoding=config.encoding, max_text_mb=config.max_text_mb)  # fmt: skip
+    if not (rows := list(labelled_rows(documents, config.label_field))):
+        raise FastmaskError(f"{config.test}: holds no labelled text")
+    return rows
+
+
 def write_predictions(config: PredictConfig, place: str | Path) -> None:
     """Write a model's answers into a directory, as ``PREDICTIONS``.
 
@@ -76,9 +91,7 @@ def write_predictions(config: PredictConfig, place: str | Path) -> None:
         ModelError: the model cannot be loaded.
         OutputError: the file cannot be written.
     """
-    documents = read_documents((config.test,), text_field=config.text_field, label_field=config.label_field,
-                               encoding=config.encoding, max_text_mb=config.max_text_mb)  # fmt: skip
-    files, rows = resolve_model(config.model), list(labelled_rows(documents, config.label_field))
+    rows, files = rows_of(config), resolve_model(config.model)
     predicted = predictions_of(files, rows, config.max_length)
     content = {"config": asdict(config), "classes": list(files.class_names),
                "numbers_are_names": files.classes.numbers_are_names, "predicted": predicted.tolist(),
