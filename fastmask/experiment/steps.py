@@ -223,8 +223,14 @@ class _Steps:
         picture = self._path(f"{REPORT}/{PICTURE}") if whole else None
         config = self._config("evaluate", EvaluateConfig, None, arms=arms, test=task.test, max_length=longest,
                               picture=picture, **self._reading())  # fmt: skip
-        before = tuple(compared_at(share) for share in self.recipe.general.curve) if whole else ()
-        return Step(compared_at(share), "evaluate", config, (task.test,), (), (*runs, *before))
+        return Step(compared_at(share), "evaluate", config, (task.test,), (), (*runs, *(self._told if whole else ())))
+
+    @property
+    def _told(self) -> dict[str, None]:
+        """Return the steps that the last report tells of beside answers, which may be the same by other ways."""
+        general, arms = self.recipe.general, self.arms[1:]
+        return dict.fromkeys((*map(compared_at, general.curve), *map(masks_of, arms),
+                              *(pretrained(general, arm, seed) for arm in arms for seed in general.seeds)))  # fmt: skip
 
 
 def _table_of(choice: Choice) -> str:

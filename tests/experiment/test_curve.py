@@ -85,7 +85,7 @@ def test_the_steps_of_a_curve(tmp_path):
     assert early.config.init == "run/pretrained/random-15/at-0.25" and early.needs == ("pretrained/random-15",)
     assert early.config.seed == 2
     assert found["at-0.5/report"].needs == ("at-0.5/predicted/random-15-1", "at-0.5/predicted/random-15-2")
-    assert found["report"].needs[-2:] == ("at-0.25/report", "at-0.5/report")
+    assert {"at-0.25/report", "at-0.5/report", "pretrained/random-15"} < set(found["report"].needs)
     (tmp_path / "r.toml").write_text(RECIPE.format(model="m").replace("[0.25, 0.5]", "[0.5, 1.0]"), "utf-8")
     with pytest.raises(FastmaskError, match="curve: shares of the steps between 0 and 1"):
         read_recipe(str(tmp_path / "r.toml"))

@@ -194,6 +194,8 @@ def test_what_the_steps_are_told(tmp_path):
     answers = found["predicted/masker-2"]
     assert (answers.config.model, answers.config.seed, answers.config.test) == ("o/finetuned/masker-2", 2, "test.jsonl")
     assert answers.needs == ("finetuned/masker-2",) and answers.files == ("test.jsonl",)
+    # the answers may be the same by other masks and steps, which the report tells of, too
+    assert {"masks/masker", "masks/masker-control", "pretrained/masker-control"} < set(found["report"].needs)
     report = found["report"].config
     assert report.arms[:3] == ("none=o/predicted/none-1", "none=o/predicted/none-2",
                                "masker-control=o/predicted/masker-control-1")  # fmt: skip
