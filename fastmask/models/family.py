@@ -54,6 +54,8 @@ class Family:
         names: of its weights.
         kind: of its blocks: "post_norm" is BERT's, "pre_norm" ModernBERT's.
         has_types: whether it has token types.
+        rows_alone: of a block's module that is called with what attention gives and what it was given, from which on
+            rows do not meet, by its name in the block; None where there is none.
         skips_padding: whether positions count from the padding id + 1, past padding ids that stand in the text.
         activation_field, inner_field: of its configuration: the activation between the feed-forward layers, and the
             size there.
@@ -62,6 +64,7 @@ class Family:
     names: Names
     kind = "post_norm"
     has_types = True
+    rows_alone: str | None = None
     skips_padding = False
     activation_field = "hidden_act"
     inner_field = "intermediate_size"
@@ -81,9 +84,18 @@ class Family:
         """Return each block's window, None for a whole sequence, and base of the rotary angles, where it has some."""
         raise NotImplementedError
 
-    def pooled(self, model: torch.nn.Module, hidden: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-        """Return what a sequence classifier reads [B, H] of last states [T, H]; bounds int64 [B + 1]."""
-        return hidden[bounds[:-1]]
+    def rows_read(self, model: torch.nn.Module, bounds: torch.Tensor) -> torch.Tensor | None:
+        """Return the rows int64 [B] whose last states a sequence classifier reads; None for ``pooled`` of all rows.
+
+        Args:
+            model: a sequence classifier.
+            bounds: int64 [B + 1], where each sequence begins; the last is T.
+        """
+        return bounds[:-1]
+
+    def pooled(self, hidden: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+        """Return what a sequence classifier reads [B, H] of last states [T, H]; bounds as ``rows_read`` has them."""
+        raise NotImplementedError
 
     def class_logits(self, model: torch.nn.Module, pooled: torch.Tensor) -> torch.Tensor:
         """Return a sequence classifier's logits [B, C] of ``pooled`` [B, H], with dropout."""

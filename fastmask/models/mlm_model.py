@@ -97,7 +97,7 @@ class MaskedLoss(torch.nn.Module):
         """Return the logits of the masked tokens, [M, V]."""
         if not runs_packed(self.model):
             return masked_logits(self.model, part.packed, part.at, self.pads)
-        hidden = hidden_states(self.model.base_model, part.packed).index_select(0, part.at)
+        hidden = hidden_states(self.model.base_model, part.packed, part.at)
         return family_of(self.model.config).vocabulary_logits(self.model, hidden)
 
 

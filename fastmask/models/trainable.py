@@ -108,8 +108,6 @@ def packed_attention(
     Returns:
         ([1, T, heads, D], None).
     """
-    import torch
-
     if packing.runs:
         return _attention_by_runs(query, key, value, scaling, dropout, packing.runs, sliding_window), None
     padded = [_padded(states[0].transpose(0, 1), packing).transpose(1, 2) for states in (query, key, value)]
@@ -118,11 +116,23 @@ def packed_attention(
     near = _near(length, sliding_window, query.device)
     if near is not None:  # past a sequence's end too a row has to see something: NaN times 0 is NaN
         mask = near if mask is None else near & (mask | ~packing.real[:, None, :, None])
-    with _any_shape() if query.is_cuda else nullcontext():
-        context = torch.nn.functional.scaled_dot_product_attention(
-            *padded, attn_mask=mask, dropout_p=dropout, scale=scaling
-        )
+    context = _attention(padded, mask, dropout, scaling)
     return context.transpose(1, 2).flatten(0, 1).index_select(0, packing.places).unsqueeze(0), None
+
+
+def _attention(states, mask, dropout, scaling) -> torch.Tensor:
+    """Return the attention [B, heads, L, D] of padded sequences, or of some of one length, by query, key and value."""
+    import torch
+
+    from .dropout import attention, is_drawn
+
+    query, key, value = states
+    if query.device.type == "cpu" and is_drawn(dropout):
+        return attention(query, key, value, mask, dropout, scaling)
+    with _any_shape() if query.is_cuda else nullcontext():
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+        )
 
 
 def _any_shape() -> AbstractContextManager:
@@ -157,11 +167,9 @@ def _attention_by_runs(query, key, value, scaling, dropout, runs, sliding_window
     pieces = zip(*(states[0].transpose(0, 1).split(sizes) for states in (query, key, value)), strict=True)
     contexts = []
     for shape, piece in zip(runs, pieces, strict=True):
-        batch = (states.unflatten(0, shape).transpose(1, 2) for states in piece)
+        batch = [states.unflatten(0, shape).transpose(1, 2) for states in piece]
         mask = _near(shape[1], sliding_window, query.device)
-        context = torch.nn.functional.scaled_dot_product_attention(
-            *batch, attn_mask=mask, dropout_p=dropout, scale=scaling
-        )
+        context = _attention(batch, mask, dropout, scaling)
         contexts.append(context.transpose(1, 2).flatten(0, 1))
     return torch.cat(contexts).unsqueeze(0)
 
@@ -187,8 +195,30 @@ def enable_packing(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def hidden_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
-    """Last layer of a packed-family encoder (``model.base_model``) after ``enable_packing``: [T, hidden]."""
+def hidden_states(encoder: torch.nn.Module, batch: PackedTensors, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the last states of a packed-family encoder (``model.base_model``) after ``enable_packing``.
+
+    Args:
+        encoder: the encoder.
+        batch: what it is given.
+        rows: int64 [M], the tokens whose states are wanted: most of the last block's work is done for these alone.
+
+    Returns:
+        [T, hidden], or [M, hidden].
+    """
+    family = family_of(encoder.config)
+    if rows is None or family.rows_alone is None:
+        hidden = _all_states(encoder, batch)
+        return hidden if rows is None else hidden.index_select(0, rows)
+    module = encoder.get_submodule(family.names.layers)[-1].get_submodule(family.rows_alone)
+    hook = module.register_forward_pre_hook(lambda _, states: tuple(each.index_select(1, rows) for each in states))
+    try:
+        return _all_states(encoder, batch)
+    finally:
+        hook.remove()
+
+
+def _all_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     positions = _position_ids(batch, first_position(encoder.config))
     arguments = {"input_ids": batch.input_ids[None], "position_ids": positions[None]}
     if family_of(encoder.config).has_types:
@@ -214,8 +244,10 @@ def class_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:
     """
     if not runs_packed(model):
         return own_logits(model, batch)
-    family, hidden = family_of(model.config), hidden_states(model.base_model, batch)
-    return family.class_logits(model, family.pooled(model, hidden, batch.cu_seqlens))
+    family = family_of(model.config)
+    rows = family.rows_read(model, batch.cu_seqlens)
+    hidden = hidden_states(model.base_model, batch, rows)
+    return family.class_logits(model, family.pooled(hidden, batch.cu_seqlens) if rows is None else hidden)
 
 
 def token_logits(model: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:

@@ -67,7 +67,9 @@ def train_epochs(
     Raises:
         Diverged: a loss or gradient that is not finite.
     """
-    model, lengths, step = training.model, training.lengths, 0
+    from ..models.dropout import use_drawn_dropout  # torch with it
+
+    model, lengths, step = use_drawn_dropout(training.model), training.lengths, 0
     steps = -(-len(lengths) // config.batch_size) * config.epochs
     factor = linear_schedule(steps, config.warmup)
     optimizer = make_optimizer(model, config.lr, config.weight_decay)

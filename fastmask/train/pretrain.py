@@ -21,6 +21,7 @@ from ..core.words import counted
 from ..data.stream import TrainingStream
 from ..models.device import choose_device
 from ..models.directory import quiet_transformers, resolve_model
+from ..models.dropout import use_drawn_dropout
 from ..models.mlm_model import MaskedLoss, load_masked_lm
 from ..report.progress import Progress
 from .card import model_card
@@ -182,7 +183,7 @@ def _state(plan: Plan, checkpoint: Path | None) -> _State:
     model = plan.model
     if checkpoint is not None:
         model.load_state_dict(load_masked_lm(resolve_model(str(checkpoint)))[0].state_dict())
-    model = model.to(ranks.device).train()
+    model = use_drawn_dropout(model).to(ranks.device).train()
     optimizer = make_optimizer(model, config.lr, config.weight_decay)
     state = _State(
         model, optimizer, MaskedLoss(model, plan.dtype, plan.pads), {"step": 0, "tokens": 0, "masked": 0}, []

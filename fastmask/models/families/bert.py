@@ -18,12 +18,14 @@ LAYER = MappingProxyType(
         "output_norm": "output.LayerNorm",
     }
 )
+ROWS_ALONE = "attention.output"
 
 
 class Bert(Family):
     """A pooler of tanh under the classifier."""
 
     names = Names("bert", "encoder.layer", LAYER, "bert.pooler.dense", "tanh", "classifier", ("cls.",))
+    rows_alone = ROWS_ALONE
 
     def class_logits(self, model, first):
         """See ``Family.class_logits``."""

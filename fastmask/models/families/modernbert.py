@@ -53,10 +53,12 @@ class ModernBert(Family):
         window = {LOCAL: config.local_attention // 2, GLOBAL: None}
         return [(window[kind], float(config.rope_parameters[kind]["rope_theta"])) for kind in config.layer_types]
 
-    def pooled(self, model, hidden, bounds):
+    def rows_read(self, model, bounds):
+        """See ``Family.rows_read``."""
+        return None if model.config.classifier_pooling == "mean" else super().rows_read(model, bounds)
+
+    def pooled(self, hidden, bounds):
         """See ``Family.pooled``."""
-        if model.config.classifier_pooling != "mean":
-            return super().pooled(model, hidden, bounds)
         import torch
 
         lengths = bounds.diff()
