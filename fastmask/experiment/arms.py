@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.config import EvaluateConfig
+from ..core.config import EvaluateConfig, Unsaid
 from ..core.durable import os_errors_named, write_atomically
 from ..core.errors import FastmaskError, InputError, ModelError
 from ..core.labels import Classes
@@ -58,8 +58,8 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
     labels = np.array([class_index(row, classes) for row in rows], np.int64)
     texts = texts_of(rows)
     for kept in models.values():
-        if isinstance(kept, Predictions) and kept.texts != texts:
-            raise ModelError(f"{kept.name}: its answers are not to the texts of {config.test}")
+        if isinstance(kept, Predictions):
+            _check_kept(kept, texts, config)
     predictions: dict[str, list[np.ndarray]] = {}
     names = {} if asked is None else asked.names
     for name, runs in arms.items():
@@ -81,6 +81,15 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
     result["runs"] = {name: [str(run.path) for run in runs] for name, runs in arms.items()}
     _write(config, result)
     return result
+
+
+def _check_kept(kept: Predictions, texts: str, config: EvaluateConfig) -> None:
+    """Refuse answers to other texts than those of the test file, or to inputs cut otherwise than was asked for."""
+    if kept.texts != texts:
+        raise ModelError(f"{kept.name}: its answers are not to the texts of {config.test}")
+    if not isinstance(config.max_length, Unsaid) and kept.max_length != config.max_length:
+        raise ModelError(f"{kept.name}: its answers were made with --max-length {kept.max_length}, "
+                         f"not {config.max_length}: give the model itself")  # fmt: skip
 
 
 def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:

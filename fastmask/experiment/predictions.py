@@ -56,12 +56,14 @@ class Predictions:
         classes: of the model.
         predicted: int64 [N], the class of each test row.
         texts: hash of the texts of these rows, as ``texts_of`` gives it.
+        max_length: what was asked for as the longest of the model's inputs, in tokens.
     """
 
     name: str
     classes: Classes
     predicted: np.ndarray
     texts: str
+    max_length: int
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -116,10 +118,13 @@ def read_written(place: Path) -> Predictions | None:
     if fault := whole_fault(content, WRITTEN):
         raise ModelError(f"{place / PREDICTIONS}: is damaged: {fault}")
     names, predicted = tuple(content["classes"]), content["predicted"]
+    longest = content["config"].get("max_length")
+    if type(longest) is not int:
+        raise ModelError(f"{place / PREDICTIONS}: is damaged: config has no max_length")
     if not all(0 <= one < len(names) for one in predicted):
         raise ModelError(f"{place / PREDICTIONS}: is damaged: predicted has what is no class's number")
     classes = Classes(names, content["numbers_are_names"])
-    return Predictions(str(place), classes, np.array(predicted, np.int64), content["texts"])
+    return Predictions(str(place), classes, np.array(predicted, np.int64), content["texts"], longest)
 
 
 def texts_of(rows: Sequence[Row]) -> str:

@@ -1,6 +1,7 @@
 """The answers that a run has kept, as a comparison reads them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from helpers import write_jsonl
@@ -11,8 +12,8 @@ from fastmask.experiment.arms import evaluate
 from fastmask.experiment.predictions import read_written, texts_of
 from fastmask.train.examples import Row
 
-WRITTEN = {"config": {"seed": 1}, "classes": ["no", "1"], "numbers_are_names": False, "predicted": [0, 1, 1],
-           "texts": ""}  # fmt: skip
+WRITTEN = {"config": {"seed": 1, "max_length": 256}, "classes": ["no", "1"], "numbers_are_names": False,
+           "predicted": [0, 1, 1], "texts": ""}  # fmt: skip
 
 
 def test_what_is_damaged_is_not_compared(tmp_path):
@@ -26,9 +27,10 @@ def test_what_is_damaged_is_not_compared(tmp_path):
         {"predicted": [2]},
         {"predicted": [-1]},
         {"classes": 1},
+        {"config": {"seed": 1}},
     ):
         (tmp_path / "predictions.json").write_text(json.dumps(WRITTEN | changed))
-        with pytest.raises(ModelError, match=r"predictions\.json: is damaged: .*(predicted|classes)"):
+        with pytest.raises(ModelError, match=r"predictions\.json: is damaged: .*(predicted|classes|max_length)"):
             read_written(tmp_path)
 
 
@@ -44,3 +46,7 @@ def test_answers_to_other_texts_are_not_compared(tmp_path):
     assert evaluate(EvaluateConfig(arms=arms, test=str(tmp_path / "same.jsonl")))["arms"]["a"]["accuracy"]["mean"] == 1
     with pytest.raises(ModelError, match=r"a: its answers are not to the texts of .*other\.jsonl"):
         evaluate(EvaluateConfig(arms=arms, test=str(tmp_path / "other.jsonl")))
+    given = EvaluateConfig(arms=arms, test=str(tmp_path / "same.jsonl"), max_length=256)
+    assert evaluate(given)["rows"] == 4
+    with pytest.raises(ModelError, match=r"a: its answers were made with --max-length 256, not 64"):
+        evaluate(replace(given, max_length=64))
