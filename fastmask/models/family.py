@@ -54,8 +54,8 @@ class Family:
         names: of its weights.
         kind: of its blocks: "post_norm" is BERT's, "pre_norm" ModernBERT's.
         has_types: whether it has token types.
-        rows_alone: of a block's module that is called with what attention gives and what it was given, from which on
-            rows do not meet, by its name in the block; None where there is none.
+        rows_alone: name, within a block, of the module that is given attention's output and the block's input; from
+            there on each row is computed by itself. None: there is no such module.
         skips_padding: whether positions count from the padding id + 1, past padding ids that stand in the text.
         activation_field, inner_field: of its configuration: the activation between the feed-forward layers, and the
             size there.

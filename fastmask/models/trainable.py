@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,19 +117,19 @@ def packed_attention(
     near = _near(length, sliding_window, query.device)
     if near is not None:  # past a sequence's end too a row has to see something: NaN times 0 is NaN
         mask = near if mask is None else near & (mask | ~packing.real[:, None, :, None])
-    context = _attention(padded, mask, dropout, scaling)
+    context = _attend(padded, mask, dropout, scaling)
     return context.transpose(1, 2).flatten(0, 1).index_select(0, packing.places).unsqueeze(0), None
 
 
-def _attention(states, mask, dropout, scaling) -> torch.Tensor:
+def _attend(states, mask, dropout, scaling) -> torch.Tensor:
     """Return the attention [B, heads, L, D] of padded sequences, or of some of one length, by query, key and value."""
     import torch
 
-    from .dropout import attention, is_drawn
+    from .dropout import attention_with_dropout, is_drawn
 
     query, key, value = states
     if query.device.type == "cpu" and is_drawn(dropout):
-        return attention(query, key, value, mask, dropout, scaling)
+        return attention_with_dropout(query, key, value, mask, dropout, scaling)
     with _any_shape() if query.is_cuda else nullcontext():
         return torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
@@ -169,7 +170,7 @@ def _attention_by_runs(query, key, value, scaling, dropout, runs, sliding_window
     for shape, piece in zip(runs, pieces, strict=True):
         batch = [states.unflatten(0, shape).transpose(1, 2) for states in piece]
         mask = _near(shape[1], sliding_window, query.device)
-        context = _attention(batch, mask, dropout, scaling)
+        context = _attend(batch, mask, dropout, scaling)
         contexts.append(context.transpose(1, 2).flatten(0, 1))
     return torch.cat(contexts).unsqueeze(0)
 
@@ -206,16 +207,32 @@ def hidden_states(encoder: torch.nn.Module, batch: PackedTensors, rows: torch.Te
     Returns:
         [T, hidden], or [M, hidden].
     """
-    family = family_of(encoder.config)
-    if rows is None or family.rows_alone is None:
-        hidden = _all_states(encoder, batch)
-        return hidden if rows is None else hidden.index_select(0, rows)
-    module = encoder.get_submodule(family.names.layers)[-1].get_submodule(family.rows_alone)
-    hook = module.register_forward_pre_hook(lambda _, states: tuple(each.index_select(1, rows) for each in states))
+    if rows is None:
+        return _all_states(encoder, batch)
+    module, own = _last_rows_alone(encoder), get_ident()
+    if module is None:
+        return _all_states(encoder, batch).index_select(0, rows)
+
+    def choose(_, states):
+        # other threads may be inside the same module
+        return tuple(each.index_select(1, rows) for each in states) if get_ident() == own else None
+
+    hook = module.register_forward_pre_hook(choose)
     try:
         return _all_states(encoder, batch)
     finally:
         hook.remove()
+
+
+def _last_rows_alone(encoder: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the last block's module from which on rows are computed by themselves, if it can be given some of them."""
+    family, config = family_of(encoder.config), encoder.config
+    chunked = getattr(config, "chunk_size_feed_forward", 0)  # needs a multiple of rows
+    if family.rows_alone is None or not config.num_hidden_layers or chunked:
+        return None
+    block = encoder.get_submodule(family.names.layers)[-1]
+    # one with checkpoints is computed again for its gradients, when nothing chooses rows any more
+    return None if getattr(block, "gradient_checkpointing", False) else block.get_submodule(family.rows_alone)
 
 
 def _all_states(encoder: torch.nn.Module, batch: PackedTensors) -> torch.Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from fastmask.models.dropout import Dropout, attention, is_drawn, use_drawn_dropout
+from fastmask.models.dropout import Dropout, attention_with_dropout, is_drawn, use_drawn_dropout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,7 +74,7 @@ def test_gradients_of_attention_are_those_by_differences(length, name):
 
     def same_draw(query, key, value):
         torch.set_rng_state(state)
-        return attention(query, key, value, sees(length)[name], 0.3, 0.5)
+        return attention_with_dropout(query, key, value, sees(length)[name], 0.3, 0.5)
 
     assert torch.autograd.gradcheck(same_draw, inputs)
 
@@ -84,7 +84,7 @@ def test_attention_is_in_the_mean_that_without_dropout(name):
     query, key, value = (torch.randn(1, 2, 7, 8) for _ in range(3))
     many = [each.expand(20_000, -1, -1, -1) for each in (query, key, value)]
     mask = sees(7)[name]
-    out = attention(*many, mask, 0.1, 0.35).double()
+    out = attention_with_dropout(*many, mask, 0.1, 0.35).double()
     expected = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=0.35)[0].double()
     error = out.std(0) / len(out) ** 0.5
     assert ((out.mean(0) - expected).abs() < 5 * error).all()
@@ -93,13 +93,13 @@ def test_attention_is_in_the_mean_that_without_dropout(name):
 def test_products_are_in_the_dtype_of_autocast():
     query, key, value = (torch.randn(2, 2, 9, 8, requires_grad=True) for _ in range(3))
     state = torch.get_rng_state()
-    exact = attention(query, key, value, None, 0.2, 0.35)
+    exact = attention_with_dropout(query, key, value, None, 0.2, 0.35)
     exact.pow(2).sum().backward()
     gradients = [each.grad.clone() for each in (query, key, value)]
     torch.set_rng_state(state)
     query.grad = key.grad = value.grad = None
     with torch.autocast("cpu", torch.bfloat16):
-        near = attention(query, key, value, None, 0.2, 0.35)
+        near = attention_with_dropout(query, key, value, None, 0.2, 0.35)
     assert near.dtype == torch.bfloat16
     torch.testing.assert_close(near.float(), exact, rtol=0.03, atol=0.03)
     near.float().pow(2).sum().backward()
