@@ -176,7 +176,7 @@ class FillingEncoder(ModuleEncoder):
         ids[at] = self.mask
         tensors = self.tensors(replace(batch, input_ids=ids))
         if self.runs_packed:
-            hidden = hidden_states(self.model.base_model, tensors)[torch.from_numpy(at).to(self.device)]
+            hidden = hidden_states(self.model.base_model, tensors, torch.from_numpy(at).to(self.device))
             family = family_of(self.model.config)
             some = max(1, VOCABULARY_ELEMENTS // self.model.config.vocab_size)
             parts = [_entropy(family.vocabulary_logits(self.model, rows)) for rows in hidden.split(some)]
