@@ -8,7 +8,6 @@ through the model's keyword arguments, so the model's own modules, dropout and p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import get_ident
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import numpy as np
 from ..core.errors import ModelError, first_line
 from .family import family_of
 from .family_rules import first_position, packing_fault
+from .packed_attention import Group, groups_of, packed_attention
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +34,8 @@ class PackedTensors:
         cu_seqlens: [B + 1], where each sequence starts; the last is T.
         padded_index: [B, L], token of each padded place; past a sequence's end, its first token.
         real: bool [B, L], the places that hold a token.
-        places: [T], the place of each token in [B, L] laid end to end.
-        is_padded: whether some place holds none.
         is_typed: whether other families are given the token types.
-        runs: (sequences, tokens of each) of neighbours of one length, in order, where attention is to take each run
-            by itself; empty where padding is cheaper.
+        groups: of all sequences, in order.
     """
 
     input_ids: torch.Tensor
@@ -47,10 +44,8 @@ class PackedTensors:
     cu_seqlens: torch.Tensor
     padded_index: torch.Tensor
     real: torch.Tensor
-    places: torch.Tensor
-    is_padded: bool
     is_typed: bool
-    runs: tuple[tuple[int, int], ...]
+    groups: tuple[Group, ...]
 
 
 def pack(
@@ -58,7 +53,7 @@ def pack(
 ) -> PackedTensors:
     """Pack B sequences of ids (int [n_i], special tokens included, n_i >= 1) and their token types.
 
-    On the CPU attention is faster when sequences of one length are neighbours.
+    On the CPU attention is faster when sequences of similar length are neighbours.
     """
     import torch
 
@@ -78,101 +73,9 @@ def pack(
         cu_seqlens=tensor(starts),
         padded_index=tensor(index),
         real=tensor(real),
-        places=tensor(np.flatnonzero(real)),
-        is_padded=not real.all(),
         is_typed=is_typed,
-        runs=_runs(lengths) if device == "cpu" else (),
+        groups=groups_of(lengths, device),
     )
-
-
-def _runs(lengths: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """Return runs of equal lengths, int64 [B]; none where they are too short to be worth their calls."""
-    ends = np.flatnonzero(np.diff(lengths, append=0)) + 1
-    counts = np.diff(ends, prepend=0)
-    return tuple(zip(counts.tolist(), lengths[ends - 1].tolist(), strict=True)) if 2 * len(ends) <= len(lengths) else ()
-
-
-def packed_attention(
-    module, query, key, value, attention_mask, scaling, dropout=0.0, *, packing, sliding_window=None, **_
-):
-    """Return the attention inside each sequence of a packed batch, as transformers calls attention functions.
-
-    Args:
-        module: the attention module that calls; unused.
-        query, key, value: [1, heads, T, D].
-        attention_mask: None; the packing alone says what sees what.
-        scaling: factor of the scores.
-        dropout: probability, 0 outside training.
-        packing: the PackedTensors.
-        sliding_window: a token sees those that are less than so many places from it; None for all of its sequence.
-
-    Returns:
-        ([1, T, heads, D], None).
-    """
-    if packing.runs:
-        return _attention_by_runs(query, key, value, scaling, dropout, packing.runs, sliding_window), None
-    padded = [_padded(states[0].transpose(0, 1), packing).transpose(1, 2) for states in (query, key, value)]
-    length = packing.real.shape[1]
-    mask = packing.real[:, None, None, :] if packing.is_padded else None
-    near = _near(length, sliding_window, query.device)
-    if near is not None:  # past a sequence's end too a row has to see something: NaN times 0 is NaN
-        mask = near if mask is None else near & (mask | ~packing.real[:, None, :, None])
-    context = _attend(padded, mask, dropout, scaling)
-    return context.transpose(1, 2).flatten(0, 1).index_select(0, packing.places).unsqueeze(0), None
-
-
-def _attend(states, mask, dropout, scaling) -> torch.Tensor:
-    """Return the attention [B, heads, L, D] of padded sequences, or of some of one length, by query, key and value."""
-    import torch
-
-    from .dropout import attention_with_dropout, is_drawn
-
-    query, key, value = states
-    if query.device.type == "cpu" and is_drawn(dropout):
-        return attention_with_dropout(query, key, value, mask, dropout, scaling)
-    with _any_shape() if query.is_cuda else nullcontext():
-        return torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
-        )
-
-
-def _any_shape() -> AbstractContextManager:
-    """Return a context without cuDNN's attention, which is compiled for each new shape: most batches have one."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
-
-
-def _padded(rows: torch.Tensor, packing: PackedTensors) -> torch.Tensor:
-    """Return rows [T, ...] at their places in [B, L, ...], and zeros at others; a GPU is not waited for."""
-    shape = packing.real.shape
-    empty = rows.new_zeros(shape.numel(), *rows.shape[1:])
-    return empty.index_copy_(0, packing.places, rows).unflatten(0, shape)
-
-
-def _near(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:
-    """Return bool [L, L], which places see which; None where all see all."""
-    import torch
-
-    if sliding_window is None or length <= sliding_window:
-        return None
-    place = torch.arange(length, device=device)
-    return (place[:, None] - place).abs() < sliding_window
-
-
-def _attention_by_runs(query, key, value, scaling, dropout, runs, sliding_window) -> torch.Tensor:
-    """Return ``packed_attention``, by sequences of one length at a time: nothing is padded, gathered or masked."""
-    import torch
-
-    sizes = [count * length for count, length in runs]
-    pieces = zip(*(states[0].transpose(0, 1).split(sizes) for states in (query, key, value)), strict=True)
-    contexts = []
-    for shape, piece in zip(runs, pieces, strict=True):
-        batch = [states.unflatten(0, shape).transpose(1, 2) for states in piece]
-        mask = _near(shape[1], sliding_window, query.device)
-        context = _attend(batch, mask, dropout, scaling)
-        contexts.append(context.transpose(1, 2).flatten(0, 1))
-    return torch.cat(contexts).unsqueeze(0)
 
 
 def runs_packed(model: torch.nn.Module) -> bool:

@@ -8,13 +8,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 from train_samples import FAMILIES
 from transformers import AutoModelForSequenceClassification
 
 from fastmask.core.config_train import FinetuneConfig
+from fastmask.models import packed_attention as attention
 from fastmask.models.dropout import Dropout
-from fastmask.models.trainable import class_logits, enable_packing, pack, packed_attention
+from fastmask.models.trainable import class_logits, enable_packing, pack
 from fastmask.train.epochs import Measured, Training, train_epochs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,15 +65,53 @@ def test_threads_may_share_a_model():
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("lengths", [(6, 6, 6, 6), (9, 2, 5)], ids=["runs", "padded"])
-@pytest.mark.parametrize("window", [None, 3])
-def test_attention_with_a_little_dropout_is_that_without(lengths, window):
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.sampled_from([0, 40, 12_000]))
+def test_groups_hold_every_sequence_and_pad_little(lengths, least):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "LEAST_WORK", least)
+        groups = attention.groups_of(np.array(lengths), "cpu")
+    first = 0
+    for group in groups:
+        count, longest = group.shape
+        here = lengths[first : first + count]
+        assert longest == max(here) and group.tokens == sum(here)
+        assert count * longest**2 - sum(n**2 for n in here) <= least
+        assert (group.real is None) == (group.places is None) == (set(here) == {longest})
+        if group.real is not None:
+            assert group.real.sum(1).tolist() == here
+            assert group.places.tolist() == group.real.flatten().nonzero()[:, 0].tolist()
+        first += count
+    assert first == len(lengths)
+    assert len(attention.groups_of(np.array(lengths), "meta")) == 1  # as on a GPU
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_logits_do_not_depend_on_the_groups(family, monkeypatch):
     torch.manual_seed(0)
+    model = enable_packing(AutoModelForSequenceClassification.from_config(copy.deepcopy(FAMILIES[family])))
+    model, ids = model.to(torch.float64).eval(), np.random.default_rng(0)
+    sequences = [ids.integers(5, 90, n) for n in (9, 9, 4, 30, 29, 31, 1, 2, 9)]
+    found = []
+    for least, count in ((0, 8), (150, 5), (12_000, 1)):
+        monkeypatch.setattr(attention, "LEAST_WORK", least)
+        batch = pack(sequences, [np.zeros(len(s), np.int64) for s in sequences])
+        assert len(batch.groups) == count
+        found.append(class_logits(model, batch))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("least", [0, 12_000])
+@pytest.mark.parametrize("lengths", [(6, 6, 6, 6), (9, 2, 5)], ids=["alike", "padded"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_attention_with_a_little_dropout_is_that_without(lengths, window, least, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(attention, "LEAST_WORK", least)
     packing = pack([np.zeros(n, np.int64) for n in lengths], [np.zeros(n, np.int64) for n in lengths])
     states = [torch.randn(1, 2, sum(lengths), 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
 
     def outcome(dropout):
-        out, _ = packed_attention(None, *states, None, 0.5, dropout, packing=packing, sliding_window=window)
+        out, _ = attention.packed_attention(None, *states, None, 0.5, dropout, packing=packing, sliding_window=window)
         return out, torch.autograd.grad(out.square().sum(), states)
 
     (found, gradients), (expected, right) = outcome(2**-16), outcome(0.0)
