@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from ..train.evaluate import compare
 from ..train.examples import Row, class_index, find_classes
 from .predictions import PREDICTIONS, Predictions, predictions_of, read_written, rows_of, texts_of
 from .questions import Asked
+
+if TYPE_CHECKING:
+    from ..models.directory import ModelFiles
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +60,7 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
               for runs in arms.values() for run in runs if run.path.is_dir()}  # fmt: skip
     classes = _classes(models, rows)
     labels = np.array([class_index(row, classes) for row in rows], np.int64)
-    texts = texts_of(rows)
-    for kept in models.values():
-        if isinstance(kept, Predictions):
-            _check_kept(kept, texts, config)
+    _check_kept(models, rows, config)
     predictions: dict[str, list[np.ndarray]] = {}
     names = {} if asked is None else asked.names
     for name, runs in arms.items():
@@ -83,13 +84,17 @@ def evaluate(config: EvaluateConfig, asked: Asked | None = None) -> dict:
     return result
 
 
-def _check_kept(kept: Predictions, texts: str, config: EvaluateConfig) -> None:
-    """Refuse answers to other texts than those of the test file, or to inputs cut otherwise than was asked for."""
-    if kept.texts != texts:
-        raise ModelError(f"{kept.name}: its answers are not to the texts of {config.test}")
-    if not isinstance(config.max_length, Unsaid) and kept.max_length != config.max_length:
-        raise ModelError(f"{kept.name}: its answers were made with --max-length {kept.max_length}, "
-                         f"not {config.max_length}: give the model itself")  # fmt: skip
+def _check_kept(models: dict[Path, Predictions | ModelFiles], rows: Sequence[Row], config: EvaluateConfig) -> None:
+    """Refuse kept answers to other texts than those of the test file, or to inputs cut otherwise than the others'."""
+    answers, texts = [kept for kept in models.values() if isinstance(kept, Predictions)], texts_of(rows)
+    asked = not isinstance(config.max_length, Unsaid) or len(answers) < len(models)
+    for kept in answers:
+        if kept.texts != texts:
+            raise ModelError(f"{kept.name}: its answers are not to the texts of {config.test}")
+        longest = config.max_length if asked else answers[0].max_length
+        if kept.max_length != longest:
+            raise ModelError(f"{kept.name}: its answers were made with --max-length {kept.max_length}, not {longest} "
+                             "as others: give that, or the model itself")  # fmt: skip
 
 
 def find_runs(arms: Sequence[str]) -> dict[str, list[Run]]:

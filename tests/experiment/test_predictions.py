@@ -48,5 +48,10 @@ def test_answers_to_other_texts_are_not_compared(tmp_path):
         evaluate(EvaluateConfig(arms=arms, test=str(tmp_path / "other.jsonl")))
     given = EvaluateConfig(arms=arms, test=str(tmp_path / "same.jsonl"), max_length=256)
     assert evaluate(given)["rows"] == 4
-    with pytest.raises(ModelError, match=r"a: its answers were made with --max-length 256, not 64"):
+    with pytest.raises(ModelError, match=r"a: its answers were made with --max-length 256, not 64 "):
         evaluate(replace(given, max_length=64))
+    # the option is not given, and the two were cut otherwise
+    written = json.loads((tmp_path / "b" / "predictions.json").read_text())
+    (tmp_path / "b" / "predictions.json").write_text(json.dumps(written | {"config": {"seed": 1, "max_length": 64}}))
+    with pytest.raises(ModelError, match=r"b: its answers were made with --max-length 64, not 256 "):
+        evaluate(EvaluateConfig(arms=arms, test=str(tmp_path / "same.jsonl")))
